@@ -1,0 +1,147 @@
+"""occluded_reid: find a person again across cameras although half of the person is hidden.
+
+Everything a user needs is importable from here; torch is loaded on first use of a name that needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from occluded_reid._version import __version__
+
+_HOME = {
+    "BACKBONES": "registry",
+    "DATASETS": "registry",
+    "HEADS": "registry",
+    "INDEXES": "registry",
+    "LOSSES": "registry",
+    "MATCHERS": "registry",
+    "MODELS": "registry",
+    "PARSERS": "registry",
+    "Backbone": "backbones.base",
+    "Batch": "contracts",
+    "BuildInfo": "contracts",
+    "EmbeddedSet": "embeddings",
+    "FeatureMaps": "contracts",
+    "Gallery": "gallery",
+    "Head": "heads.base",
+    "HeadInfo": "contracts",
+    "HeadOutput": "contracts",
+    "Hit": "gallery",
+    "Loss": "losses.base",
+    "MapInfo": "contracts",
+    "Matcher": "matchers.base",
+    "ModelOutput": "contracts",
+    "OccludedReIDError": "errors",
+    "PartEmbeddings": "embeddings",
+    "Preprocess": "models",
+    "Protocol": "evaluation",
+    "ReIDData": "data.dataset",
+    "ReIDModel": "models",
+    "Recipe": "config",
+    "Registry": "registry",
+    "Report": "evaluation",
+    "Sample": "data.dataset",
+    "Targets": "contracts",
+    "Trainer": "training",
+    "build_model": "models",
+    "embed_samples": "evaluation",
+    "evaluate": "evaluation",
+    "list_models": "models",
+    "load_dataset": "data.dataset",
+    "load_model": "models",
+    "load_recipe": "config",
+    "train": "training",
+}
+
+if TYPE_CHECKING:
+    from occluded_reid.backbones.base import Backbone
+    from occluded_reid.config import Recipe, load_recipe
+    from occluded_reid.contracts import (
+        Batch,
+        BuildInfo,
+        FeatureMaps,
+        HeadInfo,
+        HeadOutput,
+        MapInfo,
+        ModelOutput,
+        Targets,
+    )
+    from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
+    from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
+    from occluded_reid.errors import OccludedReIDError
+    from occluded_reid.evaluation import Protocol, Report, embed_samples, evaluate
+    from occluded_reid.gallery import Gallery, Hit
+    from occluded_reid.heads.base import Head
+    from occluded_reid.losses.base import Loss
+    from occluded_reid.matchers.base import Matcher
+    from occluded_reid.models import Preprocess, ReIDModel, build_model, list_models, load_model
+    from occluded_reid.registry import (
+        BACKBONES,
+        DATASETS,
+        HEADS,
+        INDEXES,
+        LOSSES,
+        MATCHERS,
+        MODELS,
+        PARSERS,
+        Registry,
+    )
+    from occluded_reid.training import Trainer, train
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'occluded_reid' has no attribute '{name}'")
+        value = getattr(import_module(f"occluded_reid.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOME})
+
+
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "HEADS",
+    "INDEXES",
+    "LOSSES",
+    "MATCHERS",
+    "MODELS",
+    "PARSERS",
+    "Backbone",
+    "Batch",
+    "BuildInfo",
+    "EmbeddedSet",
+    "FeatureMaps",
+    "Gallery",
+    "Head",
+    "HeadInfo",
+    "HeadOutput",
+    "Hit",
+    "Loss",
+    "MapInfo",
+    "Matcher",
+    "ModelOutput",
+    "OccludedReIDError",
+    "PartEmbeddings",
+    "Preprocess",
+    "Protocol",
+    "ReIDData",
+    "ReIDModel",
+    "Recipe",
+    "Registry",
+    "Report",
+    "Sample",
+    "Targets",
+    "Trainer",
+    "__version__",
+    "build_model",
+    "embed_samples",
+    "evaluate",
+    "list_models",
+    "load_dataset",
+    "load_model",
+    "load_recipe",
+    "train",
+]

@@ -1,0 +1,6 @@
+"""Backbones: networks that turn images into named feature maps."""
+
+from occluded_reid.backbones.base import Backbone, create_backbone
+from occluded_reid.backbones.timm import TimmBackbone
+
+__all__ = ["Backbone", "TimmBackbone", "create_backbone"]

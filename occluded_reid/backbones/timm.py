@@ -1,0 +1,149 @@
+"""Any timm model as a pyramid of feature maps, with the last stage at stride 1 where a system asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from occluded_reid.backbones.base import Backbone
+from occluded_reid.backbones.weights import load_into, transfer_by_name
+from occluded_reid.contracts import FeatureMaps, StageInfo
+from occluded_reid.errors import BuildError, WeightsError
+from occluded_reid.registry import BACKBONES
+
+__all__ = ["TimmBackbone"]
+
+
+@BACKBONES.register("timm")
+class TimmBackbone(Backbone):
+    """A timm model's feature maps, named ``stage0 …`` from fine to coarse; ResNet's layer4 is ``stage4``.
+
+    Args:
+        input_size: (height, width) of the images in pixels.
+        name: timm's name of the model, with or without a weights tag: ``"resnet50.tv_in1k"``.
+        last_stride: stride of the last stage, 1 or 2. 1 changes the stride without dilation and doubles the last map
+            (Sun et al., Beyond Part Models, 2018); timm's own output_stride dilates, which is another network.
+        options: further keywords of timm.create_model, such as ``{"drop_path_rate": 0.1}``.
+
+    Raises:
+        BuildError: timm gives no feature maps for this model, or its last stage cannot run at stride 1.
+    """
+
+    def __init__(
+        self, input_size: tuple[int, int], name: str, *, last_stride: int = 2, options: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(input_size)
+        self.name = name
+        self.options = dict(options or {})
+        try:
+            self.network = timm.create_model(name, pretrained=False, features_only=True, **self._sized())
+        except (RuntimeError, TypeError, AttributeError, AssertionError, KeyError) as error:
+            raise BuildError(
+                f"timm cannot give feature maps of '{name}' with {self.options}: {error}. Choose a model of "
+                "timm.list_models() that supports features_only."
+            ) from error
+        if last_stride not in (1, 2):
+            raise BuildError(f"last_stride must be 1 or 2; got {last_stride}.")
+        sizes = self._map_sizes()
+        if last_stride == 1:
+            self._unstride_last_stage(sizes)
+            sizes = self._map_sizes()
+        channels = self.network.feature_info.channels()
+        self.feature_info = {
+            f"stage{i}": StageInfo(c, max(1, round(input_size[0] / size[0])))
+            for i, (c, size) in enumerate(zip(channels, sizes, strict=True))
+        }
+
+    def forward(self, images: Tensor) -> FeatureMaps:
+        """Return every stage as (N, C, h, w)."""
+        maps = [m.permute(0, 3, 1, 2) if self._channels_come_last else m for m in self.network(images)]
+        return FeatureMaps(dict(zip(self.feature_info, maps, strict=True)), images)
+
+    def load_pretrained(self, source: str, match: str = "names") -> None:
+        """Load ImageNet weights from timm's hub ("hub"), or from a local .safetensors or .pth file.
+
+        Args:
+            source: "hub" or a path.
+            match: "names" wants timm's key names; "order" wants the tensors of timm's whole model in the same order and
+                shapes under other names.
+
+        Raises:
+            WeightsError: the hub cannot be reached, or the file's key layout does not fit; the message shows both.
+        """
+        if source == "hub":
+            try:
+                whole = timm.create_model(self.name, pretrained=True, **self._sized())
+            except (OSError, RuntimeError) as error:
+                raise WeightsError(
+                    f"the weights of '{self.name}' could not be fetched from timm's hub: {error}. "
+                    "Give a local file instead, or train from random values (weights: null)."
+                ) from error
+        else:
+            whole = timm.create_model(self.name, pretrained=False, **self._sized())
+            load_into(whole, source, match)
+        transfer_by_name(whole, self.network, self.name)
+
+    def _sized(self) -> dict[str, Any]:
+        """timm's keywords; transformers with a fixed position grid must know the image size."""
+        fixed = any(word in self.name for word in ("vit", "deit", "beit", "eva", "swin"))
+        return {**({"img_size": self.input_size} if fixed else {}), **self.options}
+
+    @property
+    def _channels_come_last(self) -> bool:
+        return getattr(self.network, "output_fmt", None) is not None and str(self.network.output_fmt).endswith("NHWC")
+
+    @torch.no_grad()
+    def _map_sizes(self) -> list[tuple[int, int]]:
+        """Rows and columns of each stage for this input size, from one empty image."""
+        was_training = self.network.training
+        self.network.eval()
+        maps = self.network(torch.zeros(1, 3, *self.input_size))
+        self.network.train(was_training)
+        return [(m.shape[1], m.shape[2]) if self._channels_come_last else (m.shape[2], m.shape[3]) for m in maps]
+
+    def _unstride_last_stage(self, sizes: list[tuple[int, int]]) -> None:
+        """Set to stride 1 every layer that halves the second-last map to the last one's size."""
+        if len(sizes) < 2 or sizes[-1] == sizes[-2]:
+            raise BuildError(
+                f"the last stage of '{self.name}' does not reduce its map ({sizes}); leave last_stride at 2."
+            )
+        found: list[tuple[str, nn.Module]] = []
+
+        def watch(name: str) -> Any:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+                if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor) and output.ndim == 4:
+                    before, after = tuple(inputs[0].shape[2:]), tuple(output.shape[2:])
+                    if before == sizes[-2] and after == sizes[-1]:
+                        found.append((name, module))
+
+            return hook
+
+        handles = [
+            module.register_forward_hook(watch(name))
+            for name, module in self.network.named_modules()
+            if hasattr(module, "stride") and not list(module.children())
+        ]
+        self._map_sizes()
+        for handle in handles:
+            handle.remove()
+        for name, module in found:
+            self._unstride(name, module)
+        if not found or self._map_sizes()[-1] != sizes[-2]:
+            raise BuildError(
+                f"the last stage of '{self.name}' cannot run at stride 1: its down-sampling layers "
+                f"({', '.join(n for n, _ in found) or 'none found'}) do not allow it. Leave last_stride at 2."
+            )
+
+    def _unstride(self, name: str, module: nn.Module) -> None:
+        if isinstance(module, nn.AvgPool2d):
+            # The pool of a "d" shortcut exists to halve the map; at stride 1 there is nothing left for it to do.
+            self.network.set_submodule(name, nn.Identity())
+            return
+        module.stride = (1, 1)
+        if isinstance(module, nn.Conv2d) and any(k % 2 == 0 for k in module.kernel_size):
+            same = nn.Conv2d(1, 1, module.kernel_size, padding="same", dilation=module.dilation)
+            module.padding = "same"
+            module._reversed_padding_repeated_twice = same._reversed_padding_repeated_twice

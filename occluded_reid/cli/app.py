@@ -1,0 +1,59 @@
+"""The `occluded-reid` command and its exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 stopped by the user."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from occluded_reid._version import __version__
+from occluded_reid.cli import data, demo, evaluate, index, listing, search, train
+from occluded_reid.errors import OccludedReIDError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="occluded-reid",
+    help="Find a person again across cameras although half of the person is hidden.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"occluded-reid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Find a person again across cameras although half of the person is hidden."""
+
+
+app.command("train")(train.train_command)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("index")(index.index_command)
+app.command("search")(search.search_command)
+app.command("demo")(demo.demo_command)
+app.command("list")(listing.list_command)
+app.command("data")(data.data_command)
+
+
+def main() -> None:
+    """Run the command line; an error of this library becomes one message and exit code 1."""
+    try:
+        app()
+    except OccludedReIDError as error:
+        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("Stopped.", fg="yellow", err=True)
+        sys.exit(130)

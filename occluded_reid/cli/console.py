@@ -1,0 +1,90 @@
+"""What the commands share: the console, progress bars, options for data and output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from occluded_reid.data.dataset import ReIDData
+
+__all__ = [
+    "DataRoot",
+    "DatasetName",
+    "Holdout",
+    "Json",
+    "Masks",
+    "Overrides",
+    "Seed",
+    "console",
+    "open_data",
+    "print_json",
+    "progress_bar",
+    "read_overrides",
+]
+
+DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)]
+DatasetName = Annotated[str, typer.Option("--dataset", help="Layout of that folder; see `occluded-reid list datasets`.")]
+Masks = Annotated[
+    Path | None, typer.Option("--masks", help="Folder of part masks: one PNG an image, mirroring the images' tree.")
+]
+Holdout = Annotated[
+    int, typer.Option("--holdout", help="Set this many identities aside for testing, chosen by --seed.", min=0)
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that draws.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a key of the recipe: --set optim.epochs=20 (repeatable).")
+]
+
+
+def console(*, quiet: bool = False) -> Console:
+    """Return a console; tables and bars go to stderr when stdout must stay machine-readable."""
+    from rich.console import Console
+
+    return Console(stderr=quiet, highlight=False)
+
+
+def print_json(content: Any) -> None:
+    """Write one JSON document to stdout."""
+    json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a callback (done, total) that moves a bar on stderr; nothing is drawn where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+
+        def move(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield move
+
+
+def open_data(dataset: str, root: Path, masks: Path | None, holdout: int, seed: int) -> ReIDData:
+    """Load a data set as the common options say."""
+    from occluded_reid.data.dataset import load_dataset
+
+    return load_dataset(dataset, root, masks=masks, holdout=holdout, seed=seed)
+
+
+def read_overrides(texts: list[str] | None) -> dict[str, Any]:
+    """Turn ``key.path=value`` texts into a mapping."""
+    from occluded_reid.config import parse_override
+
+    return dict(parse_override(text) for text in texts or [])

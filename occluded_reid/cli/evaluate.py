@@ -1,0 +1,78 @@
+"""`occluded-reid evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occluded_reid.cli.console import (
+    DataRoot,
+    DatasetName,
+    Holdout,
+    Json,
+    Masks,
+    Seed,
+    console,
+    open_data,
+    print_json,
+    progress_bar,
+)
+
+__all__ = ["evaluate_command"]
+
+
+def evaluate_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    data: DataRoot,
+    dataset: DatasetName = "market1501",
+    masks: Masks = None,
+    holdout: Holdout = 0,
+    matching: Annotated[
+        list[str] | None,
+        typer.Option(help="own, global, all_slots, true (repeatable): how slots and visibility are used. Default: own."),
+    ] = None,
+    occlusion: Annotated[
+        list[float] | None, typer.Option(help="Also occlude this share of each query's body mask (repeatable).")
+    ] = None,
+    occluders: Annotated[str, typer.Option(help="'generated', or a folder of RGBA cut-outs.")] = "generated",
+    occlusion_seeds: Annotated[int, typer.Option(help="Repeat each occlusion with this many seeds.", min=1)] = 5,
+    ap: Annotated[str, typer.Option(help="Average precision at the 'hits', or by 'trapezoid'.")] = "hits",
+    report: Annotated[Path | None, typer.Option(help="Folder for a self-contained HTML report with pictures.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure CMC, mAP and mINP with 95 % intervals, on clean and on occluded queries.
+
+    Example: [bold]occluded-reid evaluate runs/sorn/model --data market/ --holdout 100 --occlusion 0.35 --masks masks/[/bold]
+    """
+    from occluded_reid.data.occlusion import Occluders
+    from occluded_reid.evaluation import Protocol, study
+    from occluded_reid.models import load_model
+
+    network = load_model(model)
+    loaded = open_data(dataset, data, masks, holdout, seed)
+    protocol = Protocol(ap=ap, seed=seed, dataset=loaded.name)  # type: ignore[arg-type]
+    things = Occluders.generated(seed) if occluders == "generated" else Occluders.from_folder(Path(occluders))
+    with progress_bar("evaluating") as move:
+        result = study(
+            network,
+            loaded,
+            matchings=matching or ["own"],
+            fractions=occlusion or [],
+            occluders=things,
+            seeds=range(seed, seed + occlusion_seeds),
+            protocol=protocol,
+            progress=move,
+        )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        console().print(result.table())
+        console().print(result.card())
+    if report is not None:
+        from occluded_reid.evaluation.pictures import write_report
+
+        path = write_report(report, network, loaded, result)
+        console(quiet=as_json).print(f"report: [bold]{path}[/bold]")

@@ -1,0 +1,76 @@
+"""`occluded-reid index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occluded_reid.cli.console import (
+    DatasetName,
+    Holdout,
+    Json,
+    Masks,
+    Seed,
+    console,
+    open_data,
+    print_json,
+    progress_bar,
+)
+
+__all__ = ["index_command"]
+
+
+def index_command(
+    gallery: Annotated[Path, typer.Argument(help="Folder of the gallery; made if it does not exist.")],
+    model: Annotated[Path, typer.Option("--model", help="Folder of a trained model.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of images: a data set, or any folder with --dataset folder.")],
+    dataset: DatasetName = "market1501",
+    split: Annotated[str, typer.Option(help="Which images: gallery, query, train or all.")] = "gallery",
+    masks: Masks = None,
+    holdout: Holdout = 0,
+    dtype: Annotated[str, typer.Option(help="How embeddings are stored: float16 or float32.")] = "float16",
+    skip_unreadable: Annotated[bool, typer.Option(help="Count unreadable images instead of stopping.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Embed images and keep them in a gallery on disk; images it holds already are not embedded again.
+
+    Example: [bold]occluded-reid index mall/ --model runs/sorn/model --data photos/ --dataset folder --split all[/bold]
+    """
+    from occluded_reid.errors import DataError
+    from occluded_reid.gallery import Gallery
+    from occluded_reid.models import load_model
+
+    network = load_model(model)
+    loaded = open_data(dataset, data, masks, holdout, seed)
+    splits = {"gallery": loaded.gallery, "query": loaded.query, "train": loaded.train}
+    if split != "all" and split not in splits:
+        raise typer.BadParameter(f"'{split}' is none of gallery, query, train, all", param_hint="--split")
+    samples = splits[split] if split != "all" else (*loaded.train, *loaded.query, *loaded.gallery)
+    if not samples:
+        raise DataError(
+            f"the split '{split}' of '{data}' is empty. Use --split all, or --holdout N for a data set that has only "
+            "a training split."
+        )
+    store = Gallery.open(gallery, model=network) if gallery.exists() else Gallery.create(gallery, model=network, dtype=dtype)
+    with store, progress_bar("indexing") as move:
+        result = store.add(
+            [sample.path for sample in samples],
+            keys=[sample.name for sample in samples],
+            identity=[sample.identity for sample in samples],
+            camera=[sample.camera for sample in samples],
+            time=[sample.time for sample in samples],
+            track=[sample.track for sample in samples],
+            skip_unreadable=skip_unreadable,
+            progress=move,
+        )
+        total = len(store)
+    if as_json:
+        print_json({"gallery": str(gallery), "added": result.added, "skipped": result.skipped, "total": total})
+    else:
+        console().print(
+            f"[bold]{gallery}[/bold]: {result.added} images added, {result.skipped} were there already, {total} in all "
+            f"({network.fingerprint})"
+        )

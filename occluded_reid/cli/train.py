@@ -1,0 +1,87 @@
+"""`occluded-reid train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occluded_reid.cli.console import (
+    DataRoot,
+    DatasetName,
+    Holdout,
+    Json,
+    Masks,
+    Overrides,
+    Seed,
+    console,
+    open_data,
+    print_json,
+    read_overrides,
+)
+
+__all__ = ["train_command"]
+
+
+def train_command(
+    recipe: Annotated[str, typer.Argument(help="A system's name, or a recipe file ending in .yaml.")],
+    data: DataRoot,
+    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log and the final model.")],
+    dataset: DatasetName = "market1501",
+    masks: Masks = None,
+    holdout: Holdout = 0,
+    validation: Annotated[
+        int, typer.Option(help="Train without this many further identities and evaluate on them.", min=0)
+    ] = 0,
+    weights: Annotated[
+        str | None, typer.Option(help="Backbone weights: 'hub', 'none', or a file. Default: what the recipe says.")
+    ] = None,
+    weights_match: Annotated[
+        str | None, typer.Option(help="'names', or 'order' for a file with other key names but timm's tensor order.")
+    ] = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches; 0 prepares them in line.", min=0)] = 0,
+    evaluate_every: Annotated[
+        int, typer.Option(help="Evaluate on the held-out identities every n epochs; 0: never.", min=0)
+    ] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --output.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs too (extra: tracking).")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe on a data set.
+
+    Example: [bold]occluded-reid train sorn_lite --data market/ --masks market_masks/ --holdout 100 --output runs/sorn[/bold]
+    """
+    from occluded_reid.config import load_recipe
+    from occluded_reid.data.holdout import holdout as split_off
+    from occluded_reid.evaluation import held_out_scores
+    from occluded_reid.training import train
+
+    changes = read_overrides(overrides)
+    if weights is not None:
+        changes["model.backbone.weights"] = None if weights == "none" else weights
+    if weights_match is not None:
+        changes["model.backbone.weights_match"] = weights_match
+    settings = load_recipe(recipe, changes)
+    loaded = open_data(dataset, data, masks, holdout, seed)
+    # Validation identities are taken from training with another seed: the test identities stay unseen.
+    loaded = split_off(loaded, validation, seed + 1) if validation else loaded
+    score = held_out_scores(loaded) if evaluate_every else None
+    result = train(
+        settings,
+        loaded,
+        output,
+        pretrained=settings.model.backbone.weights is not None,
+        seed=seed,
+        workers=workers,
+        evaluate=score,
+        evaluate_every=evaluate_every,
+        resume=resume,
+        tensorboard=tensorboard,
+    )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        console().print(result.summary())

@@ -1,0 +1,273 @@
+"""Typed recipes: what a model is made of, what it is trained on, and how, in one YAML file a system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from occluded_reid.errors import RecipeError
+from occluded_reid.registry import did_you_mean
+from occluded_reid.yaml12 import parse_yaml
+
+__all__ = [
+    "BackboneConfig",
+    "Component",
+    "DataConfig",
+    "InputConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Recipe",
+    "apply_overrides",
+    "list_recipes",
+    "load_recipe",
+    "parse_override",
+]
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Component(_Strict):
+    """One registered part: its type, what it works on, its weight in the total loss, and its own options."""
+
+    type: str
+    on: str | None = None
+    weight: float = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def _component(value: Any) -> Any:
+    """A bare name is a component without options."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+ShortComponent = Annotated[Component, BeforeValidator(_component)]
+
+
+class InputConfig(_Strict):
+    """Image size in pixels and the normalisation of RGB values in [0, 1]."""
+
+    height: int = Field(384, ge=16, le=4096)
+    width: int = Field(128, ge=16, le=4096)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class BackboneConfig(_Strict):
+    """A registered backbone, or any timm name; `weights` is "hub", a local file, or None for random values."""
+
+    type: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    weights_match: Literal["names", "order"] = "names"
+
+
+class ModelConfig(_Strict):
+    """The network, its losses and its matcher."""
+
+    input: InputConfig = InputConfig()
+    backbone: Annotated[BackboneConfig, BeforeValidator(_component)]
+    heads: dict[str, ShortComponent]
+    losses: dict[str, ShortComponent] = Field(default_factory=dict)
+    matcher: ShortComponent = Component(type="visibility_weighted")
+
+
+class DataConfig(_Strict):
+    """How training batches are made: global batch size, sampler, augmentation in order, part masks."""
+
+    batch: int = Field(32, ge=1)
+    sampler: Literal["shuffle", "pk"] = "shuffle"
+    instances: int = Field(4, ge=2)
+    augment: list[ShortComponent] = Field(default_factory=list)
+    masks: Literal[0, 2, 5, 8] = 0
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> DataConfig:
+        if self.sampler == "pk" and self.batch % self.instances:
+            raise ValueError(f"batch {self.batch} is not a multiple of instances {self.instances}")
+        return self
+
+
+class OptimConfig(_Strict):
+    """Optimiser and schedule. Epochs are counted from 1; `steps` {30: 0.1} multiplies the rate from epoch 30 on.
+
+    `warmup_epochs` w: the rate rises linearly from warmup_start · lr in epoch 1 to lr in epoch w.
+    `cosine_end`: when given, the rate falls along a half cosine from lr to cosine_end · lr in the last epoch.
+    `backbone_scale` multiplies the rate of the backbone's parameters, `bias_scale` that of all biases.
+    """
+
+    type: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    backbone_scale: float = Field(1.0, ge=0)
+    bias_scale: float = Field(1.0, gt=0)
+    epochs: int = Field(80, ge=1)
+    warmup_epochs: int = Field(0, ge=0)
+    warmup_start: float = Field(0.1, ge=0, le=1)
+    steps: dict[int, float] = Field(default_factory=dict)
+    cosine_end: float | None = Field(None, ge=0, le=1)
+    clip_norm: float | None = Field(None, gt=0)
+    precision: Literal["no", "fp16", "bf16"] = "no"
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> OptimConfig:
+        if self.steps and self.cosine_end is not None:
+            raise ValueError("give either steps or cosine_end, not both")
+        return self
+
+
+class Recipe(_Strict):
+    """A published system, or one's own: model, data, optimisation."""
+
+    name: str
+    paper: str = ""
+    notes: str = ""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+
+    def override(self, overrides: Mapping[str, Any]) -> Recipe:
+        """Return a copy with ``{"key.path": value}`` replaced; a key may name a new option or a new part.
+
+        Raises:
+            RecipeError: no such key (with the closest one), or a value that does not fit.
+
+        Example:
+            >>> load_recipe("sorn").override({"optim.epochs": 2}).optim.epochs
+            2
+        """
+        return _validate(apply_overrides(self.model_dump(mode="json"), overrides), self.name)
+
+
+def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a recipe by the name of a system, from a YAML file, or from a mapping.
+
+    Args:
+        name_or_path: ``"sorn"``, a path ending in .yaml or .yml, or the content as a mapping.
+        overrides: ``{"optim.epochs": 20, "model.heads.parts.options.num_parts": 6}``.
+
+    Raises:
+        RecipeError: no such recipe, a misspelt key, or a value that does not fit; the key's path is named.
+    """
+    if isinstance(name_or_path, Mapping):
+        content, source = dict(name_or_path), str(name_or_path.get("name", "recipe"))
+    else:
+        path = Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml"):
+            path = RECIPES / f"{name_or_path}.yaml"
+            if str(name_or_path) not in list_recipes():
+                hint = did_you_mean(str(name_or_path), list_recipes())
+                raise RecipeError(
+                    f"no recipe is named '{name_or_path}'.{hint} There are: {', '.join(list_recipes())}. "
+                    "A recipe of your own is given as a path that ends in .yaml."
+                )
+        source = str(name_or_path)
+        try:
+            loaded = parse_yaml(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"the recipe '{path}' cannot be read: {error.strerror}.") from error
+        except yaml.YAMLError as error:
+            raise RecipeError(f"the recipe '{path}' is not valid YAML: {error}") from error
+        if not isinstance(loaded, dict):
+            raise RecipeError(f"the recipe '{path}' holds {type(loaded).__name__}; wanted a mapping with 'model'.")
+        content = {"name": path.stem, **loaded}
+    return _validate(apply_overrides(content, overrides or {}), source)
+
+
+def list_recipes() -> list[str]:
+    """Return the sorted names of the recipes that come with the library."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``key.path=value`` of the command line; the value is read as YAML.
+
+    Raises:
+        RecipeError: there is no '=' or the value is not YAML.
+
+    Example:
+        >>> parse_override("optim.steps={20: 0.1}")
+        ('optim.steps', {20: 0.1})
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"the override '{text}' is not of the form key.path=value, such as optim.epochs=20.")
+    try:
+        return key.strip(), parse_yaml(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value in '{text}' is not valid YAML: {error}") from error
+
+
+def apply_overrides(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of nested mappings with dotted keys replaced; missing mappings are made.
+
+    None removes a head or a loss: ``{"model.losses.spc": None}``.
+    """
+    result = _copy(content)
+    for path, value in overrides.items():
+        *parents, last = path.split(".")
+        place = result
+        for parent in parents:
+            following = place.get(parent)
+            if isinstance(following, str):  # a component written as a bare name
+                following = {"type": following}
+            place[parent] = following if isinstance(following, dict) else {}
+            place = place[parent]
+        if value is None and parents in (["model", "heads"], ["model", "losses"]):
+            if last not in place:
+                raise RecipeError(f"{path}: there is nothing to remove.{did_you_mean(last, list(place))}")
+            del place[last]
+        else:
+            place[last] = _copy(value)
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_copy(item) for item in value]
+    return value
+
+
+def _validate(content: Mapping[str, Any], source: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            where = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
+            if item["type"] == "extra_forbidden":
+                known = _keys_at(where[:-1])
+                lines.append(
+                    f"{'.'.join(where)}: there is no such key.{did_you_mean(where[-1], known)} Known: {', '.join(known)}."
+                )
+            elif item["type"] == "missing":
+                lines.append(f"{'.'.join(where)}: this key is required.")
+            else:
+                lines.append(f"{'.'.join(where)}: was given {item['input']!r}; {item['msg']}.")
+        raise RecipeError(f"recipe '{source}' is not valid:\n  " + "\n  ".join(lines)) from error
+
+
+def _keys_at(path: Sequence[str]) -> list[str]:
+    """The keys a recipe knows at a path; a name chosen by the user (a head, a loss) stands for any component."""
+    model: type[BaseModel] = Recipe
+    steps: dict[str, type[BaseModel]] = {
+        "model": ModelConfig,
+        "data": DataConfig,
+        "optim": OptimConfig,
+        "input": InputConfig,
+        "backbone": BackboneConfig,
+    }
+    for part in path:
+        model = steps.get(part, Component)
+    return list(model.model_fields)

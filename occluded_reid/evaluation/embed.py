@@ -1,0 +1,164 @@
+"""From samples on disk to labelled embeddings, clean or occluded, with predicted or true visibility."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from occluded_reid.data.dataset import ReIDData, Sample
+from occluded_reid.data.images import open_image, open_mask
+from occluded_reid.data.occlusion import Occluders, occlude
+from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
+from occluded_reid.errors import EvaluationError, MaskError
+from occluded_reid.models import ReIDModel
+
+__all__ = ["EmbeddedWithTruth", "Occlusion", "embed_samples", "embed_with_truth", "occluded_sample", "true_visibility"]
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """How images are occluded before they are embedded: the share of the body mask, by what, and the seed.
+
+    Each image draws from its own generator, keyed by (seed, image name): order, batch size and workers change nothing.
+    """
+
+    fraction: float
+    occluders: Occluders
+    seed: int = 0
+
+    def generator(self, name: str) -> np.random.Generator:
+        """Return the generator of one image."""
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        return np.random.default_rng(np.frombuffer(digest[:16], dtype=np.uint32))
+
+
+def occluded_sample(sample: Sample, occlusion: Occlusion) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return an occluded image (H, W, 3) uint8, its visible part mask (H, W), and the share of the body covered.
+
+    Raises:
+        MaskError: the sample has no part mask, without which the share of the body is unknown.
+    """
+    image = np.asarray(open_image(sample.path))
+    parts = _parts(sample, (image.shape[1], image.shape[0]))
+    result = occlude(image, parts > 0, occlusion.fraction, occlusion.occluders, occlusion.generator(sample.name))
+    return result.image, np.where(result.mask, 0, parts).astype(np.uint8), result.fraction
+
+
+def true_visibility(model: ReIDModel, parts: Sequence[np.ndarray]) -> torch.Tensor:
+    """Visibility (N, S) of a model's slots by its own rule, from true part masks instead of predicted ones.
+
+    Raises:
+        EvaluationError: no head of the model turns a mask into visibility.
+    """
+    heads = [head for head in model.heads.values() if hasattr(head, "visibility_of_foreground")]
+    if not heads:
+        raise EvaluationError(
+            f"'{model.name}' has no head that makes visibility from a mask, so there is no true visibility to use. "
+            "Leave the matching 'true' out."
+        )
+    size = (model.preprocess.width, model.preprocess.height)
+    resized = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.NEAREST)) for p in parts]
+    foreground = torch.from_numpy(np.stack(resized) > 0).float()
+    columns: dict[str, torch.Tensor] = {}
+    for head in heads:
+        columns |= head.visibility_of_foreground(foreground)  # type: ignore[operator]
+    ones = torch.ones(len(parts))
+    return torch.stack([columns.get(slot, ones) for slot in model.slots], 1)
+
+
+@dataclass(frozen=True)
+class EmbeddedWithTruth:
+    """Embeddings with predicted visibility, beside them the true one (N, S), and the mean share of bodies covered."""
+
+    embedded: EmbeddedSet
+    truth: torch.Tensor | None
+    covered: float
+
+
+def embed_samples(
+    model: ReIDModel,
+    data: ReIDData,
+    samples: Sequence[Sample],
+    *,
+    occlusion: Occlusion | None = None,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbeddedSet:
+    """Embed samples of a data set in batches, with the visibility that the model predicts.
+
+    Memory: one batch of images, and the embeddings of all samples.
+
+    Args:
+        model: built or loaded; used in evaluation mode.
+        data: the data set, whose identities and cameras are turned into numbers.
+        samples: which of its samples.
+        occlusion: occlude each image first.
+        batch_size: images a batch.
+        progress: called with (done, total).
+
+    Raises:
+        EvaluationError: there are no samples.
+        ImageError: an image cannot be read; it is named.
+    """
+    return embed_with_truth(
+        model, data, samples, occlusion=occlusion, truth=False, batch_size=batch_size, progress=progress
+    ).embedded
+
+
+def embed_with_truth(
+    model: ReIDModel,
+    data: ReIDData,
+    samples: Sequence[Sample],
+    *,
+    occlusion: Occlusion | None = None,
+    truth: bool = True,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbeddedWithTruth:
+    """Embed as `embed_samples` does, and work out the true visibility from the part masks if `truth` is set.
+
+    Raises:
+        EvaluationError: there are no samples, or no head of the model makes visibility from a mask.
+        MaskError: a mask that is needed is missing.
+    """
+    if not samples:
+        raise EvaluationError(
+            f"'{data.name}' has no such samples. A data set with only a training split needs holdout=…, "
+            "which sets identities aside for testing."
+        )
+    rows: list[PartEmbeddings] = []
+    truths: list[torch.Tensor] = []
+    covered = 0.0
+    for start in range(0, len(samples), batch_size):
+        chunk = samples[start : start + batch_size]
+        parts: list[np.ndarray] = []
+        if occlusion is not None:
+            pictures = [occluded_sample(sample, occlusion) for sample in chunk]
+            pixels = [model.preprocess.resize(image) for image, _, _ in pictures]
+            parts = [mask for _, mask, _ in pictures]
+            covered += sum(share for _, _, share in pictures)
+        else:
+            pixels = [model.preprocess.resize(sample.path) for sample in chunk]
+            parts = [_parts(sample, None) for sample in chunk] if truth else []
+        rows.append(model.embed(model.preprocess.normalize(np.stack(pixels))).to("cpu"))
+        if truth:
+            truths.append(true_visibility(model, parts))
+        if progress is not None:
+            progress(start + len(chunk), len(samples))
+    identity, camera = data.labels(samples)
+    embedded = EmbeddedSet(PartEmbeddings.cat(rows), identity, camera, tuple(s.name for s in samples))
+    return EmbeddedWithTruth(embedded, torch.cat(truths) if truths else None, covered / len(samples))
+
+
+def _parts(sample: Sample, size: tuple[int, int] | None) -> np.ndarray:
+    if sample.mask is None:
+        raise MaskError(
+            f"'{sample.name}' has no part mask; occluding a share of the body, or true visibility, needs one. "
+            "Give masks=FOLDER with one single-channel PNG for each image."
+        )
+    return open_mask(sample.mask, size, 8)

@@ -1,0 +1,85 @@
+"""How sure the numbers are: percentile bootstrap over queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Comparison", "Difference", "Interval", "bootstrap_means", "interval_of"]
+
+_CHUNK_VALUES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds of a percentile interval."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"[{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of two reports: the first minus the second, and the interval of that difference."""
+
+    value: float
+    interval: Interval
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.interval.low > 0 or self.interval.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.value * 100:+.1f} points [{self.interval.low * 100:+.1f}, {self.interval.high * 100:+.1f}]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences of two reports over the same queries, by the name of the number."""
+
+    differences: Mapping[str, Difference]
+    queries: int
+    confidence: float
+
+    def __getitem__(self, name: str) -> Difference:
+        return self.differences[name]
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {difference}" for name, difference in self.differences.items()]
+        return "\n".join([*lines, f"({self.confidence:.0%} intervals, paired over {self.queries} queries)"])
+
+
+def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return the means of resampled rows, drawn with replacement.
+
+    Args:
+        values: (n, K), one row for each query; all K columns see the same draws, so that they stay paired.
+        resamples: B.
+        seed: of the draws.
+
+    Returns:
+        (B, K).
+    """
+    generator = np.random.default_rng(seed)
+    count = len(values)
+    means = np.empty((resamples, values.shape[1]))
+    step = max(1, _CHUNK_VALUES // count)
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        draws = generator.integers(0, count, (size, count)) + np.arange(size)[:, None] * count
+        times = np.bincount(draws.ravel(), minlength=size * count).reshape(size, count)
+        means[start : start + size] = times @ values / count
+    return means
+
+
+def interval_of(means: np.ndarray, confidence: float) -> Interval:
+    """Return the percentile interval of bootstrapped means (B,)."""
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Interval(float(low), float(high))

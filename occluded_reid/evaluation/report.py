@@ -1,0 +1,272 @@
+"""A report: the numbers, those of each query, and the protocol they stand on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.intervals import Comparison, Difference, Interval, bootstrap_means, interval_of
+from occluded_reid.evaluation.protocol import MAX_RANK, Protocol
+from occluded_reid.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["ProtocolCard", "Report"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ProtocolCard:
+    """What the numbers of a report stand on, beside the protocol's rules.
+
+    Attributes:
+        queries: images asked for.
+        gallery: images searched.
+        query_identities: different people among the queries.
+        gallery_identities: different identity numbers in the gallery, distractors included.
+        excluded_pairs: pairs dropped for having one identity and one camera.
+        pairs_without_shared_slot: pairs left in that share no visible slot; they rank last.
+        slots: slot name -> width.
+        matcher: type and options.
+        fingerprint: of the model, or empty.
+        version: of this library.
+        queries_sha256: hash of the queries' identities, cameras and paths.
+    """
+
+    queries: int
+    gallery: int
+    query_identities: int
+    gallery_identities: int
+    excluded_pairs: int
+    pairs_without_shared_slot: int
+    slots: Mapping[str, int]
+    matcher: Mapping[str, Any]
+    fingerprint: str
+    version: str
+    queries_sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """CMC, mAP and mINP with what they stand on.
+
+    Args:
+        protocol: the rules.
+        card: sizes, exclusions, matcher and model.
+        average_precision: (Nq,) float64, NaN for a query that has nothing to find.
+        first_match_rank: (Nq,) int64 from 1, 0 for a query that has nothing to find.
+        inverse_negative_penalty: (Nq,) float64, matches / rank of the last match, NaN as above.
+    """
+
+    protocol: Protocol
+    card: ProtocolCard
+    average_precision: np.ndarray = field(repr=False)
+    first_match_rank: np.ndarray = field(repr=False)
+    inverse_negative_penalty: np.ndarray = field(repr=False)
+
+    @property
+    def answerable(self) -> np.ndarray:
+        """(Nq,) bool: whether the gallery holds something to find; the numbers are means over these queries."""
+        return np.asarray(self.first_match_rank > 0)
+
+    @property
+    def unanswerable(self) -> int:
+        """Queries that were skipped because there is nothing to find."""
+        return int((~self.answerable).sum())
+
+    @cached_property
+    def cmc(self) -> np.ndarray:
+        """(50,): share of queries with a match among the first 1, 2, …, 50 images."""
+        first = self.first_match_rank[self.answerable]
+        return np.asarray((first[:, None] <= np.arange(1, MAX_RANK + 1)).mean(0))
+
+    @property
+    def mAP(self) -> float:  # noqa: N802 - the name everybody knows
+        """Mean of the average precision of the queries."""
+        return float(self.average_precision[self.answerable].mean())
+
+    @property
+    def mINP(self) -> float:  # noqa: N802 - the name everybody knows
+        """Mean of (matches / rank of the last match) of the queries."""
+        return float(self.inverse_negative_penalty[self.answerable].mean())
+
+    def rank(self, k: int) -> float:
+        """Return CMC at rank k, 1 … 50.
+
+        Raises:
+            EvaluationError: k is out of that range.
+        """
+        if not 1 <= k <= MAX_RANK:
+            raise EvaluationError(f"rank {k} was asked for; the curve holds ranks 1 … {MAX_RANK}.")
+        return float(self.cmc[k - 1])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The numbers by name: "Rank-1", …, "mAP", "mINP"."""
+        return {**{f"Rank-{k}": self.rank(k) for k in self.protocol.ranks}, "mAP": self.mAP, "mINP": self.mINP}
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """Percentile-bootstrap interval over the queries of each number of `metrics`; empty without resamples."""
+        if not self.protocol.bootstrap:
+            return {}
+        means = bootstrap_means(self._values(), self.protocol.bootstrap, self.protocol.seed)
+        return {name: interval_of(means[:, i], self.protocol.confidence) for i, name in enumerate(self.metrics)}
+
+    def compare(self, other: Report, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95) -> Comparison:
+        """Subtract another report over the same queries, with paired bootstrap intervals of the differences.
+
+        Args:
+            other: what is subtracted.
+            resamples: of the queries, the same draws for both reports.
+            seed: of the draws.
+            confidence: of the intervals.
+
+        Raises:
+            EvaluationError: the reports are of different queries, gallery contents, or kinds of average precision.
+        """
+        if self.card.queries_sha256 != other.card.queries_sha256 or not np.array_equal(
+            self.answerable, other.answerable
+        ):
+            raise EvaluationError(
+                f"the reports are of different queries ({self.card.queries}, {self.unanswerable} of them without a "
+                f"match, and {other.card.queries}, {other.unanswerable}); evaluate both on the same sets to pair them."
+            )
+        if self.protocol.ap != other.protocol.ap or resamples < 1:
+            raise EvaluationError(
+                f"average precision is by {self.protocol.ap} here and by {other.protocol.ap} there, with {resamples} "
+                "resamples; both must be the same, and resamples at least 1."
+            )
+        names = list(self.metrics)
+        values = self._values() - other._values(self.protocol.ranks)
+        means = bootstrap_means(values, resamples, seed)
+        differences = {
+            name: Difference(float(values[:, i].mean()), interval_of(means[:, i], confidence))
+            for i, name in enumerate(names)
+        }
+        return Comparison(differences, len(values), confidence)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it; a query without a match has None."""
+        return {
+            "format": _FORMAT,
+            "metrics": self.metrics,
+            "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
+            "cmc": self.cmc.tolist(),
+            "unanswerable": self.unanswerable,
+            "protocol": self.protocol.to_dict(),
+            "card": {**asdict(self.card), "slots": dict(self.card.slots), "matcher": dict(self.card.matcher)},
+            "per_query": {
+                "average_precision": _listed(self.average_precision),
+                "first_match_rank": self.first_match_rank.tolist(),
+                "inverse_negative_penalty": _listed(self.inverse_negative_penalty),
+            },
+        }
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> Report:
+        """Rebuild a report from `to_dict`; its numbers are computed again from those of each query.
+
+        Raises:
+            EvaluationError: this is no report, or one of another format.
+        """
+        if content.get("format") != _FORMAT:
+            raise EvaluationError(
+                f"this is no report of format {_FORMAT} (its format: {content.get('format')!r}); "
+                "write it with to_json()."
+            )
+        try:
+            per_query = content["per_query"]
+            return Report(
+                Protocol(**{**content["protocol"], "ranks": tuple(content["protocol"]["ranks"])}),
+                ProtocolCard(**content["card"]),
+                np.array(per_query["average_precision"], dtype=np.float64),
+                np.array(per_query["first_match_rank"], dtype=np.int64),
+                np.array(per_query["inverse_negative_penalty"], dtype=np.float64),
+            )
+        except (KeyError, TypeError) as error:
+            raise EvaluationError(f"the report is incomplete or changed: {error}. Write it with to_json().") from error
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the report as JSON text, and write it to a file if a path is given."""
+        if path is not None:
+            write_json(path, self.to_dict(), EvaluationError)
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(path: str | Path) -> Report:
+        """Read what `to_json` has written.
+
+        Raises:
+            EvaluationError: the file is missing or holds something else.
+        """
+        content = read_json(path, EvaluationError)
+        if not isinstance(content, dict):
+            raise EvaluationError(f"'{path}' holds no report; write one with to_json().")
+        return Report.from_dict(content)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The protocol in words, line by line, as tables and pages print it."""
+        protocol, card = self.protocol, self.card
+        camera = "dropped" if protocol.exclude_same_camera else "kept"
+        options = ", ".join(f"{name}={value}" for name, value in card.matcher.get("options", {}).items() if value != {})
+        resampling = (
+            f"{protocol.confidence:.0%}, {protocol.bootstrap} resamples of the queries, seed {protocol.seed}"
+            if protocol.bootstrap
+            else "none"
+        )
+        return {
+            "data": protocol.dataset or "unnamed",
+            "queries": f"{card.queries} images of {card.query_identities} identities; "
+            f"{self.unanswerable} without anything to find, skipped",
+            "gallery": f"{card.gallery} images of {card.gallery_identities} identities",
+            "same identity, same camera": f"{camera} ({card.excluded_pairs} pairs excluded)",
+            "average precision": f"by {protocol.ap}",
+            "matcher": f"{card.matcher.get('type', '?')}({options})",
+            "slots": ", ".join(f"{name} {width}" for name, width in card.slots.items()),
+            "pairs without a common slot": str(card.pairs_without_shared_slot),
+            "intervals": resampling,
+            "made by": f"occluded_reid {card.version}" + (f", model {card.fingerprint}" if card.fingerprint else ""),
+        }
+
+    def table(self) -> Table:
+        """Return the numbers with intervals, and the protocol below them, as a rich table."""
+        from rich.table import Table
+
+        table = Table(title=self.protocol.name or self.protocol.dataset or None, show_header=False)
+        table.add_column("metric")
+        table.add_column("value")
+        for name, value in self.metrics.items():
+            table.add_row(name, f"[bold]{value:6.1%}[/bold]  {self.intervals.get(name, '')}".replace("  [", "  \\["))
+        table.add_section()
+        for key, fact in self.facts.items():
+            table.add_row(key, fact.replace("[", "\\["), style="dim")
+        return table
+
+    def __str__(self) -> str:
+        numbers = [
+            f"{name:8}{value:7.1%}" + (f"  {self.intervals[name]}" if self.intervals else "")
+            for name, value in self.metrics.items()
+        ]
+        return "\n".join([*numbers, *(f"{key}: {value}" for key, value in self.facts.items())])
+
+    def _values(self, ranks: tuple[int, ...] | None = None) -> np.ndarray:
+        """(answerable queries, numbers): what the means of `metrics` are taken over."""
+        keep = self.answerable
+        first = self.first_match_rank[keep]
+        hits = [(first <= k).astype(np.float64) for k in ranks or self.protocol.ranks]
+        return np.stack([*hits, self.average_precision[keep], self.inverse_negative_penalty[keep]], axis=1)
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

@@ -1,0 +1,197 @@
+"""Where the true matches of each query stand, without ever holding the full distance matrix.
+
+Only the distances of true matches are kept. They are scored first, exactly. Then each tile of the gallery tells, by
+sorting its rows of distances, how many other images come before each true match; what lies too near to call in float32
+is scored exactly too. An image comes before another by (distance rounded to 1e-6, position in the gallery).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occluded_reid.embeddings import EmbeddedSet
+from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, PairScorer
+
+__all__ = ["MatchRanks", "rank_matches"]
+
+Progress = Callable[[int, int], None]
+"""Called with (gallery rows done, gallery rows in all)."""
+
+_BLOCK_VALUES = 1 << 21  # distances of a tile that are looked at together: 8 MB
+_RESCORED_PAIRS = 1 << 18
+
+
+@dataclass(frozen=True)
+class MatchRanks:
+    """Ranks of all true matches, one after another by query and then by rank.
+
+    Attributes:
+        offsets: (Nq + 1,) where the matches of each query begin and end; a query without any has none.
+        ranks: ranks counted from 1 among the images that the protocol leaves in.
+        excluded: pairs dropped for having the same identity and camera.
+        unshared: pairs left in that share no slot.
+    """
+
+    offsets: np.ndarray
+    ranks: np.ndarray
+    excluded: int
+    unshared: int
+
+
+def rank_matches(
+    query: EmbeddedSet,
+    gallery: EmbeddedSet,
+    matcher: Matcher,
+    *,
+    exclude_same_camera: bool = True,
+    tile_rows: int = 1024,
+    progress: Progress | None = None,
+) -> MatchRanks:
+    """Rank the true matches of each query.
+
+    Args:
+        query: Nq rows.
+        gallery: Ng rows with the same slots.
+        matcher: the distance.
+        exclude_same_camera: drop gallery images of the query's identity and camera.
+        tile_rows: gallery rows at a time.
+        progress: called after each tile.
+    """
+    queries, rows, same_camera = _same_identity(query, gallery)
+    dropped = same_camera if exclude_same_camera else np.zeros_like(same_camera)
+    score = matcher.scorer(query.embeddings, gallery.embeddings)
+    matches = _Matches(len(query), queries[~dropped], rows[~dropped], score)
+    by_row = np.argsort(rows, kind="stable")
+    row_starts = rows[by_row]
+    prepared = matcher.prepare(query.embeddings)
+    unshared = int((matches.distance >= NO_SHARED_SLOT).sum())
+    for start in range(0, len(gallery), tile_rows):
+        stop = min(start + tile_rows, len(gallery))
+        tile = matcher.prepare(gallery.embeddings[start:stop])
+        tolerance = matcher.tolerance(prepared, tile)
+        # Neither dropped images nor other true matches count here: they are moved out of the way.
+        mine = by_row[slice(*np.searchsorted(row_starts, [start, stop]))]
+        mine = mine[np.argsort(queries[mine], kind="stable")]
+        block = max(1, _BLOCK_VALUES // (stop - start))
+        for first in range(0, len(query), block):
+            last = min(first + block, len(query))
+            distance = matcher.tile(prepared[first:last], tile).cpu()
+            here = mine[slice(*np.searchsorted(queries[mine], [first, last]))]
+            distance[torch.from_numpy(queries[here] - first), torch.from_numpy(rows[here] - start)] = torch.inf
+            ordered = _sorted(distance)
+            matches.count(distance, ordered, first, start, tolerance, score)
+            unshared += _unshared(ordered, np.bincount(queries[here] - first, minlength=last - first))
+        if progress is not None:
+            progress(stop, len(gallery))
+    return MatchRanks(matches.offsets, matches.ranks(), int(dropped.sum()), unshared)
+
+
+class _Matches:
+    """True matches in the order of their queries and ranks, and how many other images were seen before each."""
+
+    def __init__(self, num_queries: int, queries: np.ndarray, rows: np.ndarray, score: PairScorer) -> None:
+        distance = np.empty(len(queries))
+        for start in range(0, len(queries), _RESCORED_PAIRS):
+            part = slice(start, start + _RESCORED_PAIRS)
+            distance[part] = score(queries[part], rows[part])
+        order = np.lexsort((rows, distance, queries))
+        self.queries, self.rows, self.distance = queries[order], rows[order], distance[order]
+        self.before = np.zeros(len(order), dtype=np.int64)
+        self.offsets = np.searchsorted(self.queries, np.arange(num_queries + 1))
+
+    def ranks(self) -> np.ndarray:
+        """Ranks from 1: the other images before each match, and the query's own matches before it."""
+        own = np.arange(len(self.queries)) - self.offsets[self.queries]
+        return np.asarray(self.before + own + 1)
+
+    def count(
+        self, distance: Tensor, ordered: Tensor, first: int, start: int, tolerance: float, score: PairScorer
+    ) -> None:
+        """Count the images of a tile before each match of the queries first … first + nq.
+
+        Args:
+            distance: (nq, ng) float32, infinite for images that do not count.
+            ordered: the same, each row in ascending order.
+            first: the first query.
+            start: gallery position of the first column.
+            tolerance: of `distance`.
+            score: the deciding distances.
+        """
+        mine = slice(int(self.offsets[first]), int(self.offsets[first + len(distance)]))
+        if mine.start == mine.stop:
+            return
+        local = self.queries[mine] - first
+        column = np.arange(mine.start, mine.stop) - self.offsets[self.queries[mine]]
+        around = (self.distance[mine] + np.array([[-tolerance], [tolerance]])).astype(np.float32)
+        limits = torch.full((len(distance), int(column.max()) + 1), -torch.inf)
+        limits[local, column] = torch.from_numpy(around[0])
+        surely = torch.searchsorted(ordered, limits)[local, column].numpy()
+        self.before[mine] += surely
+        # The next image in order tells whether any is too near to call.
+        following = ordered.numpy()[local, np.minimum(surely, distance.shape[1] - 1)]
+        close = np.flatnonzero((following <= around[1]) & (surely < distance.shape[1]))
+        step = max(1, _BLOCK_VALUES // distance.shape[1])
+        for begin in range(0, len(close), step):
+            part = close[begin : begin + step]
+            self._settle(distance, mine.start + part, torch.from_numpy(around[:, part]), first, start, score)
+
+    def _settle(
+        self, distance: Tensor, matches: np.ndarray, around: Tensor, first: int, start: int, score: PairScorer
+    ) -> None:
+        """Count the images that are too near to these matches to call, by their exact distances."""
+        local = self.queries[matches] - first
+        near = distance[torch.from_numpy(local)]
+        near = (near >= around[0, :, None]).logical_and_(near <= around[1, :, None])
+        which, columns = (x.numpy() for x in torch.nonzero(near, as_tuple=True))
+        keys, inverse = np.unique(local[which] * distance.shape[1] + columns, return_inverse=True)
+        exact = np.empty(len(keys))
+        for begin in range(0, len(keys), _RESCORED_PAIRS):
+            part = keys[begin : begin + _RESCORED_PAIRS]
+            exact[begin : begin + _RESCORED_PAIRS] = score(
+                part // distance.shape[1] + first, part % distance.shape[1] + start
+            )
+        exact = exact[inverse]
+        own = self.distance[matches][which]
+        before = (exact < own) | ((exact == own) & (columns + start < self.rows[matches][which]))
+        self.before[matches] += np.bincount(which[before], minlength=len(matches))
+
+
+def _same_identity(query: EmbeddedSet, gallery: EmbeddedSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of one identity, by query and gallery position: (query rows, gallery rows, whether one camera)."""
+    order = np.argsort(gallery.identity, kind="stable")
+    known = gallery.identity[order]
+    begin, end = (np.searchsorted(known, query.identity, side=side) for side in ("left", "right"))
+    counts = end - begin
+    queries = np.repeat(np.arange(len(query)), counts)
+    within = np.arange(len(queries)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = order[np.repeat(begin, counts) + within]
+    return queries, rows, query.camera[queries] == gallery.camera[rows]
+
+
+def _unshared(ordered: Tensor, out_of_the_way: np.ndarray) -> int:
+    """Number of pairs of a tile without a common slot; (nq,) entries of each row are infinite for another reason."""
+    kept = torch.from_numpy(ordered.shape[1] - out_of_the_way)[:, None]
+    farthest = ordered.gather(1, (kept - 1).clamp(min=0))[:, 0]
+    rows = torch.nonzero((farthest >= NO_SHARED_SLOT) & (kept[:, 0] > 0))[:, 0]
+    if not len(rows):
+        return 0
+    return int((kept[rows] - torch.searchsorted(ordered[rows], torch.full((len(rows), 1), NO_SHARED_SLOT))).sum())
+
+
+def _sorted(distance: Tensor) -> Tensor:
+    """Rows in ascending order. NumPy sorts floats several times faster than torch, in one thread, so in several."""
+    threads = torch.get_num_threads()
+    ordered = distance.clone()
+    rows = ordered.numpy()
+    if threads == 1 or len(rows) < 2 * threads:
+        rows.sort(axis=1)
+        return ordered
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda part: part.sort(axis=1), np.array_split(rows, threads)))
+    return ordered

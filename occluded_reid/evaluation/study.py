@@ -1,0 +1,282 @@
+"""One model under several matchings and occlusions: the table that says what visibility is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from occluded_reid.data.dataset import ReIDData
+from occluded_reid.data.occlusion import Occluders
+from occluded_reid.embeddings import EmbeddedSet
+from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_with_truth
+from occluded_reid.evaluation.evaluate import evaluate
+from occluded_reid.evaluation.intervals import Difference, Interval, bootstrap_means, interval_of
+from occluded_reid.evaluation.protocol import Protocol
+from occluded_reid.evaluation.report import Report
+from occluded_reid.matchers.base import Matcher
+from occluded_reid.models import ReIDModel
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["MATCHINGS", "Condition", "Study", "study"]
+
+Matching = Literal["own", "global", "all_slots", "true"]
+
+MATCHINGS: dict[str, str] = {
+    "own": "the model's slots, visibility as predicted",
+    "global": "the global slot alone",
+    "all_slots": "all slots, visibility ignored",
+    "true": "the model's slots, visibility from the true masks (upper bound)",
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One cell of a study: a matching at a share of occlusion, with one report a seed (one in all when clean)."""
+
+    matching: str
+    fraction: float
+    reports: tuple[Report, ...]
+    covered: float = 0.0
+
+    def values(self) -> np.ndarray:
+        """(answerable queries, metrics): each query's numbers, averaged over the seeds."""
+        return np.mean([report.query_values() for report in self.reports], axis=0)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over queries and seeds, by name."""
+        return dict(zip(self.reports[0].metrics, self.values().mean(0).tolist(), strict=True))
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Bootstrap intervals over the queries; the seeds of one query stay together."""
+        protocol = self.reports[0].protocol
+        if not protocol.bootstrap:
+            return {}
+        means = bootstrap_means(self.values(), protocol.bootstrap, protocol.seed)
+        return {name: interval_of(means[:, i], protocol.confidence) for i, name in enumerate(self.metrics)}
+
+    def minus(self, other: Condition) -> dict[str, Difference]:
+        """Paired differences to another condition over the same queries."""
+        first, second = self.values(), other.values()
+        if first.shape != second.shape:
+            raise EvaluationError("the two conditions are of different queries; evaluate both on the same sets.")
+        protocol = self.reports[0].protocol
+        means = bootstrap_means(first - second, max(1, protocol.bootstrap), protocol.seed)
+        return {
+            name: Difference(float((first - second)[:, i].mean()), interval_of(means[:, i], protocol.confidence))
+            for i, name in enumerate(self.metrics)
+        }
+
+
+@dataclass(frozen=True)
+class Study:
+    """Conditions of one model on one data set, as a table, as JSON, and with paired differences."""
+
+    model: str
+    dataset: str
+    occluders: str
+    seeds: tuple[int, ...]
+    conditions: tuple[Condition, ...] = field(repr=False)
+
+    def get(self, matching: str, fraction: float = 0.0) -> Condition:
+        """Return one condition.
+
+        Raises:
+            EvaluationError: it was not part of the study.
+        """
+        for condition in self.conditions:
+            if condition.matching == matching and condition.fraction == fraction:
+                return condition
+        raise EvaluationError(f"the study has no condition '{matching}' at {fraction}; it was not asked for.")
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Shares of the body mask that were occluded; 0 is clean."""
+        return tuple(dict.fromkeys(c.fraction for c in self.conditions))
+
+    @property
+    def matchings(self) -> tuple[str, ...]:
+        """Matchings in the order asked for."""
+        return tuple(dict.fromkeys(c.matching for c in self.conditions))
+
+    def differences(self, base: str = "all_slots") -> dict[tuple[str, float], dict[str, Difference]]:
+        """Paired differences of every other matching to `base`, at each share of occlusion."""
+        if base not in self.matchings:
+            return {}
+        return {
+            (c.matching, c.fraction): c.minus(self.get(base, c.fraction))
+            for c in self.conditions
+            if c.matching != base
+        }
+
+    def rows(self, metrics: Sequence[str] = ("Rank-1", "mAP")) -> list[list[str]]:
+        """Return header and lines of the table: matching, then metric with interval for each share of occlusion."""
+        heads = [f"{name} {'clean' if f == 0 else f'{f:.0%}'}" for f in self.fractions for name in metrics]
+        lines = [["matching", *heads]]
+        for matching in self.matchings:
+            line = [matching]
+            for fraction in self.fractions:
+                condition = self.get(matching, fraction)
+                for name in metrics:
+                    interval = f" {condition.intervals[name]}" if condition.intervals else ""
+                    line.append(f"{condition.metrics[name]:.1%}{interval}")
+            lines.append(line)
+        return lines
+
+    def table(self) -> Table:
+        """Return the table for a terminal."""
+        from rich.table import Table
+
+        header, *lines = self.rows()
+        table = Table(title=f"{self.model} on {self.dataset}", caption_justify="left")
+        for name in header:
+            table.add_column(name, justify="left" if name == "matching" else "right")
+        for line in lines:
+            table.add_row(*(cell.replace(" [", "\n[") for cell in line))
+        return table
+
+    def card(self) -> str:
+        """Return what the numbers stand on, in lines."""
+        facts = dict(self.conditions[0].reports[0].facts)
+        facts.pop("pairs without a common slot", None)
+        if len(self.fractions) > 1:
+            facts["occlusion"] = (
+                f"share of each query's body mask, random place and kind, {self.occluders}; "
+                f"mean over seeds {', '.join(map(str, self.seeds))}"
+            )
+        facts |= {f"matching '{name}'": MATCHINGS[name] for name in self.matchings}
+        lines = [f"{key}: {value}" for key, value in facts.items()]
+        for (matching, fraction), names in self.differences().items():
+            shown = ", ".join(f"{name} {names[name]}" for name in ("Rank-1", "mAP"))
+            lines.append(f"{matching} − all_slots at {'clean' if not fraction else f'{fraction:.0%}'}: {shown}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the study as JSON knows it."""
+        return {
+            "model": self.model,
+            "dataset": self.dataset,
+            "occluders": self.occluders,
+            "seeds": list(self.seeds),
+            "conditions": [
+                {
+                    "matching": c.matching,
+                    "fraction": c.fraction,
+                    "covered": c.covered,
+                    "metrics": c.metrics,
+                    "intervals": {name: [i.low, i.high] for name, i in c.intervals.items()},
+                    "protocol": c.reports[0].facts,
+                }
+                for c in self.conditions
+            ],
+            "differences_to_all_slots": [
+                {"matching": m, "fraction": f, "metric": name, "value": d.value, "low": d.interval.low, "high": d.interval.high}
+                for (m, f), names in self.differences().items()
+                for name, d in names.items()
+            ],
+        }
+
+
+def study(
+    model: ReIDModel,
+    data: ReIDData,
+    *,
+    matchings: Sequence[str] = ("own",),
+    fractions: Sequence[float] = (),
+    occluders: Occluders | None = None,
+    seeds: Iterable[int] = (0,),
+    protocol: Protocol | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Study:
+    """Evaluate a model on a data set's queries, clean and with a share of each body mask occluded.
+
+    Memory: the embeddings of gallery and queries, one tile of distances.
+
+    Args:
+        model: the model; its own matcher is used.
+        data: queries and gallery; occlusion and "true" need part masks.
+        matchings: any of `MATCHINGS`.
+        fractions: shares of the body mask to occlude, 0 … 1; the clean queries always come first.
+        occluders: what to occlude with; generated shapes by default.
+        seeds: one occlusion of every query for each.
+        protocol: what counts.
+        progress: called with (images embedded, images to embed).
+
+    Raises:
+        EvaluationError: an unknown matching, no queries or gallery, or a matching that the model cannot do.
+    """
+    if unknown := [m for m in matchings if m not in MATCHINGS]:
+        raise EvaluationError(f"there is no matching '{unknown[0]}'; there are: {', '.join(MATCHINGS)}.")
+    if "global" in matchings and "global" not in model.slots:
+        raise EvaluationError(f"'{model.name}' has no slot 'global' (it has {', '.join(model.slots)}).")
+    protocol = replace(protocol or Protocol(), dataset=(protocol.dataset if protocol else "") or data.name)
+    things = occluders or Occluders.generated(0)
+    seeds = tuple(seeds) if fractions else (0,)
+    truth = "true" in matchings
+    total = len(data.gallery) + len(data.query) * (1 + len(fractions) * len(seeds))
+    done = 0
+
+    def embed(samples: Sequence[Any], occlusion: Occlusion | None) -> EmbeddedWithTruth:
+        nonlocal done
+        result = embed_with_truth(
+            model, data, samples, occlusion=occlusion, truth=truth,
+            progress=None if progress is None else lambda n, _: progress(done + n, total),
+        )
+        done += len(samples)
+        return result
+
+    gallery = embed(data.gallery, None)
+    fingerprint = model.fingerprint
+    conditions: dict[tuple[str, float], list[tuple[Report, float]]] = {}
+    for fraction in (0.0, *fractions):
+        for seed in seeds if fraction else (0,):
+            query = embed(data.query, Occlusion(fraction, things, seed) if fraction else None)
+            for matching in matchings:
+                report = evaluate(
+                    _seen(query, matching),
+                    _seen(gallery, matching),
+                    _matcher(model, matching),
+                    replace(protocol, name=f"{model.name}, {matching}, {fraction:.0%} occluded"),
+                    fingerprint=fingerprint,
+                )
+                conditions.setdefault((matching, fraction), []).append((report, query.covered))
+    ordered = tuple(
+        Condition(m, f, tuple(r for r, _ in conditions[m, f]), float(np.mean([c for _, c in conditions[m, f]])))
+        for m in matchings
+        for f in (0.0, *fractions)
+    )
+    return Study(fingerprint, protocol.dataset, things.description, seeds, ordered)
+
+
+def _seen(rows: EmbeddedWithTruth, matching: str) -> EmbeddedSet:
+    """The rows as a matching sees them."""
+    embedded = rows.embedded
+    if matching == "global":
+        return embedded.select(["global"])
+    if matching == "all_slots":
+        ones = torch.ones_like(embedded.embeddings.visibility)
+        return replace(embedded, embeddings=embedded.embeddings.with_visibility(ones))
+    if matching == "true":
+        if rows.truth is None:
+            raise EvaluationError("true visibility was not computed.")
+        return replace(embedded, embeddings=embedded.embeddings.with_visibility(rows.truth))
+    return embedded
+
+
+def _matcher(model: ReIDModel, matching: str) -> Matcher:
+    """The model's own matcher; with one slot left, the weights of the others would be unknown names."""
+    options: Mapping[str, Any] = getattr(model.matcher, "weights", {})
+    if matching != "global" or not set(options) - {"global"}:
+        return model.matcher
+    from occluded_reid.registry import MATCHERS
+
+    config = model.matcher.config
+    return MATCHERS.create(config["type"], **{**config["options"], "weights": {}})

@@ -1,0 +1,122 @@
+"""Writing files whole or not at all, and reading them with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from occluded_reid.errors import OccludedReIDError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["atomic_write", "inside", "read_json", "read_safetensors", "write_json", "write_safetensors", "write_text"]
+
+
+@contextmanager
+def atomic_write(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; rename it on success, remove it on failure.
+
+    Raises:
+        error: the folder cannot be written, or the disk is full; nothing half-written is left.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+        temporary = None
+    except OSError as cause:
+        raise error(
+            f"'{target}' could not be written: {cause.strerror or cause}. "
+            "Free some space or choose a folder that may be written to; nothing half-written was left."
+        ) from cause
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str, error: type[OccludedReIDError] = OccludedReIDError) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with atomic_write(path, error) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any, error: type[OccludedReIDError] = OccludedReIDError) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, sort_keys=False) + "\n", error)
+
+
+def read_json(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> Any:
+    """Read JSON.
+
+    Raises:
+        error: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise error(f"'{path}' could not be read as JSON: {cause}.") from cause
+
+
+def write_safetensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    error: type[OccludedReIDError] = OccludedReIDError,
+) -> None:
+    """Write tensors and text metadata to a safetensors file, whole or not at all."""
+    from safetensors.torch import save
+
+    # Serialised here and written by us: a full disk then is an OSError that names the file, not a message from Rust.
+    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
+    with atomic_write(path, error) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_safetensors(
+    path: str | Path, error: type[OccludedReIDError] = OccludedReIDError
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata of a safetensors file.
+
+    Raises:
+        error: the file is missing, damaged, or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as cause:
+        raise error(f"'{path}' could not be read as safetensors: {cause}. Is it whole, and is it the right file?") from cause
+
+
+def inside(folder: str | Path, name: str, error: type[OccludedReIDError] = OccludedReIDError) -> Path:
+    """Return folder/name, refusing a name that would leave the folder.
+
+    Raises:
+        error: the name is absolute or climbs out of the folder.
+    """
+    root = Path(folder).resolve()
+    target = (root / name).resolve()
+    if not target.is_relative_to(root):
+        raise error(f"the path '{name}' leads out of '{folder}'. Give a path relative to that folder, without '..'.")
+    return target
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,87 @@
+"""The global branch: one embedding of the whole map, with aggregation maps for the SPC loss (SORN §III-C)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import nn
+
+from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, HeadOutput, MapInfo, Targets
+from occluded_reid.errors import BuildError
+from occluded_reid.functional import aggregation_maps
+from occluded_reid.heads.base import Head, make_classifier, make_neck, pool
+from occluded_reid.registry import HEADS
+
+__all__ = ["GlobalHead"]
+
+
+@HEADS.register("global")
+class GlobalHead(Head):
+    """A pooled, normalised and classified map: slot ``global``; with several channel sets also their maps M_n.
+
+    Args:
+        info: what the builder knows.
+        on: stage of the backbone.
+        num_sets: N channel sets of SORN Eq. 2; with more than one the map ``aggregation`` (N_batch, N, h, w) is given.
+        set_width: c', channels of a set: T_g = a 1×1 convolution to N·c' channels. None: no convolution, the stage
+            itself is pooled (BoT). SORN leaves c' unsaid; 1024 follows from its wording ("extended from c to Nc'").
+        convolution: "plain" (no bias, no activation) or "bn_relu".
+        aggregate: A_n is the "sum" (Eq. 2) or the "mean" of its channels.
+        neck: "bn" (SORN), "bnneck" (bias fixed at 0) or "none".
+        match: which side of the neck is matched: "after" or "before".
+        pooling: "average" or "max".
+
+    Raises:
+        BuildError: several sets are asked for and the channels cannot be divided.
+    """
+
+    def __init__(
+        self,
+        info: BuildInfo,
+        *,
+        on: str | int = "last",
+        num_sets: int = 1,
+        set_width: int | None = None,
+        convolution: Literal["plain", "bn_relu"] = "plain",
+        aggregate: Literal["sum", "mean"] = "sum",
+        neck: Literal["bn", "bnneck", "none"] = "bn",
+        match: Literal["after", "before"] = "after",
+        pooling: Literal["average", "max"] = "average",
+    ) -> None:
+        super().__init__(info)
+        self.stage, self.match, self.pooling = info.stage_name(on), match, pooling
+        self.num_sets, self.aggregate = num_sets, aggregate
+        stage = info.stages[self.stage]
+        width = num_sets * set_width if set_width else stage.channels
+        rows, columns = info.map_size(self.stage)
+        if width % num_sets or not 1 <= num_sets <= rows:
+            raise BuildError(
+                f"head '{info.name}' asks for {num_sets} channel sets: {width} channels must be divisible by it and the "
+                f"map ({rows}×{columns}) must have as many rows. Change num_sets, or give set_width."
+            )
+        self.project = nn.Sequential()
+        if set_width:
+            self.project.append(nn.Conv2d(stage.channels, width, 1, bias=False))
+            if convolution == "bn_relu":
+                self.project.extend([nn.BatchNorm2d(width), nn.ReLU()])
+        self.neck = make_neck(width, neck)
+        self.classifier = make_classifier(width, info.num_classes, bias=neck != "bnneck") if info.num_classes else None
+        maps = {"aggregation": MapInfo(num_sets, stage.stride)} if num_sets > 1 else {}
+        self.info = HeadInfo(slots={"global": width}, inference_slots=("global",), maps=maps)
+
+    def forward(
+        self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None
+    ) -> HeadOutput:
+        """Return the global feature, embedding, logits, and the maps M_n."""
+        grid = self.project(features[self.stage])
+        pooled = pool(grid, self.pooling)
+        necked = self.neck(pooled)
+        output = HeadOutput(
+            features={"global": pooled}, embeddings={"global": necked if self.match == "after" else pooled}
+        )
+        if self.num_sets > 1:
+            output.maps["aggregation"] = aggregation_maps(grid, self.num_sets, self.aggregate)
+        if self.classifier is not None:
+            output.logits["global"] = self.classifier(necked)
+        return output

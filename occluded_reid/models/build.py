@@ -1,0 +1,167 @@
+"""The builder: from a recipe's name to a model, with every misfit said at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from occluded_reid.backbones import create_backbone
+from occluded_reid.config import Component, Recipe, list_recipes, load_recipe
+from occluded_reid.contracts import BuildInfo
+from occluded_reid.errors import BuildError, RecipeError
+from occluded_reid.heads.base import Head
+from occluded_reid.losses.base import Loss
+from occluded_reid.losses.criterion import Criterion
+from occluded_reid.models.model import ReIDModel, build_info
+from occluded_reid.registry import HEADS, LOSSES, MATCHERS, MODELS, Registry, check_options
+
+__all__ = ["build_model", "list_models"]
+
+HeadSpec = str | Component | Mapping[str, Any] | type[Head] | Callable[[BuildInfo], Head] | Head | None
+
+
+def list_models() -> list[str]:
+    """Return the sorted names that `build_model` knows: the library's recipes and registered ones."""
+    return sorted({*list_recipes(), *MODELS.names()})
+
+
+def build_model(
+    name_or_recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    num_classes: int | None = None,
+    backbone: str | None = None,
+    heads: Mapping[str, HeadSpec] | None = None,
+    pretrained: bool | str | Path = False,
+    **overrides: Any,
+) -> ReIDModel:
+    """Build a model from a recipe.
+
+    Args:
+        name_or_recipe: a system's name ("sorn"), a YAML file, a mapping, or a `Recipe`.
+        num_classes: number of training identities; None builds for inference, without classifiers and losses.
+        backbone: another backbone: a registered name or any timm name.
+        heads: heads to add or to replace, by name: a registered name, a component, a class, an instance; None removes.
+        pretrained: True loads the weights that the recipe names (timm's hub if it names none); a path loads that file;
+            False starts from random values.
+        **overrides: ``**{"model.heads.local.options.num_parts": 6}``.
+
+    Raises:
+        RecipeError: the recipe or an override is not valid.
+        UnknownNameError: a part is not registered.
+        UnknownOptionError: a part takes no such option.
+        BuildError: the parts do not fit each other.
+
+    Example:
+        >>> model = build_model("sorn_lite", num_classes=5)
+        >>> model.slots
+        {'global': 768, 'part_1': 320, 'part_2': 320, 'part_3': 320}
+    """
+    if isinstance(name_or_recipe, Recipe):
+        recipe = name_or_recipe.override(overrides) if overrides else name_or_recipe
+    elif isinstance(name_or_recipe, str) and name_or_recipe in MODELS:
+        recipe = load_recipe(MODELS.create(name_or_recipe), overrides)
+    else:
+        recipe = load_recipe(name_or_recipe, overrides)
+    if num_classes is not None and num_classes < 1:
+        raise BuildError(f"num_classes must be at least 1, or None for inference; got {num_classes}.")
+    if backbone is not None:
+        recipe = recipe.override({"model.backbone": {**recipe.model.backbone.model_dump(), "type": backbone}})
+    recipe, made = _merge_heads(recipe, heads or {})
+    config = recipe.model
+    network = create_backbone(config.backbone.type, (config.input.height, config.input.width), config.backbone.options)
+    if pretrained:
+        source = (config.backbone.weights or "hub") if pretrained is True else str(pretrained)
+        network.load_pretrained(source, config.backbone.weights_match)
+    info = build_info(recipe, network, num_classes)
+    built: dict[str, Head] = {}
+    for name, component in config.heads.items():
+        built[name] = _build_head(replace(info, name=name), component, made.get(name))
+        info = replace(info, heads={**info.heads, name: built[name].info})
+    _check_slots(built)
+    criterion = _build_criterion(recipe, info) if num_classes is not None else None
+    matcher = _create(MATCHERS, config.matcher, "model.matcher")
+    return ReIDModel(recipe, num_classes, network, built, criterion, matcher)
+
+
+def _create(registry: Registry[Any], component: Component, where: str, *args: Any, **extra: Any) -> Any:
+    """Create a registered part; options are checked here, so that plug-ins bring their own."""
+    factory = registry.get(component.type)
+    options = check_options(factory, component.options, f"{where}.options of '{component.type}'", skip=len(args))
+    if component.on is not None:
+        if "on" not in inspect.signature(factory).parameters:
+            raise RecipeError(f"{where}.on: '{component.type}' takes no 'on'. Remove it.")
+        options["on"] = component.on
+    return factory(*args, **extra, **options)
+
+
+def _build_head(info: BuildInfo, component: Component, made: Callable[[BuildInfo], Head] | Head | None) -> Head:
+    if made is None:
+        head: Any = _create(HEADS, component, f"model.heads.{info.name}", info)
+    elif isinstance(made, Head):
+        head = made
+    else:
+        head = made(info)
+    if not isinstance(head, Head) or not hasattr(head, "info"):
+        raise BuildError(f"head '{info.name}' ({type(head).__name__}) must be a Head that sets self.info in __init__.")
+    return head
+
+
+def _merge_heads(
+    recipe: Recipe, heads: Mapping[str, HeadSpec]
+) -> tuple[Recipe, dict[str, Callable[[BuildInfo], Head] | Head]]:
+    """Put the caller's heads into the recipe; those given as objects are remembered under their name."""
+    components: dict[str, Any] = {name: c.model_dump() for name, c in recipe.model.heads.items()}
+    made: dict[str, Callable[[BuildInfo], Head] | Head] = {}
+    for name, spec in heads.items():
+        if spec is None:
+            components.pop(name, None)
+        elif isinstance(spec, str):
+            components[name] = {"type": spec}
+        elif isinstance(spec, Component):
+            components[name] = spec.model_dump()
+        elif isinstance(spec, Mapping):
+            components[name] = dict(spec)
+        else:
+            made[name] = spec
+            label = type(spec) if isinstance(spec, Head) else spec
+            components[name] = {"type": f"object:{getattr(label, '__qualname__', label)}"}
+    if not heads:
+        return recipe, made
+    return recipe.override({"model.heads": components}), made
+
+
+def _check_slots(heads: Mapping[str, Head]) -> None:
+    """One owner and at most one visibility provider a slot; every provided slot exists."""
+    owner: dict[str, str] = {}
+    provider: dict[str, str] = {}
+    for name, head in heads.items():
+        for slot in head.info.slots:
+            if slot in owner:
+                raise BuildError(
+                    f"heads '{owner[slot]}' and '{name}' both give a slot named '{slot}'. Rename one of them."
+                )
+            owner[slot] = name
+        for slot in head.info.visibility_of:
+            if slot in provider:
+                raise BuildError(
+                    f"heads '{provider[slot]}' and '{name}' both give the visibility of slot '{slot}'; "
+                    "one provider a slot is allowed. Set visibility_of to null in one of them."
+                )
+            provider[slot] = name
+    if unknown := sorted(set(provider) - set(owner)):
+        raise BuildError(
+            f"head '{provider[unknown[0]]}' gives the visibility of slot '{unknown[0]}', which no head has. "
+            f"Slots: {', '.join(owner)}."
+        )
+    if not any(head.info.inference_slots for head in heads.values()):
+        raise BuildError("no head gives a slot for matching. Add a head such as 'global' or 'local'.")
+
+
+def _build_criterion(recipe: Recipe, info: BuildInfo) -> Criterion:
+    losses: dict[str, Loss] = {}
+    for name, component in recipe.model.losses.items():
+        losses[name] = _create(LOSSES, component, f"model.losses.{name}", replace(info, name=name))
+    return Criterion(losses, {name: component.weight for name, component in recipe.model.losses.items()})

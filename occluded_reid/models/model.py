@@ -1,0 +1,192 @@
+"""ReIDModel: backbone, heads in order, criterion, matcher and preprocessing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from occluded_reid.backbones.base import Backbone
+from occluded_reid.config import OptimConfig, Recipe
+from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadOutput, ModelOutput, Targets
+from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.errors import BuildError
+from occluded_reid.heads.base import Head
+from occluded_reid.losses.criterion import Criterion
+from occluded_reid.matchers.base import Matcher
+from occluded_reid.models.preprocess import Preprocess
+
+__all__ = ["ReIDModel"]
+
+
+class ReIDModel(nn.Module):
+    """One system: ``model(images, targets)`` for training, ``model.embed(images)`` for use.
+
+    Made by `build_model` and `load_model`.
+
+    Attributes:
+        recipe: the recipe it was built from.
+        num_classes: identities it classifies in training, or None for a model built for inference.
+        slots: name -> width of the slots that `embed` returns.
+        preprocess: from files or pictures to the tensor that `embed` wants.
+        matcher: the system's own matcher.
+        criterion: the recipe's losses.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        num_classes: int | None,
+        backbone: Backbone,
+        heads: Mapping[str, Head],
+        criterion: Criterion | None,
+        matcher: Matcher,
+    ) -> None:
+        super().__init__()
+        self.recipe, self.num_classes = recipe, num_classes
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(dict(heads))
+        self.matcher = matcher
+        self.preprocess = Preprocess(recipe.model.input)
+        self.slots = {
+            slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots
+        }
+        self._criterion = criterion
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe."""
+        return self.recipe.name
+
+    @property
+    def criterion(self) -> Criterion:
+        """The recipe's losses.
+
+        Raises:
+            BuildError: the model was built for inference.
+        """
+        if self._criterion is None:
+            raise BuildError(
+                f"'{self.name}' was built for inference and computes no loss. "
+                f"Build it for training: build_model('{self.name}', num_classes=…)."
+            )
+        return self._criterion
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, images: Tensor, targets: Targets | None = None) -> ModelOutput:
+        """Run the backbone and every head in the recipe's order.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            targets: labels in training.
+
+        Raises:
+            BuildError: the images have another size than the model was built for.
+        """
+        size = (self.preprocess.height, self.preprocess.width)
+        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
+            raise BuildError(
+                f"'{self.name}' takes images (N, 3, {size[0]}, {size[1]}); got {tuple(images.shape)}. "
+                "Use model.preprocess, or build with another input size."
+            )
+        features: FeatureMaps = self.backbone(images)
+        context: dict[str, HeadOutput] = {}
+        for name, head in self.heads.items():
+            if self.training or not head.info.training_only:
+                context[name] = head(features, context, targets)
+        return ModelOutput(features, context)
+
+    @torch.inference_mode()
+    def embed(self, images: Tensor) -> PartEmbeddings:
+        """Embed preprocessed images (N, 3, H, W): slots in float32, visibility 1 where no head gives one."""
+        return self.collect(self.infer(images))
+
+    @torch.inference_mode()
+    def infer(self, images: Tensor) -> ModelOutput:
+        """Return all outputs in evaluation mode, for pictures and tests; the mode before is restored."""
+        was_training = self.training
+        self.eval()
+        try:
+            return self(images.to(self.device))
+        finally:
+            self.train(was_training)
+
+    def collect(self, output: ModelOutput) -> PartEmbeddings:
+        """Gather the inference slots of an output and their visibility."""
+        embeddings, visibility = {}, {}
+        for name, head in self.heads.items():
+            for slot in head.info.inference_slots:
+                embeddings[slot] = output[name].embeddings[slot].float()
+            if name in output.heads:
+                visibility.update(output[name].visibility)
+        seen = [
+            visibility[slot].float() if slot in visibility else embeddings[slot].new_ones(len(embeddings[slot]))
+            for slot in self.slots
+        ]
+        return PartEmbeddings(tuple(self.slots), tuple(embeddings[s] for s in self.slots), torch.stack(seen, 1))
+
+    def parameter_groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
+        """Return optimiser groups: the backbone's and the new parameters, biases apart where their rate differs."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                scale = optim.backbone_scale if name.startswith("backbone.") else 1.0
+                scale *= optim.bias_scale if name.endswith("bias") else 1.0
+                groups.setdefault(scale, []).append(parameter)
+        return [
+            {"params": parameters, "lr": optim.lr * scale, "weight_decay": optim.weight_decay}
+            for scale, parameters in groups.items()
+            if scale > 0
+        ]
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """Return the tensors that embedding needs: no classifiers, no losses, no heads that exist in training only."""
+        dropped = tuple(f"heads.{name}." for name, head in self.heads.items() if head.info.training_only)
+        return {
+            key: value
+            for key, value in self.state_dict().items()
+            if not key.startswith((*dropped, "_criterion.")) and ".classifier" not in key
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """``name@`` and twelve digits of a hash over what decides an embedding: configuration and inference weights."""
+        model = self.recipe.model.model_dump(mode="json", exclude={"losses", "matcher"})
+        model["backbone"] = {"type": model["backbone"]["type"], "options": model["backbone"]["options"]}
+        digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
+        for key, value in sorted(self.inference_state().items()):
+            if not key.endswith("num_batches_tracked"):
+                digest.update(key.encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return f"{self.name}@{digest.hexdigest()[:12]}"
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors and model.json; `load_model` rebuilds the model from them alone."""
+        from occluded_reid.models.export import save_model
+
+        save_model(self, folder)
+
+    def describe(self) -> str:
+        """Return a few lines: backbone, stages, heads, slots, parameters."""
+        stages = ", ".join(f"{n} {s.channels}/{s.stride}" for n, s in self.backbone.feature_info.items())
+        total = sum(v.numel() for v in self.inference_state().values())
+        slots = ", ".join(f"{name} {width}" for name, width in self.slots.items())
+        return (
+            f"{self.name}: {self.preprocess.height}×{self.preprocess.width}, {self.recipe.model.backbone.type} ({stages})\n"
+            f"heads: {', '.join(self.heads)} → slots {slots}\n{total / 1e6:.2f} M parameters at inference"
+        )
+
+
+def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> BuildInfo:
+    """Return what the first head may know."""
+    size = (recipe.model.input.height, recipe.model.input.width)
+    return BuildInfo(stages=backbone.feature_info, input_size=size, num_classes=num_classes)

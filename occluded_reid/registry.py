@@ -1,0 +1,330 @@
+"""Registries: names for backbones, heads, losses, matchers, models, data sets, indexes and parsers.
+
+A registry maps a name to an object or to a string ``"module:attribute"`` that is imported on the first look-up, so that
+nothing has to be imported beforehand and "forgot to import" cannot happen. Third-party packages plug in through the
+entry-point group ``occluded_reid.<kind>``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from occluded_reid.errors import DuplicateNameError, PluginWarning, RegistryError, UnknownNameError, UnknownOptionError
+
+if TYPE_CHECKING:
+    from occluded_reid.backbones.base import Backbone
+    from occluded_reid.data.dataset import ReIDData
+    from occluded_reid.heads.base import Head
+    from occluded_reid.losses.base import Loss
+    from occluded_reid.matchers.base import Matcher
+
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "HEADS",
+    "INDEXES",
+    "LOSSES",
+    "MATCHERS",
+    "MODELS",
+    "PARSERS",
+    "Registry",
+    "check_options",
+    "did_you_mean",
+]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest known name, or an empty string.
+
+    Example:
+        >>> did_you_mean("locl", ["global", "local"])
+        " Did you mean 'local'?"
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+class Registry(Generic[T]):
+    """Names of one kind of object, found by name, by alias, or through a plug-in's entry point.
+
+    Args:
+        kind: what is registered, singular, as errors say it: "head"; plug-ins use its plural as entry-point group.
+        builtins: names of the library's own objects, as ``"module:attribute"``, imported on first look-up.
+        aliases: other names of built-ins.
+
+    Example:
+        >>> registry: Registry[list[int]] = Registry("list")
+        >>> @registry.register("pair", aliases=("two",))
+        ... def pair(first: int, *, second: int = 2) -> list[int]:
+        ...     return [first, second]
+        >>> registry.create("two", 1, second=3)
+        [1, 3]
+        >>> "pair" in registry, registry.names()
+        (True, ['pair'])
+    """
+
+    def __init__(
+        self, kind: str, builtins: Mapping[str, str] | None = None, aliases: Mapping[str, str] | None = None
+    ) -> None:
+        self.kind = kind
+        self.group = f"occluded_reid.{kind}{'es' if kind.endswith('x') else 's'}"
+        self._builtins = dict(builtins or {})
+        self._entries: dict[str, Callable[..., T] | str] = dict(self._builtins)
+        self._aliases: dict[str, str] = dict(aliases or {})
+        self._plugins: dict[str, EntryPoint] | None = None
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}, {len(self.names())} names)"
+
+    def register(self, name: str, aliases: Sequence[str] = (), *, override: bool = False) -> Callable[[F], F]:
+        """Return a decorator that registers a class or factory; also usable as ``register("x")(cls)``.
+
+        Args:
+            name: the name to register under.
+            aliases: other names for the same object.
+            override: replace what holds a name already, on purpose.
+
+        Raises:
+            DuplicateNameError: a name is taken by something else; the message names its owner.
+        """
+
+        def decorate(target: F) -> F:
+            for candidate in (name, *aliases):
+                if not override and not self._is_same(candidate, name, target):
+                    self._refuse_taken(candidate)
+            self._entries[name] = target
+            for alias in aliases:
+                self._aliases[alias] = name
+            return target
+
+        return decorate
+
+    def unregister(self, name: str) -> None:
+        """Forget a name and its aliases; a built-in comes back as the library's own object.
+
+        Raises:
+            UnknownNameError: nothing of that name is registered.
+        """
+        if name not in self._entries:
+            raise self._unknown(name)
+        del self._entries[name]
+        if name in self._builtins:
+            self._entries[name] = self._builtins[name]
+        else:
+            self._aliases = {alias: owner for alias, owner in self._aliases.items() if owner != name}
+
+    def get(self, name: str) -> Callable[..., T]:
+        """Return the class or factory of that name.
+
+        Raises:
+            UnknownNameError: nothing is registered under that name; the message suggests the closest ones.
+            RegistryError: a plug-in of that name exists but cannot be loaded.
+        """
+        canonical = self._aliases.get(name, name)
+        entry = self._entries.get(canonical)
+        if entry is None:
+            plugin = self._find_plugins().get(canonical)
+            if plugin is None:
+                raise self._unknown(name)
+            self._load_plugin(plugin)
+            entry = self._entries.get(canonical)
+            if entry is None:
+                raise RegistryError(
+                    f"the plug-in that offers the {self.kind} '{name}' ({plugin.value}) failed to load; "
+                    "see the warning above, then update or uninstall that package."
+                )
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = cast("Callable[..., T]", getattr(importlib.import_module(module), attribute))
+            self._entries[canonical] = entry
+        return entry
+
+    def create(self, name: str, /, *args: Any, **options: Any) -> T:
+        """Look a name up and call it with options that were checked against its signature.
+
+        Raises:
+            UnknownNameError: as `get`.
+            UnknownOptionError: the target takes no such keyword, or not a value of that type.
+        """
+        target = self.get(name)
+        return target(*args, **check_options(target, options, f"{self.kind} '{name}'"))
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return the sorted names that match a shell pattern; aliases are left out.
+
+        Example:
+            >>> MATCHERS.names("vis*")
+            ['visibility_weighted']
+        """
+        return sorted(fnmatch.filter({*self._entries, *self._find_plugins()}, pattern))
+
+    def aliases(self) -> dict[str, str]:
+        """Return a copy of the map from alias to name."""
+        return dict(self._aliases)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._aliases or name in self._find_plugins()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def _is_same(self, candidate: str, name: str, target: Any) -> bool:
+        """Whether `candidate` is free, or is the very object that is being registered (a module imported twice)."""
+        where = f"{getattr(target, '__module__', '?')}:{getattr(target, '__qualname__', '?')}"
+        if candidate in self._aliases:
+            return candidate != name and self._aliases[candidate] == name and self._owner(name) == where
+        return candidate not in self or self._owner(candidate) == where
+
+    def _owner(self, name: str) -> str:
+        entry = self._entries.get(name)
+        if entry is None:
+            plugin = self._find_plugins().get(name)
+            return plugin.value if plugin else "nothing"
+        return entry if isinstance(entry, str) else f"{entry.__module__}:{getattr(entry, '__qualname__', entry)}"
+
+    def _refuse_taken(self, name: str) -> None:
+        owner = self._aliases.get(name, name)
+        alias = f", as another name of '{owner}'" if owner != name else ""
+        raise DuplicateNameError(
+            f"the {self.kind} name '{name}' is taken by {self._owner(owner)}{alias}. "
+            "Choose another name, or pass override=True to replace it on purpose."
+        )
+
+    def _unknown(self, name: str) -> UnknownNameError:
+        known = self.names()
+        shown = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
+        hint = did_you_mean(name, [*known, *self._aliases])
+        return UnknownNameError(f"no {self.kind} is named '{name}'.{hint} Registered: {shown or 'nothing yet'}.")
+
+    def _find_plugins(self) -> dict[str, EntryPoint]:
+        """Entry points of this kind by name; found once, loaded on first need of that name."""
+        if self._plugins is None:
+            self._plugins = {
+                point.name: point
+                for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value))
+                if point.name not in self._builtins
+            }
+        return self._plugins
+
+    def _load_plugin(self, point: EntryPoint) -> None:
+        try:
+            loaded = point.load()
+        # Whatever a stranger's package raises while it is imported must not take the built-ins down with it.
+        except Exception as error:  # noqa: BLE001
+            warnings.warn(
+                f"the plug-in '{point.name}' of {self.group} ({point.value}) could not be loaded: "
+                f"{type(error).__name__}: {error}",
+                PluginWarning,
+                stacklevel=4,
+            )
+            return
+        self._entries.setdefault(point.name, loaded)
+
+
+def check_options(
+    target: Callable[..., Any], options: Mapping[str, Any], where: str, *, skip: int = 0
+) -> dict[str, Any]:
+    """Check keywords against a callable's signature: their names, and their types where they are annotated.
+
+    Args:
+        target: class or function that will be called with these options.
+        options: keyword arguments, as a recipe or a caller gives them.
+        where: how the message names the place, such as ``"heads.parts.options"``.
+        skip: leading parameters that the caller passes itself, by position.
+
+    Returns:
+        The options, with values converted where the annotation asks for it (a YAML list to a tuple).
+
+    Raises:
+        UnknownOptionError: a keyword is not taken (with the closest accepted one), or a value has the wrong type.
+    """
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+    signature = inspect.signature(target)
+    parameters = dict(list(signature.parameters.items())[skip:])
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    accepted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    checked: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in accepted:
+            if open_ended:
+                checked[key] = value
+                continue
+            raise UnknownOptionError(
+                f"{where} takes no '{key}'.{did_you_mean(key, accepted)} Accepted: {', '.join(accepted) or 'nothing'}."
+            )
+        annotation = _resolve(target, parameters[key].annotation)
+        try:
+            adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        except PydanticUserError:  # the annotation carries a configuration of its own (a model or a dataclass)
+            adapter = TypeAdapter(annotation)
+        try:
+            checked[key] = adapter.validate_python(value)
+        except ValidationError as error:
+            raise UnknownOptionError(
+                f"{where}: '{key}' was given {value!r}; {error.errors()[0]['msg'].lower()}."
+            ) from error
+    return checked
+
+
+def _resolve(target: Callable[..., Any], annotation: Any) -> Any:
+    """The type behind a string annotation, or Any where it names something that exists for type checkers only."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        return eval(annotation, dict(getattr(function, "__globals__", {})))  # noqa: S307 - the author's own annotation
+    except NameError:
+        return Any
+
+
+BACKBONES: Registry[Backbone] = Registry("backbone", {"timm": "occluded_reid.backbones.timm:TimmBackbone"})
+HEADS: Registry[Head] = Registry(
+    "head",
+    {
+        "global": "occluded_reid.heads.global_:GlobalHead",
+        "local": "occluded_reid.heads.local:LocalHead",
+        "semantic": "occluded_reid.heads.semantic:SemanticHead",
+    },
+)
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    {
+        "identity": "occluded_reid.losses.identity:IdentityLoss",
+        "segmentation": "occluded_reid.losses.segmentation:SegmentationLoss",
+        "spc": "occluded_reid.losses.spc:SPCLoss",
+    },
+)
+MATCHERS: Registry[Matcher] = Registry(
+    "matcher",
+    {
+        "plain": "occluded_reid.matchers.plain:PlainMatcher",
+        "visibility_weighted": "occluded_reid.matchers.visibility_weighted:VisibilityWeightedMatcher",
+    },
+)
+MODELS: Registry[Any] = Registry("model")
+DATASETS: Registry[ReIDData] = Registry(
+    "dataset",
+    {
+        "folder": "occluded_reid.data.folder:load_folder",
+        "market1501": "occluded_reid.data.market1501:load_market1501",
+        "synthetic": "occluded_reid.data.synthetic:load_synthetic",
+    },
+)
+INDEXES: Registry[Any] = Registry("index")
+PARSERS: Registry[Any] = Registry("parser")
