@@ -7,16 +7,15 @@ entry-point group ``occluded_reid.<kind>``.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from occluded_reid.errors import DuplicateNameError, PluginWarning, RegistryError, UnknownNameError, UnknownOptionError
+from occluded_reid.errors import DuplicateNameError, PluginWarning, RegistryError, UnknownNameError
+from occluded_reid.options import check_options, did_you_mean
 
 if TYPE_CHECKING:
     from occluded_reid.backbones.base import Backbone
@@ -43,17 +42,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return " Did you mean 'x'?" for the closest known name, or an empty string.
-
-    Example:
-        >>> did_you_mean("locl", ["global", "local"])
-        " Did you mean 'local'?"
-    """
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
 class Registry(Generic[T]):
     """Names of one kind of object, found by name, by alias, or through a plug-in's entry point.
 
@@ -77,7 +65,7 @@ class Registry(Generic[T]):
         self, kind: str, builtins: Mapping[str, str] | None = None, aliases: Mapping[str, str] | None = None
     ) -> None:
         self.kind = kind
-        self.group = f"occluded_reid.{kind}{'es' if kind.endswith('x') else 's'}"
+        self.group = f"occluded_reid.{kind}{'es' if kind.endswith(('s', 'x')) else 's'}"
         self._builtins = dict(builtins or {})
         self._entries: dict[str, Callable[..., T] | str] = dict(self._builtins)
         self._aliases: dict[str, str] = dict(aliases or {})
@@ -102,6 +90,7 @@ class Registry(Generic[T]):
             for candidate in (name, *aliases):
                 if not override and not self._is_same(candidate, name, target):
                     self._refuse_taken(candidate)
+            self._aliases.pop(name, None)  # overridden: from now on a name of its own
             self._entries[name] = target
             for alias in aliases:
                 self._aliases[alias] = name
@@ -157,7 +146,7 @@ class Registry(Generic[T]):
             UnknownOptionError: the target takes no such keyword, or not a value of that type.
         """
         target = self.get(name)
-        return target(*args, **check_options(target, options, f"{self.kind} '{name}'"))
+        return target(*args, **check_options(target, options, f"{self.kind} '{name}'", skip=len(args)))
 
     def names(self, pattern: str = "*") -> list[str]:
         """Return the sorted names that match a shell pattern; aliases are left out.
@@ -184,6 +173,9 @@ class Registry(Generic[T]):
     def _is_same(self, candidate: str, name: str, target: Any) -> bool:
         """Whether `candidate` is free, or is the very object that is being registered (a module imported twice)."""
         where = f"{getattr(target, '__module__', '?')}:{getattr(target, '__qualname__', '?')}"
+        plugin = None if candidate in self._entries else self._find_plugins().get(candidate)
+        if plugin is not None and plugin.module.partition(".")[0] == where.partition(":")[0].partition(".")[0]:
+            return True  # a plug-in may decorate, in any of its modules, what its entry point announces
         if candidate in self._aliases:
             return candidate != name and self._aliases[candidate] == name and self._owner(name) == where
         return candidate not in self or self._owner(candidate) == where
@@ -212,11 +204,20 @@ class Registry(Generic[T]):
     def _find_plugins(self) -> dict[str, EntryPoint]:
         """Entry points of this kind by name; found once, loaded on first need of that name."""
         if self._plugins is None:
-            self._plugins = {
-                point.name: point
-                for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value))
-                if point.name not in self._builtins
-            }
+            found: dict[str, EntryPoint] = {}
+            for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value)):
+                owner = self._aliases.get(point.name, point.name)
+                taken = self._builtins.get(owner) or (found[point.name].value if point.name in found else None)
+                if taken is None:
+                    found[point.name] = point
+                elif taken != point.value:
+                    warnings.warn(
+                        f"the plug-in '{point.name}' of {self.group} ({point.value}) is left out: that name is taken "
+                        f"by {taken}. Its author should choose another name.",
+                        PluginWarning,
+                        stacklevel=4,
+                    )
+            self._plugins = found
         return self._plugins
 
     def _load_plugin(self, point: EntryPoint) -> None:
@@ -232,65 +233,6 @@ class Registry(Generic[T]):
             )
             return
         self._entries.setdefault(point.name, loaded)
-
-
-def check_options(
-    target: Callable[..., Any], options: Mapping[str, Any], where: str, *, skip: int = 0
-) -> dict[str, Any]:
-    """Check keywords against a callable's signature: their names, and their types where they are annotated.
-
-    Args:
-        target: class or function that will be called with these options.
-        options: keyword arguments, as a recipe or a caller gives them.
-        where: how the message names the place, such as ``"heads.parts.options"``.
-        skip: leading parameters that the caller passes itself, by position.
-
-    Returns:
-        The options, with values converted where the annotation asks for it (a YAML list to a tuple).
-
-    Raises:
-        UnknownOptionError: a keyword is not taken (with the closest accepted one), or a value has the wrong type.
-    """
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
-    signature = inspect.signature(target)
-    parameters = dict(list(signature.parameters.items())[skip:])
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    accepted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    checked: dict[str, Any] = {}
-    for key, value in options.items():
-        if key not in accepted:
-            if open_ended:
-                checked[key] = value
-                continue
-            raise UnknownOptionError(
-                f"{where} takes no '{key}'.{did_you_mean(key, accepted)} Accepted: {', '.join(accepted) or 'nothing'}."
-            )
-        annotation = _resolve(target, parameters[key].annotation)
-        try:
-            adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-        except PydanticUserError:  # the annotation carries a configuration of its own (a model or a dataclass)
-            adapter = TypeAdapter(annotation)
-        try:
-            checked[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            raise UnknownOptionError(
-                f"{where}: '{key}' was given {value!r}; {error.errors()[0]['msg'].lower()}."
-            ) from error
-    return checked
-
-
-def _resolve(target: Callable[..., Any], annotation: Any) -> Any:
-    """The type behind a string annotation, or Any where it names something that exists for type checkers only."""
-    if annotation is inspect.Parameter.empty:
-        return Any
-    if not isinstance(annotation, str):
-        return annotation
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
-    try:
-        return eval(annotation, dict(getattr(function, "__globals__", {})))  # noqa: S307 - the author's own annotation
-    except NameError:
-        return Any
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone", {"timm": "occluded_reid.backbones.timm:TimmBackbone"})
@@ -323,7 +265,7 @@ DATASETS: Registry[ReIDData] = Registry(
     {
         "folder": "occluded_reid.data.folder:load_folder",
         "market1501": "occluded_reid.data.market1501:load_market1501",
-        "synthetic": "occluded_reid.data.synthetic:load_synthetic",
+        "synthetic": "occluded_reid.data.synthetic.load:load_synthetic",
     },
 )
 INDEXES: Registry[Any] = Registry("index")

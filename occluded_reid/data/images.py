@@ -1,27 +1,216 @@
-"""Opening images and part masks, with limits and with errors that name the file."""
+"""Finding and opening images and part masks: with a size limit, and with errors that name the file."""
 
 from __future__ import annotations
 
-import warnings
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from occluded_reid.errors import ImageError, MaskError
+from occluded_reid.errors import DataError, ImageError, MaskError
 
-__all__ = ["MAX_PIXELS", "merge_classes", "open_image", "open_mask"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "image_files", "merge_classes", "open_image", "open_mask"]
 
 MAX_PIXELS = 64_000_000
+"""Larger images are refused before they are decoded: a crop of a person never is, a decompression bomb always."""
 
-def open_image(path, *, max_pixels=MAX_PIXELS):
-    with Image.open(path) as im:
-        return im.convert("RGB")
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"},
+)
+"""What image files end in, in any case."""
 
-def open_mask(path, size=None, classes=8):
-    with Image.open(path) as im:
-        return np.asarray(im.convert("L"))
+_MERGED = {
+    8: (0, 1, 2, 3, 4, 5, 6, 7),
+    5: (0, 1, 2, 3, 3, 4, 4, 4),  # background, head, torso, arm, leg (with foot)
+    2: (0, 1, 1, 1, 1, 1, 1, 1),  # background, foreground
+}
+# EXIF tag 0x0112: 1 is upright, 2 … 8 are these operations away from it.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise on damaged files, besides OSError.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
-def merge_classes(mask, classes):
-    table = {8: list(range(8)), 5: [0,1,2,3,3,4,4,4], 2: [0]+[1]*7}[classes]
-    return np.asarray(table, dtype=np.uint8)[mask]
+
+def image_files(folder: str | Path, *, recursive: bool = False) -> list[Path]:
+    """Return the image files of a folder by their suffix, hidden ones left out, sorted by path.
+
+    Args:
+        folder: where to look.
+        recursive: look into sub-folders too (not through links to folders).
+
+    Raises:
+        DataError: the folder does not exist or cannot be read.
+    """
+    folder = Path(folder)
+    try:
+        found = [
+            path
+            for path in (folder.rglob("*") if recursive else folder.iterdir())
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            and path.is_file()
+        ]
+    except OSError as cause:
+        raise DataError(
+            f"the folder '{folder}' cannot be read: {cause.strerror or cause}. Look at the path."
+        ) from cause
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open any image that Pillow reads as 8-bit RGB, upright as its EXIF orientation says.
+
+    Transparency is laid on white; CMYK and palettes are converted; of several frames the first is taken. Grey of 16
+    bits is scaled so that 65,535 becomes 255. Wider integers and floats have no agreed white: it is the smallest of 1
+    (floats only), 255 (floats only), 65,535 and 2³¹ - 1 that no pixel exceeds.
+
+    Args:
+        path: the file.
+        max_pixels: images with more pixels are refused before decoding. Pillow's own limit holds as well.
+
+    Raises:
+        ImageError: the file is missing, empty, truncated, too large, or no image; it is named.
+    """
+    with _opened(path, max_pixels, ImageError) as image:
+        _decode(image, path, ImageError)
+        if image.mode.startswith("I") or image.mode == "F":
+            upright = _from_deep_grey(image, path)
+        else:
+            try:
+                layer = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            except ValueError as cause:
+                raise ImageError(
+                    f"'{path}' has colour mode {image.mode}, which is not read. Save it as RGB."
+                ) from cause
+            white = Image.new("RGBA", layer.size, "white")
+            upright = layer if layer.mode == "RGB" else Image.alpha_composite(white, layer).convert("RGB")
+        orientation = _orientation(image)
+    return upright if orientation is None else upright.transpose(orientation)
+
+
+def open_mask(path: str | Path, size: tuple[int, int] | None = None, classes: int = 8) -> np.ndarray:
+    """Open a part mask: a single-channel PNG with classes 0 … classes - 1; of a palette PNG the indices are taken.
+
+    Args:
+        path: the file.
+        size: (width, height) of its image; None does not compare.
+        classes: number of classes the file may hold.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        MaskError: the file is missing, damaged, of another size, not single-channel, or holds a class out of range.
+    """
+    if not Path(path).exists():
+        raise MaskError(
+            f"mask '{path}' does not exist. Make one single-channel PNG for each image, of its size, with a human "
+            "parser (0 background, 1 head, 2 torso, 3 upper arm, 4 lower arm, 5 upper leg, 6 lower leg, 7 foot), or "
+            "train without masks: data.masks=0."
+        )
+    with _opened(path, MAX_PIXELS, MaskError) as image:
+        if image.format != "PNG" or image.mode not in ("L", "P", "1"):
+            raise MaskError(
+                f"mask '{path}' is {image.format} of mode {image.mode}; wanted a single-channel 8-bit PNG that holds "
+                "the class of each pixel (JPEG would blur classes into others). Save it as such."
+            )
+        if size is not None and image.size != tuple(size):
+            raise MaskError(
+                f"mask '{path}' is {image.size[0]}×{image.size[1]}, its image {size[0]}×{size[1]}. "
+                "Make the mask from the same image, at the same size."
+            )
+        _decode(image, path, MaskError)
+        mask = np.array(image, dtype=np.uint8)
+    highest = int(mask.max(initial=0))
+    if highest >= classes:
+        raise MaskError(
+            f"mask '{path}' holds class {highest}; wanted 0 … {classes - 1}. Map the classes of the parser that made "
+            "it to these."
+        )
+    return mask
+
+
+def merge_classes(mask: np.ndarray, classes: int) -> np.ndarray:
+    """Merge the 8 part classes to 5 (background, head, torso, arm, leg) or 2 (background, foreground); SORN §IV-C.
+
+    Args:
+        mask: whole numbers 0 … 7 of any shape.
+        classes: 8, 5 or 2.
+
+    Returns:
+        The same shape, uint8.
+
+    Raises:
+        MaskError: `classes` is not 8, 5 or 2, or the mask holds something else than 0 … 7.
+
+    Example:
+        >>> merge_classes(np.arange(8, dtype=np.uint8), 5).tolist()
+        [0, 1, 2, 3, 3, 4, 4, 4]
+    """
+    if classes not in _MERGED:
+        raise MaskError(f"the 8 part classes can be merged to 8, 5 or 2; {classes} was asked for.")
+    if mask.size and not (int(mask.min()) >= 0 and int(mask.max()) <= 7):
+        raise MaskError(f"a mask to be merged must hold classes 0 … 7; this one holds {mask.min()} … {mask.max()}.")
+    table: np.ndarray = np.asarray(_MERGED[classes], dtype=np.uint8)
+    return np.asarray(table[mask])
+
+
+def _opened(path: str | Path, max_pixels: int, error: type[ImageError] | type[MaskError]) -> Image.Image:
+    """Read the header only, and refuse by size."""
+    try:
+        image = Image.open(path)
+    # Pillow warns from 89 million pixels on and raises from twice that; where a caller makes warnings errors, both
+    # arrive here. (Silencing the warning here would change the filters of other threads, which decode images too.)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
+        raise error(f"'{path}' is too large: {cause} Scale it down, or cut the person out of it.") from cause
+    except FileNotFoundError as cause:
+        raise error(f"'{path}' does not exist. Look at the path, or at the list that names it.") from cause
+    except UnidentifiedImageError as cause:
+        kind = "is empty" if Path(path).stat().st_size == 0 else "is not an image that can be read"
+        raise error(f"'{path}' {kind}. Copy it again, convert it to PNG or JPEG, or remove it.") from cause
+    except _DAMAGE as cause:
+        reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
+        raise error(f"'{path}' cannot be opened: {reason}. Look at the file and its permissions.") from cause
+    if image.width * image.height > max_pixels:
+        image.close()
+        raise error(
+            f"'{path}' has {image.width}×{image.height} pixels; at most {max_pixels} are opened. "
+            "Scale it down, or cut the person out of it."
+        )
+    return image
+
+
+def _decode(image: Image.Image, path: str | Path, error: type[ImageError] | type[MaskError]) -> None:
+    try:
+        image.load()
+    except _DAMAGE as cause:
+        raise error(f"'{path}' is damaged or truncated: {cause}. Copy or make it again, or remove it.") from cause
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """How to turn the image so that it stands upright; damaged EXIF says nothing about it."""
+    try:
+        value = image.getexif().get(0x0112)
+    except _DAMAGE:
+        return None
+    return _UPRIGHT.get(value) if isinstance(value, int) else None
+
+
+def _from_deep_grey(image: Image.Image, path: str | Path) -> Image.Image:
+    """Scale grey of more than 8 bits to 8; Pillow's own conversion would clip at 255."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError(f"'{path}' holds pixels that are NaN or infinite. Save it as an 8- or 16-bit image.")
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    top = float(values.max(initial=0))
+    white = next((white for white in whites if top <= white), max(top, 2.0**31 - 1))
+    return Image.fromarray((values.clip(0, white) * (255.0 / white)).round().astype(np.uint8)).convert("RGB")

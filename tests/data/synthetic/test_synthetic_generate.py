@@ -102,8 +102,9 @@ def test_half_of_the_queries_are_occluded_and_no_camera_is_spared() -> None:
     for camera in range(1, 5):
         covers = [sample.cover is not None for sample in queries if sample.camera == camera]
         assert sum(covers) == len(covers) // 2
-    others = [sample.cover is not None for sample in plan(SyntheticOptions()) if sample.split != "query"]
-    assert 0.08 < sum(others) / len(others) < 0.16
+    for split, low, high in (("bounding_box_train", 0.4, 0.5), ("bounding_box_test", 0.08, 0.16)):
+        others = [sample.cover is not None for sample in plan(SyntheticOptions()) if sample.split == split]
+        assert low < sum(others) / len(others) < high
 
 
 def test_the_same_options_leave_the_folder_untouched(made: Path) -> None:

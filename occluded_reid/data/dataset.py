@@ -1,0 +1,235 @@
+"""What a data set is: samples in three splits, with the rules that evaluation needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from occluded_reid.errors import DataError, MaskError
+from occluded_reid.registry import DATASETS, check_options
+
+__all__ = ["SPLITS", "ReIDData", "Sample", "Split", "load_dataset", "require_folder"]
+
+Split = Literal["train", "query", "gallery"]
+SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of one person.
+
+    Attributes:
+        name: posix path relative to the root: the key of the image within its data set.
+        path: the file.
+        identity: who it is, as the data set writes it.
+        camera: number of the camera, from 0.
+        mask: part mask, a single-channel PNG.
+        occlusion: true occluder mask, where the data set has one.
+        time: seconds, where known.
+        track: name of the tracklet, where known.
+    """
+
+    name: str
+    path: Path
+    identity: str
+    camera: int
+    mask: Path | None = None
+    occlusion: Path | None = None
+    time: float | None = None
+    track: str | None = None
+
+
+@dataclass(frozen=True)
+class ReIDData:
+    """A data set with its training images, queries and gallery.
+
+    Attributes:
+        name: of the data set.
+        root: its folder.
+        train: images to learn from.
+        query: images to ask for.
+        gallery: images to search.
+        distractors: identities that are nobody's answer and never a query ("0000" of Market-1501).
+        licence: terms of the data, shown where it is used.
+        citation: what to cite.
+        notes: what a user should know, a line each.
+        cameras_known: False where nothing says which camera took an image. Each image then has a camera number of its
+            own, so that the same-camera rule of evaluation excludes nothing.
+
+    Example:
+        >>> samples = [Sample(f"{i}.png", Path(f"{i}.png"), identity, i % 2) for i, identity in enumerate("baab")]
+        >>> data = ReIDData("toy", Path("."), train=(), query=tuple(samples[:2]), gallery=tuple(samples[2:]))
+        >>> data.identities("gallery"), [sample.name for sample in data.unanswerable()]
+        (['a', 'b'], [])
+        >>> data.labels(data.query)[0].tolist()
+        [1, 0]
+    """
+
+    name: str
+    root: Path
+    train: tuple[Sample, ...]
+    query: tuple[Sample, ...] = ()
+    gallery: tuple[Sample, ...] = ()
+    distractors: frozenset[str] = frozenset()
+    licence: str = ""
+    citation: str = ""
+    notes: tuple[str, ...] = ()
+    cameras_known: bool = True
+
+    def split(self, name: Split) -> tuple[Sample, ...]:
+        """Return the samples of a split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if name not in SPLITS:
+            raise DataError(f"there is no split '{name}'; a data set has {', '.join(SPLITS)}.")
+        return {"train": self.train, "query": self.query, "gallery": self.gallery}[name]
+
+    def identities(self, name: Split) -> list[str]:
+        """Return the sorted identities of a split; distractors are nobody and left out."""
+        return sorted({sample.identity for sample in self.split(name)} - self.distractors)
+
+    def train_classes(self) -> dict[str, int]:
+        """Return identity -> class index of the training split; sorted, so the same everywhere."""
+        return {identity: index for index, identity in enumerate(self.identities("train"))}
+
+    def labels(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+        """Return identities and cameras of some samples as numbers; equal numbers mean the same in every split.
+
+        Args:
+            samples: samples of this data set, or with identities of it.
+
+        Returns:
+            Identities (N,) and cameras (N,), both int64.
+
+        Raises:
+            DataError: an identity does not occur in this data set, so it has no number.
+        """
+        strange = [sample for sample in samples if sample.identity not in self._numbers]
+        if strange:
+            raise DataError(
+                f"identity '{strange[0].identity}' of '{strange[0].name}' is not in '{self.name}'. "
+                "Give samples of this data set."
+            )
+        identity = np.array([self._numbers[sample.identity] for sample in samples], dtype=np.int64)
+        return identity, np.array([sample.camera for sample in samples], dtype=np.int64)
+
+    def unanswerable(self) -> tuple[Sample, ...]:
+        """Return the queries without a gallery image of the same identity under another camera."""
+        cameras: dict[str, set[int]] = {}
+        for sample in self.gallery:
+            cameras.setdefault(sample.identity, set()).add(sample.camera)
+        return tuple(s for s in self.query if not cameras.get(s.identity, set()) - {s.camera})
+
+    def with_masks(self, folder: str | Path) -> ReIDData:
+        """Attach part masks from a folder that mirrors the images' tree, with .png for the suffix.
+
+        Images without a mask there have none afterwards; `verify_dataset` counts them.
+
+        Raises:
+            MaskError: the folder does not exist, or no image has a mask there.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise MaskError(f"the folder of masks '{folder}' does not exist. Look at the path, or leave masks out.")
+        masked = replace(
+            self,
+            train=tuple(replace(sample, mask=mirrored(folder, sample.name)) for sample in self.train),
+            query=tuple(replace(sample, mask=mirrored(folder, sample.name)) for sample in self.query),
+            gallery=tuple(replace(sample, mask=mirrored(folder, sample.name)) for sample in self.gallery),
+        )
+        every = list(masked._samples())
+        if not any(sample.mask for sample in every):
+            example = folder / Path(every[0].name).with_suffix(".png") if every else folder
+            raise MaskError(
+                f"'{folder}' holds no mask for any of the {len(every)} images of '{self.name}'; the first was looked "
+                f"for at '{example}'. The folder must mirror the images' tree."
+            )
+        return masked
+
+    def format_card(self) -> str:
+        """Return counts, cameras, masks, licence, citation and notes in lines."""
+        counts = ", ".join(
+            f"{name} {len(self.split(name))} images of {len(self.identities(name))} identities" for name in SPLITS
+        )
+        lines = [f"{self.name} at {self.root}: {counts}"]
+        every = list(self._samples())
+        cameras = str(len({sample.camera for sample in every})) if self.cameras_known else "unknown"
+        masked = sum(sample.mask is not None for sample in every)
+        lines.append(f"cameras: {cameras}; part masks: {masked} of {len(every)} images")
+        lines += [f"licence: {self.licence}"] if self.licence else []
+        lines += [f"cite: {self.citation}"] if self.citation else []
+        return "\n".join([*lines, *self.notes])
+
+    def _samples(self) -> Iterator[Sample]:
+        for name in SPLITS:
+            yield from self.split(name)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {identity: number for number, identity in enumerate(sorted({s.identity for s in self._samples()}))}
+
+
+def load_dataset(
+    name: str,
+    root: str | Path,
+    *,
+    masks: str | Path | None = None,
+    holdout: int = 0,
+    seed: int = 0,
+    **options: Any,
+) -> ReIDData:
+    """Load a data set by the name of its layout.
+
+    Args:
+        name: a name in `DATASETS`: "market1501", "folder", "synthetic", …
+        root: its folder.
+        masks: folder of part masks that mirrors the images' tree.
+        holdout: set this many identities of the training split aside as queries and gallery.
+        seed: chooses them.
+        **options: of that layout.
+
+    Raises:
+        DataError: the folder is not what the layout promises; the message says what was found.
+        UnknownNameError: no layout of that name is registered.
+        UnknownOptionError: that layout takes no such option.
+    """
+    loader = DATASETS.get(name)
+    data = loader(Path(root), **check_options(loader, options, f"dataset '{name}'", skip=1))
+    if not isinstance(data, ReIDData):
+        raise DataError(f"the data set '{name}' gave {type(data).__name__}; its loader must return ReIDData.")
+    if masks is not None:
+        data = data.with_masks(masks)
+    if holdout:
+        # Here, because that module is about data sets and so imports this one.
+        from occluded_reid.data.holdout import holdout as set_aside
+
+        data = set_aside(data, holdout, seed)
+    return data
+
+
+def mirrored(folder: Path, name: str) -> Path | None:
+    """Return the PNG of an image in a tree that mirrors the images', or None where there is none."""
+    path = folder / Path(name).with_suffix(".png")
+    return path if path.is_file() else None
+
+
+def require_folder(root: str | Path) -> Path:
+    """Return a data set's root as a path.
+
+    Raises:
+        DataError: it does not exist, is no folder, or is empty.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"'{folder}' {what}; wanted the folder of a data set. Look at the path.")
+    if not any(folder.iterdir()):
+        raise DataError(f"the folder '{folder}' is empty; wanted images. Look at the path, or copy the data set again.")
+    return folder

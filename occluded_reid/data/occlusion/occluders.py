@@ -1,0 +1,162 @@
+"""Occluders: what may be pasted over a person: generated shapes, cut-outs from a folder, other pedestrians."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from occluded_reid.data.occlusion.cutouts import Cutout, make_cutout
+from occluded_reid.data.occlusion.generated import GeneratedCutouts
+from occluded_reid.errors import DataError, ImageError, ShapeError
+
+__all__ = ["Occluders"]
+
+SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+
+
+class Occluders:
+    """A stock of cut-outs, made with `generated`, `from_folder`, `pedestrians`, or by adding such stocks.
+
+    A draw picks one of the added stocks first and then one of its cut-outs, each with equal chance, so that a small
+    folder beside thousands of pedestrians is still seen.
+
+    Args:
+        stocks: (name, cut-outs) of each stock; none is empty.
+
+    Raises:
+        DataError: there is nothing in a stock.
+
+    Example:
+        >>> occluders = Occluders.generated(seed=0, count=12)
+        >>> len(occluders), len(occluders[::2]), occluders.description
+        (12, 6, 'generated (12)')
+    """
+
+    def __init__(self, stocks: Sequence[tuple[str, Sequence[Cutout]]]) -> None:
+        if not stocks or not all(len(cutouts) for _, cutouts in stocks):
+            raise DataError("there is nothing to occlude with: every stock of occluders needs at least one cut-out.")
+        self._stocks = tuple(stocks)
+
+    @classmethod
+    def generated(cls, seed: int = 0, count: int = 240) -> Occluders:
+        """Return crates, discs, shrubs, poles, cars and umbrellas, in turn, drawn on first use.
+
+        Args:
+            seed: not negative; with a cut-out's number it settles how it looks.
+            count: how many different ones.
+        """
+        if seed < 0:
+            raise DataError(f"the seed of generated occluders must not be negative; got {seed}.")
+        return cls([("generated", GeneratedCutouts(seed, max(count, 0)))])
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Occluders:
+        """Return the cut-outs of a folder: PNG, WebP or TIFF files with transparency, in the order of their names.
+
+        Every other one is ``Occluders.from_folder(folder)[::2]``.
+
+        Raises:
+            DataError: no such folder, no such files, or a file without transparency.
+            ImageError: a file cannot be read; it is named.
+        """
+        root = Path(folder)
+        if not root.is_dir():
+            raise DataError(f"'{root}' is no folder. Give a folder of cut-outs: PNG files with transparency.")
+        paths = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise DataError(
+                f"'{root}' holds no cut-outs. Put PNG, WebP or TIFF files with transparency there, "
+                "or use generated occluders."
+            )
+        return cls([(f"folder {root.name}", tuple(_read(path) for path in paths))])
+
+    @classmethod
+    def pedestrians(
+        cls, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], identities: Sequence[str] | None = None
+    ) -> Occluders:
+        """Return people cut out of their pictures; those with a body mask below 2 % of the picture are left out.
+
+        Args:
+            images: each (H, W, 3) uint8.
+            masks: for each image (H, W), not 0 on the body.
+            identities: for each image; nobody is then occluded by himself.
+
+        Raises:
+            ShapeError: images, masks and identities do not fit each other.
+            DataError: no picture shows enough of a body.
+        """
+        if len(images) != len(masks) or (identities is not None and len(identities) != len(images)):
+            count = "none" if identities is None else str(len(identities))
+            raise ShapeError(
+                f"{len(images)} images need as many masks and identities; got {len(masks)} masks, {count} identities."
+            )
+        people: list[Cutout] = []
+        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            if image.shape != (*mask.shape, 3):
+                raise ShapeError(f"image {number} is {image.shape}, its mask {mask.shape}; they must be of one size.")
+            body = mask > 0
+            if body.mean() >= 0.02:
+                cut = np.dstack([image, body.astype(np.uint8) * 255])
+                people.append(make_cutout(cut, "pedestrian", None if identities is None else identities[number]))
+        if not people:
+            raise DataError(f"none of {len(images)} pictures shows enough of a body to cut out. Look at the masks.")
+        return cls([("pedestrians", tuple(people))])
+
+    @property
+    def description(self) -> str:
+        """What is in stock, for reports: ``"generated (240) + folder signs (12)"``."""
+        return " + ".join(f"{name} ({len(cutouts)})" for name, cutouts in self._stocks)
+
+    def __repr__(self) -> str:
+        return f"Occluders({self.description})"
+
+    def __len__(self) -> int:
+        return sum(len(cutouts) for _, cutouts in self._stocks)
+
+    def __add__(self, other: Occluders) -> Occluders:
+        return Occluders([*self._stocks, *other._stocks])
+
+    def __getitem__(self, chosen: slice) -> Occluders:
+        """Return these cut-outs of each stock, such as ``[::2]`` for one half and ``[1::2]`` for the other.
+
+        Raises:
+            DataError: nothing is left of a stock.
+        """
+        return Occluders([(name, cutouts[chosen]) for name, cutouts in self._stocks])
+
+    def draw(self, generator: np.random.Generator, identity: str | None = None) -> Cutout:
+        """Return a random cut-out.
+
+        Args:
+            generator: the only source of chance.
+            identity: of the person to be occluded, who is not drawn.
+
+        Raises:
+            DataError: the stock holds nothing but that very person.
+        """
+        name, cutouts = self._stocks[int(generator.integers(len(self._stocks)))]
+        first = int(generator.integers(len(cutouts)))
+        for offset in range(len(cutouts)):
+            cutout = cutouts[(first + offset) % len(cutouts)]
+            if identity is None or cutout.identity != identity:
+                return cutout
+        raise DataError(
+            f"all cut-outs of '{name}' show identity '{identity}', who is to be occluded. Add other people."
+        )
+
+
+def _read(path: Path) -> Cutout:
+    try:
+        with Image.open(path) as image:
+            if not image.has_transparency_data:
+                raise DataError(
+                    f"the cut-out '{path}' has no transparency (mode {image.mode}). Save it with an alpha channel, "
+                    "or take it out of the folder."
+                )
+            pixels = np.asarray(image.convert("RGBA"))
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as cause:
+        raise ImageError(f"the cut-out '{path}' cannot be read: {cause}. Replace it, or take it out.") from cause
+    return make_cutout(pixels, path.stem)

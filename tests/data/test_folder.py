@@ -1,0 +1,157 @@
+"""Plain folders and CSV lists: cameras that are known and not, splits, and lines that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from occluded_reid.data.dataset import load_dataset
+from occluded_reid.data.folder import load_folder
+from occluded_reid.errors import DataError
+
+
+def plant(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 4)).save(root / name)
+    return root
+
+
+def test_sub_folders_without_cameras(tmp_path: Path) -> None:
+    data = load_dataset("folder", plant(tmp_path / "p", "zoe/1.jpg", "anna/b.png", "anna/far/a.JPG", "anna/.x.png"))
+    assert [(s.name, s.identity, s.camera) for s in data.train] == [
+        ("anna/b.png", "anna", 0),
+        ("anna/far/a.JPG", "anna", 1),
+        ("zoe/1.jpg", "zoe", 2),
+    ]
+    assert not data.cameras_known
+    assert "cameras are not known" in data.notes[0]
+    assert data.name == "p"
+    assert "cameras: unknown" in data.format_card()
+
+
+def test_camera_pattern(tmp_path: Path) -> None:
+    root = plant(tmp_path, "a/x_c3.png", "a/y_c1.png", "b/z_c3.png")
+    data = load_folder(root, camera_pattern=r"_c(\d+)")
+    assert [s.camera for s in data.train] == [3, 1, 3]
+    assert data.cameras_known
+    assert not data.notes
+    with pytest.raises(DataError, match=r"finds no camera in 'x_c3\.png'"):
+        load_folder(root, camera_pattern=r"cam(\d)")
+    with pytest.raises(DataError, match="has no group"):
+        load_folder(root, camera_pattern=r"_c\d")
+    with pytest.raises(DataError, match="is not a regular expression"):
+        load_folder(root, camera_pattern=r"_c(\d")
+
+
+def test_named_cameras_are_numbered_in_sorted_order_over_all_splits(tmp_path: Path) -> None:
+    root = plant(tmp_path, "train/a/gate-1.png", "query/b/yard-1.png", "gallery/b/door-1.png", "gallery/b/gate-2.png")
+    data = load_folder(root, camera_pattern=r"^(\w+)-")
+    assert [s.camera for s in (*data.train, *data.query, *data.gallery)] == [1, 2, 0, 1]
+    assert [s.name for s in data.gallery] == ["gallery/b/door-1.png", "gallery/b/gate-2.png"]
+    assert [s.identity for s in data.query] == ["b"]
+
+
+def test_a_person_named_train_is_no_split(tmp_path: Path) -> None:
+    data = load_folder(plant(tmp_path, "train/1.png", "query/1.png", "anna/1.png"))
+    assert [s.identity for s in data.train] == ["anna", "query", "train"]
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is empty"):
+        load_folder(tmp_path)
+    with pytest.raises(DataError, match="no sub-folder with images, but 1 images of its own"):
+        load_folder(plant(tmp_path / "flat", "a.png"))
+    (tmp_path / "hollow" / "anna").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no sub-folder with images\. Wanted one sub-folder for each person"):
+        load_folder(tmp_path / "hollow")
+
+
+def write(root: Path, text: str) -> Path:
+    (root / "list.csv").write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return plant(tmp_path / "photos", "a 1.png", "sub/b.png", "c.png")
+
+
+def test_csv_with_everything(photos: Path) -> None:
+    write(
+        photos,
+        "\ufeffPath, identity,camera,time,track,split,weather\n"
+        "a 1.png,anna,0,12.5,t1,train,rain\n"
+        "./sub/b.png,zoe,4,2024-05-01T02:00:00+02:00,,query,\n"
+        "c.png,zoe,2,,,Gallery,\n",
+    )
+    data = load_dataset("folder", photos, csv="list.csv")
+    (a,), (b,), (c,) = data.train, data.query, data.gallery
+    assert (a.name, a.path, a.identity, a.camera, a.time, a.track) == (
+        "a 1.png",
+        photos / "a 1.png",
+        "anna",
+        0,
+        12.5,
+        "t1",
+    )
+    assert (b.name, b.camera, b.time, b.track) == ("sub/b.png", 4, 1714521600.0, None)
+    assert (c.name, c.camera, c.time) == ("c.png", 2, None)
+    assert data.cameras_known
+
+
+def test_csv_without_splits_and_with_named_cameras(photos: Path) -> None:
+    write(photos, "identity,camera,path\nzoe,yard,c.png\nanna,gate,a 1.png\n")
+    data = load_folder(photos / "list.csv")
+    assert [(s.name, s.camera) for s in data.train] == [("c.png", 1), ("a 1.png", 0)]
+    assert data.query == data.gallery == ()
+    assert data.name == "photos"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,person,camera\n", r"lacks the column\(s\) identity; it has path, person, camera\."),
+        ("file,identity\nc.png,a\n", r"lacks the column\(s\) path, camera"),
+        ("", r"lacks the column\(s\) path, identity, camera; it has none"),
+        ("path,identity,camera\n", "has a header and no lines"),
+        (
+            "path,identity,camera\nc.png,a,0\nnone.png,a,0\n",
+            r"line 3 of '.*list\.csv' names 'none\.png', which is no file",
+        ),
+        ("path,identity,camera\n../photos/../x.png,a,0\n", r"line 2 of '.*list\.csv': the path .* leads out of"),
+        ("path,identity,camera\n/etc/passwd,a,0\n", r"line 2 .*leads out of"),
+        ("path,identity,camera\nc.png,,0\n", "line 2 .*has no identity"),
+        ("path,identity,camera\nc.png,a\n", "line 2 .*another number of fields"),
+        ("path,identity,camera\nc.png,a,0,7\n", "line 2 .*another number of fields"),
+        ("path,identity,camera\nc.png,a,0\n\nsub/../c.png,a,0\n", r"line 4 .*names 'c\.png' again, after line 2"),
+        ("path,identity,camera,split\nc.png,a,0,galery\n", "split 'galery'; wanted one of .*Did you mean 'gallery'"),
+        ("path,identity,camera,split\nc.png,a,0,\n", "line 2 .*has no split"),
+        ("path,identity,camera,time\nc.png,a,0,noon\n", "time 'noon'; wanted seconds"),
+        ("path,identity,camera,time\nc.png,a,0,inf\n", "not finite"),
+    ],
+)
+def test_csv_that_is_wrong(photos: Path, text: str, message: str) -> None:
+    write(photos, text)
+    with pytest.raises(DataError, match=message):
+        load_folder(photos, csv="list.csv")
+
+
+def test_csv_that_cannot_be_read(photos: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        load_folder(photos, csv="none.csv")
+    (photos / "bad.csv").write_bytes(b"path,identity,camera\n\xff\xfe,a,0\n")
+    with pytest.raises(DataError, match="must be UTF-8"):
+        load_folder(photos, csv="bad.csv")
+    with pytest.raises(DataError, match="has a camera column"):
+        load_folder(photos, csv="bad.csv", camera_pattern="(.)")
+
+
+def test_a_link_that_leaves_the_folder_is_refused(photos: Path, tmp_path: Path) -> None:
+    plant(tmp_path, "secret.png")
+    (photos / "link.png").symlink_to(tmp_path / "secret.png")
+    write(photos, "path,identity,camera\nlink.png,a,0\n")
+    with pytest.raises(DataError, match="leads out of"):
+        load_folder(photos, csv="list.csv")

@@ -1,0 +1,112 @@
+"""The hold-out against its definition, written out in the plainest way."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import occluded_reid.data
+from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
+from occluded_reid.data.holdout import holdout
+from occluded_reid.errors import DataError
+
+
+def toy(identities: int = 12, cameras: int = 3, images: int = 3) -> ReIDData:
+    samples = tuple(
+        Sample(f"train/{p:04d}_c{c + 1}_{i}.png", Path("x"), f"{p:04d}", c)
+        for p in range(1, identities + 1)
+        for c in range(cameras)
+        for i in range(images)
+    )
+    return ReIDData("toy", Path(), samples)
+
+
+def digest(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_against_the_definition(seed: int) -> None:
+    data = toy()
+    split = holdout(data, 4, seed)
+    ordered = sorted({s.identity for s in data.train}, key=lambda identity: digest(seed, identity))
+    chosen = ordered[:4]
+    queries, gallery, train = [], [], []
+    for sample in data.train:
+        if sample.identity not in chosen:
+            train.append(sample)
+            continue
+        rivals = [s for s in data.train if s.identity == sample.identity and s.camera == sample.camera]
+        first = min(digest(seed, s.name) for s in rivals) == digest(seed, sample.name)
+        (queries if first else gallery).append(sample)
+    assert list(split.train) == train
+    assert list(split.query) == queries
+    assert list(split.gallery) == gallery
+    assert len(queries) == 4 * 3
+    assert len(split.train_classes()) == 8
+
+
+def test_the_seed_chooses_and_the_order_of_files_does_not() -> None:
+    data = toy()
+    again = holdout(replace(data, train=data.train[::-1]), 4, 0)
+    assert set(again.query) == set(holdout(data, 4, 0).query)
+    assert holdout(data, 4, 0).identities("query") != holdout(data, 4, 1).identities("query")
+    assert set(holdout(data, 3, 0).identities("query")) < set(holdout(data, 4, 0).identities("query"))
+
+
+def test_queries_without_a_match_are_counted() -> None:
+    # Two cameras with one image each: both become queries, and nothing is left to find.
+    split = holdout(toy(identities=3, cameras=2, images=1), 2, 0)
+    assert len(split.query) == 4
+    assert split.gallery == ()
+    assert len(split.unanswerable()) == 4
+    assert "4 queries without a match under another camera" in split.notes[-1]
+    assert holdout(toy(), 4).unanswerable() == ()
+    # One camera: its query finds only images of the same camera.
+    assert len(holdout(toy(cameras=1), 4).unanswerable()) == 4
+
+
+def test_unknown_cameras_give_one_query_an_identity() -> None:
+    data = toy(images=1)
+    numbered = tuple(replace(sample, camera=i) for i, sample in enumerate(data.train))
+    split = holdout(replace(data, train=numbered, cameras_known=False), 4, 0)
+    assert (len(split.query), len(split.gallery)) == (4, 8)
+    assert split.unanswerable() == ()
+
+
+def test_validation_identities_leave_the_test_identities_unseen() -> None:
+    test = holdout(toy(), 4, 0)
+    validation = holdout(test, 3, 1)
+    assert len(validation.train_classes()) == 5
+    assert not set(validation.identities("query")) & set(test.identities("query"))
+    assert "in place of 12 queries and 24 gallery images" in validation.notes[-1]
+
+
+@pytest.mark.parametrize("count", [12, 100, 0, -1])
+def test_too_many_and_too_few(count: int) -> None:
+    with pytest.raises(DataError, match=f"{count} identities cannot be set aside: 'toy' has 12 for training"):
+        holdout(toy(), count)
+
+
+def test_through_load_dataset(tmp_path: Path) -> None:
+    for identity in "abcd":
+        (tmp_path / identity).mkdir()
+        for i in range(2):
+            Image.new("RGB", (1, 1)).save(tmp_path / identity / f"{i}.png")
+    data = load_dataset("folder", tmp_path, holdout=2, seed=3)
+    assert (len(data.train), len(data.query), len(data.gallery)) == (4, 2, 2)
+    assert load_dataset("folder", tmp_path, holdout=2, seed=3) == data
+    with pytest.raises(DataError, match="4 identities cannot be set aside"):
+        load_dataset("folder", tmp_path, holdout=4)
+
+
+def test_the_package_names_the_function() -> None:
+    assert occluded_reid.data.holdout is holdout
+    assert set(occluded_reid.data.__all__) >= set(occluded_reid.data._HOME)
+    assert occluded_reid.data.__all__ == sorted(occluded_reid.data.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = occluded_reid.data.nothing

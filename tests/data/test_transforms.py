@@ -1,0 +1,180 @@
+"""Image, part mask and occluder mask stay together through every augmentation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from occluded_reid.config import Component
+from occluded_reid.data.occlusion import Occluders
+from occluded_reid.data.transforms import TRANSFORMS, Transform, View, make_transform, sample_generator
+from occluded_reid.errors import DataError, RecipeError, UnknownNameError, UnknownOptionError
+
+HEIGHT, WIDTH = 48, 20
+
+
+def coded_view() -> View:
+    """Parsing and occlusion can be read off the image, so that a mask that moves apart from it is seen."""
+    random = np.random.default_rng(0)
+    parsing = random.integers(1, 8, (HEIGHT, WIDTH), dtype=np.uint8)
+    occlusion = random.random((HEIGHT, WIDTH)) < 0.3
+    image = np.stack([parsing * 30, occlusion * np.uint8(200), random.integers(1, 256, parsing.shape)], 2)
+    return View(image.astype(np.uint8), parsing, occlusion, "7")
+
+
+def together(view: View) -> np.ndarray:
+    """Where the masks still say what the image says."""
+    assert view.parsing is not None
+    assert view.occlusion is not None
+    return (view.image[..., 0] == view.parsing * 30) & ((view.image[..., 1] == 200) == view.occlusion)
+
+
+def make(name: str, **options: object) -> Transform:
+    return make_transform(Component(type=name, options=options), mean=(0.2, 0.4, 0.6))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS.names())
+def test_every_transform_keeps_its_word(name: str) -> None:
+    transform = make(name)
+    before = coded_view()
+    changed = 0
+    for index in range(20):
+        view = coded_view()
+        result = transform(view, sample_generator(1, 2, index))
+        again = transform(coded_view(), sample_generator(1, 2, index))
+        for attribute in ("image", "parsing", "occlusion"):
+            assert np.array_equal(getattr(view, attribute), getattr(before, attribute)), "the input was written to"
+            assert np.array_equal(getattr(result, attribute), getattr(again, attribute)), "chance from elsewhere"
+            assert getattr(result, attribute).shape == getattr(before, attribute).shape
+            assert getattr(result, attribute).dtype == getattr(before, attribute).dtype
+        changed += not np.array_equal(result.image, before.image)
+        bare = transform(View(before.image), sample_generator(1, 2, index))
+        assert bare.parsing is None
+        assert name != "occlude" or (bare.occlusion is None) == np.array_equal(bare.image, before.image)
+    assert changed >= 5
+
+
+@pytest.mark.parametrize("name", ["flip", "pad_crop"])
+def test_moves_masks_with_the_image(name: str) -> None:
+    moved = 0
+    for index in range(10):
+        result = make(name)(coded_view(), sample_generator(0, 0, index))
+        assert together(result).all()  # padding is black, background and not occluded
+        moved += not np.array_equal(result.parsing, coded_view().parsing)
+    assert moved >= 3
+
+
+def test_flip_mirrors() -> None:
+    view, result = coded_view(), make("flip", p=1)(coded_view(), sample_generator(0, 0, 0))
+    assert result.parsing is not None
+    assert view.parsing is not None
+    for row in range(HEIGHT):
+        for column in range(WIDTH):
+            assert (result.image[row, column] == view.image[row, WIDTH - 1 - column]).all()
+            assert result.parsing[row, column] == view.parsing[row, WIDTH - 1 - column]
+
+
+def test_flip_happens_as_often_as_its_probability() -> None:
+    views = [make("flip", p=0.3)(coded_view(), sample_generator(0, 1, index)) for index in range(400)]
+    flipped = [not np.array_equal(view.image, coded_view().image) for view in views]
+    assert np.mean(flipped) == pytest.approx(0.3, abs=0.08)
+
+
+def test_pad_crop_reaches_every_shift() -> None:
+    view = coded_view()
+    shifts = set()
+    for index in range(200):
+        result = make("pad_crop", pad=1)(view, sample_generator(0, 0, index)).image
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                padded = np.zeros((HEIGHT + 2, WIDTH + 2, 3), dtype=np.uint8)
+                padded[1:-1, 1:-1] = view.image
+                if np.array_equal(padded[1 + down : 1 + down + HEIGHT, 1 + right : 1 + right + WIDTH], result):
+                    shifts.add((down, right))
+    assert len(shifts) == 9
+
+
+def test_erase_fills_a_box_with_the_mean() -> None:
+    view = coded_view()
+    for index in range(60):
+        result = make("erase", p=1)(view, sample_generator(0, 0, index))
+        gone = (result.image != view.image).any(2)
+        rows, columns = np.flatnonzero(gone.any(1)), np.flatnonzero(gone.any(0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (result.image[box] == (51, 102, 153)).all()
+        assert result.parsing is not None
+        assert not result.parsing[box].any()
+        outside = np.ones(gone.shape, dtype=bool)
+        outside[box] = False
+        assert np.array_equal(result.parsing[outside], view.parsing[outside])  # type: ignore[index]
+        assert not gone[outside].any()
+        assert np.array_equal(result.occlusion, view.occlusion)
+        high, wide = len(rows), len(columns)
+        assert 0.01 < high * wide / gone.size < 0.45
+        assert 0.2 < high / wide < 4.5
+
+
+def test_color_jitter_follows_its_amounts() -> None:
+    grey = View(np.full((4, 4, 3), 100, dtype=np.uint8))
+    values = [make("color_jitter", brightness=0.5)(grey, sample_generator(0, 0, i)).image[0, 0, 0] for i in range(50)]
+    assert 49 <= min(values) < 70 < 130 < max(values) <= 151
+    still = make("color_jitter", brightness=0, contrast=0, saturation=0)(coded_view(), sample_generator(0, 0, 0))
+    assert np.array_equal(still.image, coded_view().image)
+
+
+def test_occlude_blanks_the_mask_under_the_occluder() -> None:
+    view = coded_view()
+    body = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    body[6:44, 5:15] = True
+    parsing = np.where(body, view.parsing, 0).astype(np.uint8)
+    for index in range(20):
+        result = make("occlude", p=1, share=(0.2, 0.4))(View(view.image, parsing), sample_generator(0, 0, index))
+        assert result.parsing is not None
+        assert result.occlusion is not None
+        assert not result.parsing[result.occlusion].any()
+        assert np.array_equal(result.parsing[~result.occlusion], parsing[~result.occlusion])
+        assert 0.17 <= (result.occlusion & body).sum() / body.sum() <= 0.43
+    both = make("occlude", p=1)(view, sample_generator(0, 0, 0)).occlusion
+    assert both is not None
+    assert both[view.occlusion].all()  # what was occluded before stays so
+
+
+def test_occlude_takes_people_from_the_loader() -> None:
+    people = Occluders.pedestrians([coded_view().image] * 2, [np.ones((HEIGHT, WIDTH))] * 2, ["7", "8"])
+    component = Component(type="occlude", options={"kinds": ["pedestrians", "generated"]})
+    transform = make_transform(component, people=lambda: people)
+    assert transform.occluders.description == "generated (240) + pedestrians (2)"  # type: ignore[attr-defined]
+
+    def never() -> Occluders:
+        raise AssertionError("people were made without being asked for")
+
+    make_transform(Component(type="occlude"), people=never)
+
+
+def test_generators_differ_by_seed_epoch_sample_and_occurrence() -> None:
+    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0, 1), (1, 1, 0), (0, 1, 1)]
+    assert len({sample_generator(*key).random() for key in keys}) == len(keys)
+    assert sample_generator(3, 4, 5).random() == sample_generator(3, 4, 5, 0).random()
+
+
+def test_bad_recipes(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"no transform is named 'flipp'. Did you mean 'flip'"):
+        make("flipp")
+    with pytest.raises(UnknownOptionError, match=r"data.augment 'pad_crop' takes no 'pads'. Did you mean 'pad'"):
+        make("pad_crop", pads=3)
+    with pytest.raises(UnknownOptionError, match=r"'p' was given 1.5"):
+        make("flip", p=1.5)
+    with pytest.raises(UnknownOptionError, match="'pad' was given -1"):
+        make("pad_crop", pad=-1)
+    with pytest.raises(RecipeError, match="neither 'on' nor 'weight'"):
+        make_transform(Component(type="flip", on="parts"))
+    with pytest.raises(RecipeError, match=r"area is \(0.5, 0.2\)"):
+        make("erase", area=(0.5, 0.2))
+    with pytest.raises(RecipeError, match="must be above 0"):
+        make("erase", area=(0.0, 0.2))
+    with pytest.raises(RecipeError, match="folder exactly if"):
+        make("occlude", kinds=["folder"])
+    with pytest.raises(RecipeError, match=r"data.masks is 0"):
+        make("occlude", kinds=["pedestrians"])
+    with pytest.raises(DataError, match="holds no cut-outs"):
+        make("occlude", kinds=["folder"], folder=str(tmp_path))
