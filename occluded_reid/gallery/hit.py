@@ -1,0 +1,80 @@
+"""What a search and an addition answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["AddResult", "Hit", "hits_table"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One gallery image that a search has found.
+
+    Attributes:
+        key: its unique name in the gallery.
+        distance: to the query; smaller is nearer.
+        rank: 1 for the nearest.
+        slot_distances: slot -> distance of this slot alone, whether both images show it or not.
+        shared_visibility: slot -> v(query) · v(gallery): how much of the slot both images show.
+        identity: who it is, or None where nobody has said.
+        camera: number of the camera, or None.
+        time: when, in the unit it was added with, or None.
+        track: name of the track, or None.
+        path: file of the image as it was added, or None.
+        metadata: whatever else was added with it.
+    """
+
+    key: str
+    distance: float
+    rank: int
+    slot_distances: dict[str, float] = field(repr=False)
+    shared_visibility: dict[str, float] = field(repr=False)
+    identity: str | None = None
+    camera: int | None = None
+    time: float | None = None
+    track: str | None = None
+    path: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        told = {"identity": self.identity, "camera": self.camera, "track": self.track, "time": self.time}
+        known = "".join(f", {name}={value!r}" for name, value in told.items() if value is not None)
+        return f"Hit({self.rank}: {self.key!r} at {self.distance:.4f}{known})"
+
+
+@dataclass(frozen=True)
+class AddResult:
+    """What became of the images that were to be added.
+
+    Attributes:
+        added: new images.
+        skipped: images that the gallery held already.
+        replaced: images whose key was there with other content (only with ``replace=True``).
+        unreadable: files that could not be read (only with ``skip_unreadable=True``).
+    """
+
+    added: int = 0
+    skipped: int = 0
+    replaced: int = 0
+    unreadable: tuple[str, ...] = ()
+
+
+def hits_table(hits: Sequence[Hit]) -> Table:
+    """Return hits as a rich table: rank, key, distance, who, where, when, and the slots that both images show."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("rank", "key", "distance", "identity", "camera", "time", "track", "shared slots")
+    for hit in hits:
+        shared = ", ".join(f"{slot} {share:.2f}" for slot, share in hit.shared_visibility.items() if share > 0)
+        labels = (hit.identity, hit.camera, hit.time, hit.track)
+        cells = [str(hit.rank), hit.key, f"{hit.distance:.4f}", *("–" if x is None else str(x) for x in labels), shared]
+        # Text, not markup: a key such as "[a]/1.jpg" is shown as it is.
+        table.add_row(*(Text(cell) for cell in cells))
+    return table

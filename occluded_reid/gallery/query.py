@@ -1,0 +1,87 @@
+"""The two ends of a search: one query of several images, and hits of the positions that were found."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+
+from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.errors import EmbeddingError
+from occluded_reid.gallery.hit import Hit
+from occluded_reid.gallery.layout import LABELS, Layout
+from occluded_reid.gallery.rows import TableRows
+from occluded_reid.gallery.store import to_embeddings
+from occluded_reid.matchers import Matcher
+from occluded_reid.search import TopK
+
+__all__ = ["hits_of", "mean_query"]
+
+_EXPLAINED_NUMBERS = 1 << 22  # numbers of gallery rows held at a time: 16 MB in float32
+
+
+def mean_query(rows: PartEmbeddings) -> PartEmbeddings:
+    """Make one query of several images of one person: what one image hides, another may show.
+
+    Args:
+        rows: N ≥ 1 images of the same person.
+
+    Returns:
+        One row: each slot is Σ_n v_n · e_n / Σ_n v_n with visibility max_n v_n. A slot that no image shows has
+        visibility 0 and the plain mean.
+
+    Raises:
+        EmbeddingError: there is no row.
+
+    Example:
+        >>> rows = PartEmbeddings(("a",), (torch.tensor([[1.0, 0.0], [0.0, 1.0]]),), torch.tensor([[1.0], [0.0]]))
+        >>> mean_query(rows).slot("a")
+        tensor([[1., 0.]])
+    """
+    if not len(rows):
+        raise EmbeddingError("a query of no images was given; give at least one image of the person.")
+    weight = rows.visibility.double()
+    weight = torch.where(weight.sum(0) > 0, weight, torch.ones_like(weight))
+    weight = weight / weight.sum(0)
+    means = (weight[:, s, None] * slot.double() for s, slot in enumerate(rows.embeddings))
+    return PartEmbeddings(
+        rows.names,
+        tuple(mean.sum(0, keepdim=True).to(slot.dtype) for mean, slot in zip(means, rows.embeddings, strict=True)),
+        rows.visibility.amax(0, keepdim=True),
+    )
+
+
+def hits_of(query: PartEmbeddings, rows: TableRows, matcher: Matcher, layout: Layout, best: TopK) -> list[list[Hit]]:
+    """Read labels and slots of what was found, some at a time, and say why each hit is as near as it is.
+
+    Args:
+        query: Nq rows.
+        rows: the gallery, as it was searched.
+        matcher: the distance.
+        layout: of the gallery.
+        best: positions and distances of each query, nearest first.
+    """
+    hits: list[list[Hit]] = [[] for _ in range(len(query))]
+    queries = np.repeat(np.arange(len(query)), [len(p) for p in best.positions])
+    positions = np.concatenate([*best.positions, np.empty(0, np.int64)])
+    distances = np.concatenate([*best.distances, np.empty(0)])
+    size = max(1, _EXPLAINED_NUMBERS // layout.width)
+    for first in range(0, len(positions), size):
+        block = slice(first, first + size)
+        unique, place = np.unique(positions[block], return_inverse=True)
+        table = rows.records(unique, [*LABELS, "visibility", *layout.columns])
+        details = matcher.explain(query, to_embeddings(table, layout), queries[block], place)
+        labels = table.select(["key", "identity", "camera", "time", "track", "path", "metadata"]).to_pylist()
+        for i, (q, p) in enumerate(zip(queries[block].tolist(), place.tolist(), strict=True)):
+            known = {**labels[p], "metadata": json.loads(labels[p]["metadata"])}
+            hits[q].append(
+                Hit(
+                    distance=float(distances[first + i]),
+                    rank=len(hits[q]) + 1,
+                    slot_distances=dict(zip(query.names, details.slot_distance[i].tolist(), strict=True)),
+                    shared_visibility=dict(zip(query.names, details.shared[i].tolist(), strict=True)),
+                    **known,
+                )
+            )
+    return hits

@@ -1,0 +1,157 @@
+"""What is known about an image beside its slots, and the table rows that both make."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.errors import GalleryError
+from occluded_reid.gallery.layout import LABELS, Layout
+
+__all__ = ["Labels", "Record", "make_records", "record_of", "same_rows", "to_table"]
+
+Labels = Mapping[str, Any]
+"""Arguments of `Gallery.add` by name: a sequence with a value for each image, or one value for all."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The labels of one image, as the table's columns of the same names hold them; metadata is JSON."""
+
+    key: str
+    identity: str | None = None
+    camera: int | None = None
+    time: float | None = None
+    track: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    metadata: str = "{}"
+
+    def differs(self, other: Record, *, ignore: tuple[str, ...]) -> bool:
+        """Whether any label differs but those to ignore."""
+        return any(getattr(self, f.name) != getattr(other, f.name) for f in fields(self) if f.name not in ignore)
+
+
+def make_records(count: int, keys: Sequence[str], labels: Labels) -> list[Record]:
+    """Check labels and return a record for each image.
+
+    Raises:
+        GalleryError: a label has another length than the images, or a value has the wrong type; its key is named.
+    """
+    columns = {"keys": _column("keys", keys, count)}
+    columns.update({name: _column(name, values, count) for name, values in labels.items()})
+    records = []
+    for number in range(count):
+        key = columns["keys"][number]
+        if not _is_text(key) or not key:
+            raise GalleryError(f"keys: number {number} is {key!r}; give a text that is not empty.")
+        values = {name: _checked(name, column[number], key) for name, column in columns.items() if name != "keys"}
+        records.append(Record(key, **values))
+    return records
+
+
+def record_of(row: Mapping[str, Any]) -> Record:
+    """Return a table row's labels as a record."""
+    return Record(**{name: row[name] for name in LABELS})
+
+
+def same_rows(left: PartEmbeddings, right: PartEmbeddings, layout: Layout) -> np.ndarray:
+    """Whether pairs of rows are the same within what batch size and storage do to the last digits, (N,)."""
+    tolerance = 2e-3 if layout.dtype == "float16" else 1e-4
+    same = ((left.visibility - right.visibility).abs() <= 1e-4).all(1)
+    for a, b in zip(left.embeddings, right.embeddings, strict=True):
+        same &= (a.float() - b.float()).abs().amax(1) <= tolerance * b.float().abs().amax(1)
+    return same.numpy()
+
+
+def to_table(records: Sequence[Record], rows: PartEmbeddings, numbers: Sequence[int], layout: Layout) -> pa.Table:
+    """Return table rows.
+
+    Args:
+        records: N labels.
+        rows: N rows of slots.
+        numbers: N values of the column `row`.
+        layout: of the gallery.
+
+    Raises:
+        GalleryError: an embedding does not fit into float16; its key is named.
+    """
+    schema = layout.arrow_schema()
+    columns: dict[str, pa.Array] = {"row": pa.array(numbers, pa.int64())}
+    for name in LABELS:
+        columns[name] = pa.array([getattr(record, name) for record in records], schema.field(name).type)
+    columns["visibility"] = _lists(rows.visibility.float().numpy())
+    for column, name, slot in zip(layout.columns, rows.names, rows.embeddings, strict=True):
+        stored = slot.to(torch.float16 if layout.dtype == "float16" else torch.float32)
+        # The largest number of a row tells whether it overflows, or vanishes altogether.
+        largest = slot.abs().amax(1)
+        kept = largest.to(stored.dtype)
+        lost = ~kept.isfinite() | ((kept == 0) & (largest > 0))
+        if bool(lost.any()):
+            first = int(lost.nonzero()[0])
+            raise GalleryError(
+                f"slot '{name}' of '{records[first].key}' does not fit into {layout.dtype}: its largest number is "
+                f"{float(largest[first]):.3g}. Create the gallery with dtype='float32'."
+            )
+        columns[column] = _lists(stored.numpy())
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _lists(matrix: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
+
+
+def _column(name: str, values: Any, count: int) -> Sequence[Any]:
+    if values is None or isinstance(values, str | int | float | Mapping):
+        if name == "keys":
+            raise GalleryError(f"keys is {values!r}; give a sequence with a text for each of the {count} images.")
+        return [values] * count
+    column = list(values)
+    if len(column) != count:
+        raise GalleryError(
+            f"{name} has {len(column)} values for {count} images; give one for each image, or one for all."
+        )
+    return column
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that UTF-8 can hold; names of files need not be."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _checked(name: str, value: Any, key: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    wanted = "a mapping that JSON can hold"
+    if name == "metadata":
+        if value is None or isinstance(value, Mapping):
+            try:
+                return json.dumps(dict(value or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
+            except (TypeError, ValueError) as cause:
+                raise GalleryError(f"metadata of '{key}' cannot be kept as JSON: {cause}. Give {wanted}.") from cause
+    elif value is None:
+        return None
+    elif name == "camera":
+        wanted = "a whole number or None"
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63:
+            return value
+    elif name == "time":
+        wanted = "a finite number or None"
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    else:
+        wanted = "a text or None"
+        if _is_text(value):
+            return value
+    raise GalleryError(f"{name} of '{key}' is {value!r}; give {wanted}.")
