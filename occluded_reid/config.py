@@ -175,7 +175,7 @@ def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Mapping
             loaded = parse_yaml(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RecipeError(f"the recipe '{path}' cannot be read: {error.strerror}.") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RecipeError(f"the recipe '{path}' is not valid YAML: {error}") from error
         if not isinstance(loaded, dict):
             raise RecipeError(f"the recipe '{path}' holds {type(loaded).__name__}; wanted a mapping with 'model'.")
@@ -212,7 +212,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Mapping[str, Any]) ->
 
     None removes a head or a loss: ``{"model.losses.spc": None}``.
     """
-    result = _copy(content)
+    result: dict[str, Any] = _copy(content)
     for path, value in overrides.items():
         *parents, last = path.split(".")
         place = result
@@ -248,9 +248,8 @@ def _validate(content: Mapping[str, Any], source: str) -> Recipe:
             where = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
             if item["type"] == "extra_forbidden":
                 known = _keys_at(where[:-1])
-                lines.append(
-                    f"{'.'.join(where)}: there is no such key.{did_you_mean(where[-1], known)} Known: {', '.join(known)}."
-                )
+                hint = did_you_mean(where[-1], known)
+                lines.append(f"{'.'.join(where)}: there is no such key.{hint} Known: {', '.join(known)}.")
             elif item["type"] == "missing":
                 lines.append(f"{'.'.join(where)}: this key is required.")
             else:

@@ -55,7 +55,12 @@ class PartEmbeddings:
         rows = self.visibility.shape[0] if self.visibility.ndim == 2 else -1
         if self.visibility.ndim != 2 or self.visibility.shape[1] != len(self.names):
             raise ShapeError(
-                f"visibility must be (N, {len(self.names)}), one column for each slot; got {tuple(self.visibility.shape)}."
+                f"visibility must be (N, {len(self.names)}), one column for each slot; "
+                f"got {tuple(self.visibility.shape)}."
+            )
+        if not self.visibility.is_floating_point():
+            raise ShapeError(
+                f"visibility must be floating-point; got {self.visibility.dtype}. Convert it with .float()."
             )
         for name, rows_of_slot in zip(self.names, self.embeddings, strict=True):
             if rows_of_slot.ndim != 2 or rows_of_slot.shape[0] != rows or not rows_of_slot.is_floating_point():
@@ -96,6 +101,8 @@ class PartEmbeddings:
     def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> PartEmbeddings:
         """Return the chosen rows; a slice shares memory with this object."""
         index = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        if isinstance(index, Tensor) and not index.numel():
+            index = index.long()  # an empty list has no type of its own
         return PartEmbeddings(self.names, tuple(e[index] for e in self.embeddings), self.visibility[index])
 
     def slot(self, name: str) -> Tensor:
@@ -150,11 +157,16 @@ class PartEmbeddings:
         return PartEmbeddings(parts[0].names, columns, torch.cat([p.visibility for p in parts]))
 
     def save(self, path: str | Path) -> None:
-        """Write all slots and the visibility to one safetensors file, whole or not at all."""
+        """Write all slots and the visibility to one safetensors file, whole or not at all.
+
+        Raises:
+            EmbeddingError: the file cannot be written.
+        """
         from occluded_reid.files import write_safetensors
 
         tensors = {f"slot.{name}": e for name, e in zip(self.names, self.embeddings, strict=True)}
-        write_safetensors(path, {**tensors, "visibility": self.visibility}, {"slots": json.dumps(self.names)})
+        metadata = {"slots": json.dumps(self.names)}
+        write_safetensors(path, {**tensors, "visibility": self.visibility}, metadata, EmbeddingError)
 
     @staticmethod
     def load(path: str | Path) -> PartEmbeddings:
@@ -166,10 +178,14 @@ class PartEmbeddings:
         from occluded_reid.files import read_safetensors
 
         tensors, metadata = read_safetensors(path, EmbeddingError)
-        if "slots" not in metadata or "visibility" not in tensors:
-            raise EmbeddingError(f"'{path}' holds no part embeddings; write them with PartEmbeddings.save().")
-        names = tuple(json.loads(metadata["slots"]))
-        return PartEmbeddings(names, tuple(tensors[f"slot.{n}"] for n in names), tensors["visibility"])
+        try:
+            names = tuple(json.loads(metadata["slots"]))
+            embeddings, visibility = tuple(tensors[f"slot.{n}"] for n in names), tensors["visibility"]
+        except (KeyError, TypeError, ValueError) as cause:
+            raise EmbeddingError(
+                f"'{path}' holds no part embeddings (it lacks {cause}); write them with PartEmbeddings.save()."
+            ) from cause
+        return PartEmbeddings(names, embeddings, visibility)
 
     def _position(self, name: str) -> int:
         if name not in self.names:

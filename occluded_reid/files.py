@@ -33,7 +33,7 @@ def atomic_write(path: str | Path, error: type[OccludedReIDError] = OccludedReID
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
@@ -77,11 +77,21 @@ def write_safetensors(
     metadata: Mapping[str, str] | None = None,
     error: type[OccludedReIDError] = OccludedReIDError,
 ) -> None:
-    """Write tensors and text metadata to a safetensors file, whole or not at all."""
+    """Write tensors and text metadata to a safetensors file, whole or not at all.
+
+    Tensors that share memory are written each on its own.
+    """
     from safetensors.torch import save
 
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        kept[key] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
     # Serialised here and written by us: a full disk then is an OSError that names the file, not a message from Rust.
-    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
+    content = save(kept, dict(metadata or {}))
     with atomic_write(path, error) as temporary:
         temporary.write_bytes(content)
 
@@ -100,7 +110,9 @@ def read_safetensors(
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as cause:
-        raise error(f"'{path}' could not be read as safetensors: {cause}. Is it whole, and is it the right file?") from cause
+        raise error(
+            f"'{path}' could not be read as safetensors: {cause}. Is it whole, and is it the right file?"
+        ) from cause
 
 
 def inside(folder: str | Path, name: str, error: type[OccludedReIDError] = OccludedReIDError) -> Path:

@@ -6,16 +6,20 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from PIL import Image
 
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image, open_mask
-from occluded_reid.data.occlusion import Occluders, occlude
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError, MaskError
 from occluded_reid.models import ReIDModel
+
+if TYPE_CHECKING:
+    from occluded_reid.data.occlusion import Occluders
 
 __all__ = ["EmbeddedWithTruth", "Occlusion", "embed_samples", "embed_with_truth", "occluded_sample", "true_visibility"]
 
@@ -43,6 +47,8 @@ def occluded_sample(sample: Sample, occlusion: Occlusion) -> tuple[np.ndarray, n
     Raises:
         MaskError: the sample has no part mask, without which the share of the body is unknown.
     """
+    from occluded_reid.data.occlusion import occlude
+
     image = np.asarray(open_image(sample.path))
     parts = _parts(sample, (image.shape[1], image.shape[0]))
     result = occlude(image, parts > 0, occlusion.fraction, occlusion.occluders, occlusion.generator(sample.name))

@@ -129,9 +129,9 @@ class _Matches:
         local = self.queries[mine] - first
         column = np.arange(mine.start, mine.stop) - self.offsets[self.queries[mine]]
         around = (self.distance[mine] + np.array([[-tolerance], [tolerance]])).astype(np.float32)
-        limits = torch.full((len(distance), int(column.max()) + 1), -torch.inf)
-        limits[local, column] = torch.from_numpy(around[0])
-        surely = torch.searchsorted(ordered, limits)[local, column].numpy()
+        limits = np.full((len(distance), int(column.max()) + 1), -np.inf, dtype=np.float32)
+        limits[local, column] = around[0]
+        surely = torch.searchsorted(ordered, torch.from_numpy(limits)).numpy()[local, column]
         self.before[mine] += surely
         # The next image in order tells whether any is too near to call.
         following = ordered.numpy()[local, np.minimum(surely, distance.shape[1] - 1)]
@@ -139,16 +139,17 @@ class _Matches:
         step = max(1, _BLOCK_VALUES // distance.shape[1])
         for begin in range(0, len(close), step):
             part = close[begin : begin + step]
-            self._settle(distance, mine.start + part, torch.from_numpy(around[:, part]), first, start, score)
+            self._settle(distance.numpy(), mine.start + part, around[:, part], first, start, score)
 
     def _settle(
-        self, distance: Tensor, matches: np.ndarray, around: Tensor, first: int, start: int, score: PairScorer
+        self, distance: np.ndarray, matches: np.ndarray, around: np.ndarray, first: int, start: int, score: PairScorer
     ) -> None:
         """Count the images that are too near to these matches to call, by their exact distances."""
         local = self.queries[matches] - first
-        near = distance[torch.from_numpy(local)]
-        near = (near >= around[0, :, None]).logical_and_(near <= around[1, :, None])
-        which, columns = (x.numpy() for x in torch.nonzero(near, as_tuple=True))
+        near = distance[local]
+        which, columns = np.divmod(
+            np.flatnonzero((near >= around[0, :, None]) & (near <= around[1, :, None])), distance.shape[1]
+        )
         keys, inverse = np.unique(local[which] * distance.shape[1] + columns, return_inverse=True)
         exact = np.empty(len(keys))
         for begin in range(0, len(keys), _RESCORED_PAIRS):
@@ -186,12 +187,18 @@ def _unshared(ordered: Tensor, out_of_the_way: np.ndarray) -> int:
 
 def _sorted(distance: Tensor) -> Tensor:
     """Rows in ascending order. NumPy sorts floats several times faster than torch, in one thread, so in several."""
+    rows = distance.numpy()
+    ordered = np.empty_like(rows)
     threads = torch.get_num_threads()
-    ordered = distance.clone()
-    rows = ordered.numpy()
+    size = -(-len(rows) // threads)
+
+    def sort(start: int) -> None:
+        ordered[start : start + size] = np.sort(rows[start : start + size], axis=1)
+
     if threads == 1 or len(rows) < 2 * threads:
-        rows.sort(axis=1)
-        return ordered
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), np.array_split(rows, threads)))
-    return ordered
+        size = len(rows)
+        sort(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(sort, range(0, len(rows), size)))
+    return torch.from_numpy(ordered)

@@ -25,6 +25,11 @@ def aggregation_maps(features: Tensor, num_sets: int, reduction: Literal["sum", 
 
     Raises:
         ShapeError: features is not (N, C, h, w), or C is not divisible by S.
+
+    Example:
+        >>> import torch
+        >>> aggregation_maps(torch.zeros(1, 4, 2, 3), num_sets=2).unique()
+        tensor([0.5000])
     """
     require_rank(features, 4, "features", "(N, C, h, w)")
     require_choice(reduction, ("sum", "mean"), "reduction")

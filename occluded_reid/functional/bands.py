@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from occluded_reid.errors import ShapeError
 
 __all__ = ["bands"]
@@ -29,4 +31,4 @@ def bands(height: int, num_bands: int) -> list[tuple[int, int]]:
     if not 1 <= num_bands <= height:
         raise ShapeError(f"{height} rows cannot be cut into {num_bands} bands; give between 1 and {height} bands.")
     edges = [(2 * n * height + num_bands) // (2 * num_bands) for n in range(num_bands + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

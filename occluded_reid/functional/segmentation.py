@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occluded_reid.errors import ShapeError
-from occluded_reid.functional.checks import require_rank
+from occluded_reid.functional.checks import require_labels, require_rank
 
 __all__ = ["smoothed_segmentation_loss"]
 
@@ -29,22 +28,22 @@ def smoothed_segmentation_loss(
         ignore_index: pixels of this label do not count.
 
     Returns:
-        Scalar.
+        Scalar; 0 where every pixel is ignored.
 
     Raises:
         ShapeError: the shapes do not fit, or a label is not below K.
+
+    Example:
+        >>> smoothed_segmentation_loss(torch.zeros(1, 2, 2, 2), torch.tensor([[[0, 1], [1, 1]]])).exp()
+        tensor(2.)
     """
     require_rank(logits, 4, "logits", "(N, K, h, w)")
-    classes = logits.shape[1]
-    if labels.shape != (logits.shape[0], *logits.shape[2:]):
-        raise ShapeError(f"labels must be {(logits.shape[0], *logits.shape[2:])}; got {tuple(labels.shape)}.")
-    counted = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
-    target = labels.where(counted, 0).long()
-    if bool(((target < 0) | (target >= classes)).any()):
-        wrong = int(target[(target < 0) | (target >= classes)][0])
-        raise ShapeError(f"a label is {wrong}, but the logits have classes 0 … {classes - 1}. Map the labels first.")
+    count, classes, height, width = logits.shape
+    counted = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels.long() != ignore_index
+    target = require_labels(labels.where(counted, 0), (count, height, width), classes)
     log_probability = logits.log_softmax(1)
     at_label = log_probability.gather(1, target[:, None])[:, 0]
+    # Σ_k q_k log s_k with q_k = (1 - ε)δ + ε/K (Eq. 8) is (1 - ε) log s_t + ε · mean_k log s_k.
     loss = -((1 - smoothing) * at_label + smoothing * log_probability.mean(1))
     weight = counted.to(loss.dtype)
     if class_balanced:

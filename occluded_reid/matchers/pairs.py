@@ -119,7 +119,7 @@ def _array(rows: Tensor) -> np.ndarray:
 
 def _take(rows: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Copies of these rows in float64. By NumPy: torch would start threads of its own inside each of ours."""
-    return rows[index].astype(np.float64)
+    return np.asarray(rows[index].astype(np.float64))
 
 
 def _mean(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -188,6 +188,8 @@ class _Search:
 
 def _groups(queries: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (query, its pairs) for pairs ordered by query."""
+    if not len(order):
+        return
     sorted_queries = queries[order]
     starts = np.flatnonzero(np.diff(sorted_queries, prepend=-1))
     for begin, end in zip(starts, [*starts[1:], len(order)], strict=True):

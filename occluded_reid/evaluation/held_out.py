@@ -1,0 +1,35 @@
+"""Scores of a model on a data set's queries, for training to watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from occluded_reid.data.dataset import ReIDData
+from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.embed import embed_samples
+from occluded_reid.evaluation.evaluate import evaluate
+from occluded_reid.evaluation.protocol import Protocol
+from occluded_reid.models import ReIDModel
+
+__all__ = ["held_out_scores"]
+
+
+def held_out_scores(data: ReIDData) -> Callable[[ReIDModel], dict[str, float]]:
+    """Return a function from a model to ``{"Rank-1": …, "mAP": …}`` on the data set's queries and gallery.
+
+    Raises:
+        EvaluationError: the data set has no queries.
+    """
+    if not data.query or not data.gallery:
+        raise EvaluationError(
+            f"'{data.name}' has no queries or no gallery to evaluate on. Hold identities out (holdout=…), or train "
+            "without evaluation."
+        )
+
+    def scores(model: ReIDModel) -> dict[str, float]:
+        query = embed_samples(model, data, data.query)
+        gallery = embed_samples(model, data, data.gallery)
+        report = evaluate(query, gallery, model.matcher, Protocol(bootstrap=0, ranks=(1,)))
+        return {"Rank-1": report.rank(1), "mAP": report.mAP}
+
+    return scores

@@ -1,0 +1,124 @@
+"""From a recipe and a data set to a trained model, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from occluded_reid.config import Recipe, load_recipe
+from occluded_reid.contracts import HeadInfo
+from occluded_reid.data.dataset import ReIDData
+from occluded_reid.errors import RecipeError
+from occluded_reid.models import ReIDModel, build_model
+from occluded_reid.training.batches import make_loader
+from occluded_reid.training.processes import Processes, make_accelerator
+from occluded_reid.training.result import EpochRecord, TrainResult
+from occluded_reid.training.trainer import Trainer
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe | ReIDModel,
+    data: ReIDData,
+    output: str | Path,
+    *,
+    pretrained: bool | str | Path = False,
+    seed: int = 0,
+    workers: int = 0,
+    evaluate: Callable[[ReIDModel], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+    best_by: str | None = None,
+    resume: bool = False,
+    tensorboard: bool = False,
+    checkpoint_every: float = 600.0,
+    checkpoint_steps: int | None = None,
+    show: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    heads: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Train a recipe on a data set's training split; the model is left in ``output/model``.
+
+    Args:
+        recipe: a system's name, a YAML file, a mapping, a `Recipe`, or a model built for training.
+        data: its training identities become the classes.
+        output: folder of the run.
+        pretrained: as `build_model`; without meaning for a model that is built already.
+        seed: of first weights, order, augmentation and dropout.
+        workers: processes that prepare batches; 0 prepares them in line.
+        evaluate: returns scores of the model, higher is better.
+        evaluate_every: epochs between evaluations; 0 for never.
+        best_by: the score that decides ``output/best``; None takes "mAP", or the first one.
+        resume: go on from the last checkpoint in `output`.
+        tensorboard: write TensorBoard logs too.
+        checkpoint_every: seconds between checkpoints within an epoch.
+        checkpoint_steps: a checkpoint after every so many steps of an epoch too.
+        show: draw a progress bar and print a line an epoch, on stderr.
+        on_epoch: called with the record of each epoch when it is done.
+        heads: heads given as objects, as `build_model`.
+
+    Returns:
+        History, best epoch, and where the models are.
+
+    Raises:
+        RecipeError: the recipe is not valid, or its masks do not fit its heads.
+        DataError: the training split is empty, has one identity, or does not fill a batch.
+        MaskError: the recipe needs part masks and some are missing.
+        TrainingError: `output` holds another run, or cannot be written.
+        CheckpointError: there is nothing to resume, it is damaged or of another run, or cannot be written.
+        NonFiniteLossError: a loss is NaN or infinite.
+
+    Example:
+        ``train("sorn_lite", load_dataset("market1501", "market/", masks="masks/"), "runs/sorn")``, then
+        ``load_model("runs/sorn/model")``.
+    """
+    if isinstance(recipe, ReIDModel):
+        settings = recipe.recipe
+    else:
+        settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    processes = Processes(make_accelerator(settings.optim.precision))
+    # Before the model: what is wrong with the data should be said before weights are fetched.
+    loader = make_loader(data, settings, seed=seed, workers=workers, rank=processes.index, world_size=processes.count)
+    if isinstance(recipe, ReIDModel):
+        model = recipe
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the same first weights in every process and every run
+            model = build_model(
+                settings,
+                num_classes=len(data.train_classes()),
+                pretrained=False if resume else pretrained,
+                heads=heads,
+            )
+    _check_masks(model)
+    trainer = Trainer(
+        model,
+        loader,
+        output,
+        seed=seed,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+        best_by=best_by,
+        tensorboard=tensorboard,
+        checkpoint_every=checkpoint_every,
+        checkpoint_steps=checkpoint_steps,
+        show=show,
+        on_epoch=on_epoch,
+    )
+    return trainer.fit(resume=resume)
+
+
+def _check_masks(model: ReIDModel) -> None:
+    """The classes of the masks and of a segmentation map must be the same numbers."""
+    masks = model.recipe.data.masks
+    for name, head in model.heads.items():
+        info: HeadInfo = head.info  # type: ignore[assignment]
+        segmentation = info.maps.get("segmentation")
+        if segmentation is not None and masks and segmentation.channels != masks:
+            raise RecipeError(
+                f"data.masks is {masks}, but head '{name}' predicts {segmentation.channels} classes. "
+                "Give both the same: 8, 5 or 2."
+            )

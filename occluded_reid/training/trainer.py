@@ -1,0 +1,336 @@
+"""The training loop on Accelerate: one code path for a CPU, a GPU, and several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from occluded_reid.config import OptimConfig
+from occluded_reid.contracts import Batch
+from occluded_reid.data.dataset import ReIDData
+from occluded_reid.errors import CheckpointError, OccludedReIDError, TrainingError
+from occluded_reid.models import ReIDModel
+from occluded_reid.training.batches import Batches, make_loader
+from occluded_reid.training.checkpoint import (
+    Checkpoint,
+    checkpoint_exists,
+    read_checkpoint,
+    replace_folder,
+    write_checkpoint,
+)
+from occluded_reid.training.description import describe_run, differences
+from occluded_reid.training.display import TrainingDisplay
+from occluded_reid.training.interrupt import StopSignals
+from occluded_reid.training.journal import Journal
+from occluded_reid.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_rate
+from occluded_reid.training.processes import Processes, make_accelerator
+from occluded_reid.training.result import EpochRecord, TrainResult
+from occluded_reid.training.schedule import rate_factor
+from occluded_reid.training.stepper import Stepper
+
+__all__ = ["Trainer"]
+
+
+@dataclass
+class _Place:
+    """Where a run is: `step` steps of `epoch` are done, with these sums over them."""
+
+    epoch: int = 1
+    step: int = 0
+    seconds: float = 0.0
+    images: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def losses(self) -> dict[str, float]:
+        return {name: value / self.step for name, value in self.sums.items()}
+
+
+class Trainer:
+    """Trains a model and keeps checkpoints; a run that was stopped or killed goes on to the same weights.
+
+    The folder `output` gets ``last/`` (a checkpoint), ``best/`` (the model with the best score, for `load_model`),
+    ``log.jsonl`` and, at the end, ``model/``. On a CPU a resumed run ends with the weights of an unbroken one bit for
+    bit, given the same number of threads; on a GPU as far as torch's kernels are deterministic.
+
+    With several processes (torchrun) each takes its share of every batch and gradients are averaged. As losses are
+    means over the batch, that equals one process with the whole batch, except for batch normalisation, which sees the
+    share.
+
+    A head may define ``prepare_training(model, loader)``: it is called once before epoch 1, and not on resume.
+
+    Args:
+        model: built for training; its recipe says how.
+        data: a data set, whose training identities are the model's classes, or a loader of batches.
+        output: folder of the run.
+        seed: of order, augmentation and of what is random in a forward pass.
+        workers: processes that prepare batches, where `data` is a data set.
+        checkpoint_every: seconds between checkpoints within an epoch; every epoch ends with one.
+        checkpoint_steps: a checkpoint after every so many steps of an epoch too.
+        evaluate: returns scores of the model, higher is better.
+        evaluate_every: epochs between evaluations; 0 for never. The last epoch is always evaluated if it is not 0.
+        best_by: the score that decides the best model; None takes "mAP", or the first one where there is no "mAP".
+        tensorboard: write TensorBoard logs to ``tensorboard/`` too.
+        show: draw a progress bar and print a line an epoch, on stderr.
+        on_epoch: called with the record of each epoch when it is done.
+
+    Raises:
+        BuildError: the model was built for inference.
+        DataError: the training split is empty, has one identity, or does not fill a batch.
+        MaskError: the recipe needs part masks and some are missing.
+        TrainingError: the data set has another number of identities than the model has classes.
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        model: ReIDModel,
+        data: ReIDData | Batches,
+        output: str | Path,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        checkpoint_every: float = 600.0,
+        checkpoint_steps: int | None = None,
+        evaluate: Callable[[ReIDModel], dict[str, float]] | None = None,
+        evaluate_every: int = 0,
+        best_by: str | None = None,
+        tensorboard: bool = False,
+        show: bool = True,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+    ) -> None:
+        _ = model.criterion  # a model built for inference says so here
+        self.model, self.output, self.seed = model, Path(output), seed
+        self.optim: OptimConfig = model.recipe.optim
+        self.accelerator = make_accelerator(self.optim.precision)
+        self.processes = Processes(self.accelerator)
+        if isinstance(data, ReIDData):
+            if len(data.train_classes()) not in (0, model.num_classes):  # 0: the loader says what is wrong
+                raise TrainingError(
+                    f"'{data.name}' has {len(data.train_classes())} training identities; the model classifies "
+                    f"{model.num_classes}. Build it with num_classes={len(data.train_classes())}."
+                )
+            place = (self.processes.index, self.processes.count)
+            data = make_loader(data, model.recipe, seed=seed, workers=workers, rank=place[0], world_size=place[1])
+        self.loader: Batches = data
+        self.checkpoint_every, self.checkpoint_steps = checkpoint_every, checkpoint_steps
+        self.evaluate, self.evaluate_every = evaluate, evaluate_every if evaluate else 0
+        self.best_by, self.on_epoch = best_by, on_epoch
+        self.history: list[EpochRecord] = []
+        self.best: EpochRecord | None = None
+        self._show = show and self.processes.is_main
+        self._journal = Journal(self.output, tensorboard=tensorboard) if self.processes.is_main else None
+        self._description = describe_run(model, self.loader, seed, self.processes.count)
+
+    def fit(self, *, resume: bool = False) -> TrainResult:
+        """Train to the last epoch of the recipe.
+
+        On Ctrl-C the step in hand is finished, a checkpoint is saved, and KeyboardInterrupt raised; on a request to
+        terminate (SIGTERM) the same, and the process exits with code 143. A second Ctrl-C stops at once.
+
+        Args:
+            resume: go on from the checkpoint in `output`.
+
+        Raises:
+            TrainingError: the folder cannot be written, holds a run and `resume` is off, or nothing can be learnt.
+            CheckpointError: there is nothing to resume, it is damaged, of another run, or cannot be written.
+            NonFiniteLossError: a loss is NaN or infinite; the weights are as before that batch.
+        """
+        self.model.to(self.processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.model, self.optim)
+        place = self._together(self._restore if resume else self._begin)
+        display = TrainingDisplay(self.optim.epochs, self.loader.steps_per_epoch, enabled=self._show)
+        stepper = Stepper(
+            self.model, self.optimizer, self.accelerator, self.processes, self.optim, self.seed, display.note
+        )
+        try:
+            with display, StopSignals() as stop:
+                if self._journal is not None:
+                    self._journal.open(self.history)
+                if not resume:
+                    self._save(place)
+                while place.epoch <= self.optim.epochs:
+                    self._run_epoch(place, stepper, display, stop)
+                    place = self._finish_epoch(place, display)
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+            # As `load_model` gives it: another memory layout takes other kernels, which differ in the last bits.
+            self.model.to(memory_format=torch.contiguous_format)
+        self.model.eval()
+        if self.processes.is_main:
+            replace_folder(self.output / "model", self.model.save)
+        self.processes.wait()
+        return TrainResult(self.output, tuple(self.history), self.best, self.best_by if self.best else None)
+
+    def _together(self, start: Callable[[], _Place]) -> _Place:
+        """Start in every process, or in none: one that fails must not leave the others waiting for it."""
+        failed: OccludedReIDError | None = None
+        place = _Place()
+        try:
+            place = start()
+        except OccludedReIDError as error:
+            failed = error
+        (any_failed,), _ = self.processes.share([failed is not None])
+        if failed is not None:
+            raise failed
+        if any_failed:
+            raise TrainingError("another process could not start; its message says why.")
+        return place
+
+    def _begin(self) -> _Place:
+        if self.processes.is_main:
+            if checkpoint_exists(self.output / "last"):
+                raise TrainingError(
+                    f"'{self.output}' holds a run already. Go on with it (resume=True), or choose another folder."
+                )
+            try:
+                self.output.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise TrainingError(
+                    f"'{self.output}' cannot be made: {error.strerror}. Choose an output folder that may be written to."
+                ) from error
+        for head in self.model.heads.values():
+            prepare = getattr(head, "prepare_training", None)
+            if prepare is not None:
+                prepare(self.model, self.loader)
+        return _Place()
+
+    def _restore(self) -> _Place:
+        saved = read_checkpoint(self.output / "last")
+        if found := differences(saved.progress["run"], self._description):
+            raise CheckpointError(
+                f"'{self.output}' is another run than the one asked for:\n  " + "\n  ".join(found) + "\n"
+                "Resume with what it was started with, or choose another output folder."
+            )
+        try:
+            self.model.load_state_dict(dict(saved.model))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"'{self.output}' does not fit this model: {error}. Resume with the model that the run began with."
+            ) from error
+        load_optimizer_state(self.model, self.optimizer, saved.optimizer)
+        if self.accelerator.scaler is not None and saved.progress["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved.progress["scaler"])
+        self.history = [EpochRecord(**record) for record in saved.progress["history"]]
+        self.best = EpochRecord(**saved.progress["best"]) if saved.progress["best"] else None
+        self.best_by = saved.progress["best_by"] or self.best_by
+        return _Place(**saved.progress["place"])
+
+    def _run_epoch(self, place: _Place, stepper: Stepper, display: TrainingDisplay, stop: StopSignals) -> None:
+        """Run the rest of an epoch; the place moves with every step."""
+        stepper.network.train()
+        factor = rate_factor(self.optim, place.epoch)
+        set_rate(self.optimizer, factor)
+        display.start_epoch(place.epoch, place.step, self.optim.lr * factor)
+        started = saved = time.monotonic()
+        before = place.seconds
+        batches = self.loader.batches(place.epoch, skip=place.step)
+        batch = self._next(batches, stop)
+        while batch is not None:
+            values = stepper.backward(batch, place.epoch, place.step)
+            upcoming = self._next(batches, stop)  # prepared on the CPU while the device still works
+            due = self.processes.is_main and self._checkpoint_due(place.step + 1, time.monotonic() - saved)
+            losses, (stopping, saving) = stepper.update(values, batch, [stop.received is not None, due])
+            place.step += 1
+            place.images += len(batch) * self.processes.count
+            place.seconds = before + time.monotonic() - started
+            for name, value in losses.items():
+                place.sums[name] = place.sums.get(name, 0.0) + value
+            display.advance(place.step, place.images / max(place.seconds, 1e-9), place.losses())
+            if stopping:
+                self._stop(place, display, stop)
+            if saving:
+                self._save(place)
+                saved = time.monotonic()
+            batch = upcoming
+        if stop.received is not None and self.processes.count == 1:
+            self._stop(place, display, stop)
+        if not place.step:
+            raise TrainingError(f"the loader gave no batch in epoch {place.epoch}. Use a smaller data.batch.")
+
+    def _next(self, batches: Iterator[Batch], stop: StopSignals) -> Batch | None:
+        try:
+            return next(batches, None)
+        except RuntimeError:
+            # Ctrl-C reaches the workers too, and where they do not inherit the handler they end at once.
+            if stop.received is not None and self.processes.count == 1:
+                return None
+            raise
+
+    def _checkpoint_due(self, step: int, seconds: float) -> bool:
+        return seconds > self.checkpoint_every or bool(self.checkpoint_steps and step % self.checkpoint_steps == 0)
+
+    def _finish_epoch(self, place: _Place, display: TrainingDisplay) -> _Place:
+        record = EpochRecord(
+            epoch=place.epoch,
+            lr=self.optim.lr * rate_factor(self.optim, place.epoch),
+            seconds=place.seconds,
+            images_per_second=place.images / max(place.seconds, 1e-9),
+            losses=place.losses(),
+            scores=self._scores(place.epoch),
+        )
+        self.history.append(record)
+        if record.scores and self._is_best(record):
+            self.best = record
+            if self.processes.is_main:
+                replace_folder(self.output / "best", self.model.save)
+        following = _Place(place.epoch + 1)
+        self._save(following)
+        if self._journal is not None:
+            self._journal.add(self.history)
+        display.end_epoch(record)
+        if self.on_epoch is not None:
+            self.on_epoch(record)
+        return following
+
+    def _scores(self, epoch: int) -> dict[str, float]:
+        due = self.evaluate_every and (epoch % self.evaluate_every == 0 or epoch == self.optim.epochs)
+        if self.evaluate is None or not due:
+            return {}
+        scores: dict[str, Any] = {}
+        if self.processes.is_main:
+            scores = {name: float(value) for name, value in self.evaluate(self.model).items()}
+        scores = json.loads(self.processes.tell(json.dumps(scores)))
+        if self.best_by is None:
+            self.best_by = "mAP" if "mAP" in scores else next(iter(scores), None)
+        if self.best_by not in scores:
+            raise TrainingError(
+                f"the evaluation returned {', '.join(scores) or 'no scores'}; best_by is '{self.best_by}'. "
+                "Let it return that score, or set best_by to one of these."
+            )
+        return scores
+
+    def _is_best(self, record: EpochRecord) -> bool:
+        if self.best_by is None or math.isnan(record.scores[self.best_by]):
+            return False
+        return self.best is None or record.scores[self.best_by] > self.best.scores[self.best_by]
+
+    def _stop(self, place: _Place, display: TrainingDisplay, stop: StopSignals) -> None:
+        self._save(place)
+        display.note(
+            f"stopped after step {place.step} of epoch {place.epoch}; saved in {self.output / 'last'}. "
+            "Go on with resume=True (--resume)."
+        )
+        stop.leave()
+
+    def _save(self, place: _Place) -> None:
+        if self.processes.is_main:
+            scaler = self.accelerator.scaler
+            progress = {
+                "place": vars(place),
+                "history": [record.to_dict() for record in self.history],
+                "best": None if self.best is None else self.best.to_dict(),
+                "best_by": self.best_by,
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "run": self._description,
+            }
+            state = Checkpoint(self.model.state_dict(), optimizer_state(self.model, self.optimizer), progress)
+            write_checkpoint(self.output / "last", state)
+        self.processes.wait()

@@ -1,0 +1,26 @@
+"""Pictures of what the library sees and decides: ranked lists, visibility, parts, aggregation maps, curves, reports."""
+
+from __future__ import annotations
+
+from occluded_reid.visualize.charts import LineChart, Series, side_by_side
+from occluded_reid.visualize.curves import cmc_curves, occlusion_curves, training_curves
+from occluded_reid.visualize.overlays import aggregation_maps, overlay_mask, visibility_overlay
+from occluded_reid.visualize.ranked import RankedItem, RankedQuery, ranked_list, ranked_lists
+from occluded_reid.visualize.report import HtmlReport
+
+__all__ = [
+    "HtmlReport",
+    "LineChart",
+    "RankedItem",
+    "RankedQuery",
+    "Series",
+    "aggregation_maps",
+    "cmc_curves",
+    "occlusion_curves",
+    "overlay_mask",
+    "ranked_list",
+    "ranked_lists",
+    "side_by_side",
+    "training_curves",
+    "visibility_overlay",
+]

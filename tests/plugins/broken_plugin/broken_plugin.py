@@ -1,0 +1,3 @@
+"""Fails at import, as a package does whose own dependency has gone."""
+
+raise OSError("libwaist.so.3: cannot open shared object file")

@@ -1,0 +1,209 @@
+"""Recipes: strict keys with a hint, overrides, YAML, and every recipe that ships."""
+
+import pytest
+
+from occluded_reid.config import Recipe, apply_overrides, list_recipes, load_recipe, parse_override
+from occluded_reid.errors import RecipeError
+from occluded_reid.yaml12 import parse_yaml
+
+
+def minimal(**changes):
+    content = {"name": "mine", "model": {"backbone": "resnet18", "heads": {"global": "global"}}}
+    return apply_overrides(content, changes)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_loads_and_survives_json(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.paper
+    assert load_recipe(recipe.model_dump(mode="json")) == recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_sorn_is_the_papers():
+    recipe = load_recipe("sorn")
+    assert (recipe.model.input.height, recipe.model.input.width) == (384, 128)
+    assert recipe.model.backbone.type == "resnet50.tv_in1k"
+    assert recipe.model.backbone.options == {"last_stride": 1}
+    weights = {name: loss.weight for name, loss in recipe.model.losses.items()}
+    assert weights == {"local": 1.0, "global": 0.75, "spc": 0.5, "segmentation": 1.5}
+    assert recipe.model.heads["local"].options["num_parts"] == 3
+    assert recipe.model.heads["semantic"].options["threshold"] == 0.15
+    assert (recipe.data.batch, recipe.data.sampler) == (32, "shuffle")
+    optim = recipe.optim
+    assert (optim.type, optim.lr, optim.epochs, optim.warmup_epochs) == ("adam", 3e-4, 80, 10)
+    assert optim.lr * optim.warmup_start == pytest.approx(3e-5)
+    assert optim.steps == {30: 0.1, 60: 0.1}
+
+
+def test_sorn_lite_is_small():
+    recipe = load_recipe("sorn_lite")
+    assert (recipe.model.input.height, recipe.model.input.width) == (192, 64)
+    assert recipe.model.backbone.type == "tf_efficientnet_lite0"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("modle", r"modle: there is no such key\. Did you mean 'model'\? Known: name, paper"),
+        ("model.head", r"model\.head: there is no such key\. Did you mean 'heads'\?"),
+        ("model.input.hight", r"model\.input\.hight: there is no such key\. Did you mean 'height'\? Known: height"),
+        ("model.backbone.option", r"model\.backbone\.option: there is no such key\. Did you mean 'options'\?"),
+        ("model.heads.global.typ", r"model\.heads\.global\.typ: there is no such key\. Did you mean 'type'\?"),
+        ("optim.lrate", r"optim\.lrate: there is no such key\."),
+        ("optim.warmup_epoch", r"optim\.warmup_epoch: there is no such key\. Did you mean 'warmup_epochs'\?"),
+        ("data.augmnt", r"data\.augmnt: there is no such key\. Did you mean 'augment'\?"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_closest_one(key, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(minimal(**{key: 1}))
+    assert "recipe 'mine' is not valid" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optim.epochs", 0, r"optim\.epochs: was given 0; .*greater than or equal to 1"),
+        ("optim.epochs", "many", r"optim\.epochs: was given 'many'; .*valid integer"),
+        ("optim.lr", -1, r"optim\.lr: was given -1"),
+        ("optim.type", "adamm", r"optim\.type: was given 'adamm'; .*'adam'"),
+        ("optim.steps", [3], r"optim\.steps: was given \[3\]"),
+        ("data.masks", 3, r"data\.masks: was given 3; .*0, 2, 5 or 8"),
+        ("data.sampler", "random", r"data\.sampler: was given 'random'; .*'shuffle' or 'pk'"),
+        ("model.input.height", 1e9, r"model\.input\.height"),
+        ("model.input.mean", [0.5, 0.5], r"model\.input\.mean"),
+        ("model.heads", ["local"], r"model\.heads: was given"),
+        ("model.heads.local", 3, r"model\.heads\.local: was given 3"),
+        ("model.losses.id.weight", "heavy", r"model\.losses\.id\.weight: was given 'heavy'"),
+    ],
+)
+def test_wrong_values_are_named(key, value, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(minimal(**{key: value}))
+
+
+def test_several_mistakes_are_told_at_once():
+    with pytest.raises(RecipeError) as caught:
+        load_recipe({"optim": {"epochs": 0, "lrr": 1}})
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["name", "model", "optim.epochs", "optim.lrr"]
+
+
+def test_keys_that_exclude_each_other():
+    with pytest.raises(RecipeError, match="either steps or cosine_end"):
+        load_recipe(minimal(**{"optim.steps": {3: 0.1}, "optim.cosine_end": 0.1}))
+    with pytest.raises(RecipeError, match="batch 30 is not a multiple of instances 4"):
+        load_recipe(minimal(**{"data.batch": 30, "data.sampler": "pk"}))
+
+
+def test_a_bare_name_is_a_component():
+    recipe = load_recipe(minimal(**{"data.augment": ["flip", {"type": "erase", "options": {"p": 0.5}}]}))
+    assert recipe.model.backbone.type == "resnet18"
+    assert recipe.model.heads["global"].type == "global"
+    assert [a.type for a in recipe.data.augment] == ["flip", "erase"]
+    assert load_recipe(minimal(**{"model.matcher": "plain"})).model.matcher.type == "plain"
+
+
+def test_overrides_reach_every_depth_and_leave_the_recipe_alone():
+    base = load_recipe("sorn")
+    recipe = load_recipe(
+        "sorn",
+        {
+            "optim.epochs": 20,
+            "optim.steps.30": 0.5,
+            "model.heads.local.options.num_parts": 6,
+            "model.heads.extra": "global",
+            "model.losses.spc": None,
+            "model.heads.extra.options.num_sets": 2,
+        },
+    )
+    assert (recipe.optim.epochs, recipe.optim.steps) == (20, {30: 0.5, 60: 0.1})
+    assert recipe.model.heads["local"].options["num_parts"] == 6
+    assert recipe.model.heads["local"].options["neck"] == "bn"
+    assert recipe.model.heads["extra"].options == {"num_sets": 2}
+    assert "spc" not in recipe.model.losses
+    assert load_recipe("sorn") == base
+    assert base.override({"optim.epochs": 2}).optim.epochs == 2
+    assert base.optim.epochs == 80
+
+
+def test_override_of_what_is_not_there():
+    with pytest.raises(RecipeError, match=r"model\.losses\.scp: there is nothing to remove\. Did you mean 'spc'\?"):
+        load_recipe("sorn", {"model.losses.scp": None})
+    with pytest.raises(RecipeError, match=r"optim\.epoch: .*Did you mean 'epochs'"):
+        load_recipe("sorn").override({"optim.epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optim.epochs=20", ("optim.epochs", 20)),
+        ("optim.lr=1e-4", ("optim.lr", 1e-4)),
+        ("optim.steps={20: 0.1}", ("optim.steps", {20: 0.1})),
+        ("model.losses.spc=null", ("model.losses.spc", None)),
+        ("model.heads.local.on=no", ("model.heads.local.on", "no")),
+        ("data.augment=[flip, crop]", ("data.augment", ["flip", "crop"])),
+        ("notes=a=b", ("notes", "a=b")),
+    ],
+)
+def test_command_line_overrides(text, expected):
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize("text", ["optim.epochs", "=3", ""])
+def test_overrides_without_a_key_or_value(text):
+    with pytest.raises(RecipeError, match=r"not of the form key\.path=value"):
+        parse_override(text)
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        parse_override("optim.steps={20: 0.1")
+
+
+def test_an_unknown_recipe_suggests_the_closest():
+    with pytest.raises(RecipeError, match=r"no recipe is named 'sron'\. Did you mean 'sorn'\? There are: .*\.yaml"):
+        load_recipe("sron")
+
+
+def test_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {backbone: resnet18, heads: {g: {type: global, on: last}}}\noptim: {lr: 1e-3}\n")
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.optim.lr, recipe.model.heads["g"].on) == ("mine", 1e-3, "last")
+    assert load_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model: {backbone: [", "is not valid YAML"),
+        (b"\xff\xfe\x00\x01\xd8", "is not valid YAML"),
+        (b"", "holds NoneType; wanted a mapping"),
+        (b"- model", "holds list; wanted a mapping"),
+        (b"!!python/object/apply:os.getcwd []", "is not valid YAML"),
+        (b"name: x", "model: this key is required"),
+    ],
+)
+def test_files_that_are_no_recipe(tmp_path, content, message):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"absent\.yaml' cannot be read: No such file"):
+        load_recipe(tmp_path / "absent.yaml")
+
+
+def test_yaml_reads_words_as_words():
+    assert parse_yaml("{on: off, yes: no, a: true, b: 1e-4, c: 5.0e-4, d: 012, e: null, f: 3}") == {
+        "on": "off",
+        "yes": "no",
+        "a": True,
+        "b": 1e-4,
+        "c": 5e-4,
+        "d": 10,
+        "e": None,
+        "f": 3,
+    }

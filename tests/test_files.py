@@ -1,0 +1,163 @@
+"""Files: whole or not at all, errors that name them, and paths that stay inside."""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from occluded_reid.errors import CheckpointError, GalleryError, OccludedReIDError
+from occluded_reid.files import (
+    atomic_write,
+    inside,
+    read_json,
+    read_safetensors,
+    write_json,
+    write_safetensors,
+    write_text,
+)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_written_whole(tmp_path):
+    with atomic_write(tmp_path / "a" / "b.txt") as temporary:
+        assert temporary.parent == tmp_path / "a"
+        temporary.write_text("new")
+        assert not (tmp_path / "a" / "b.txt").exists()
+    assert everything(tmp_path) == {str(Path("a") / "b.txt"): b"new"}
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    (tmp_path / "kept.txt").write_text("old")
+
+    def fail(failure):
+        with atomic_write(tmp_path / "kept.txt") as temporary:
+            temporary.write_text("half")
+            raise failure
+
+    for failure in (ValueError, KeyboardInterrupt):
+        with pytest.raises(failure):
+            fail(failure)
+    assert everything(tmp_path) == {"kept.txt": b"old"}
+
+
+@pytest.mark.parametrize("where", ["write_bytes", "fsync", "replace", "mkdir"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, where):
+    write_safetensors(tmp_path / "model.safetensors", {"x": torch.zeros(3)})
+    before = everything(tmp_path)
+    monkeypatch.setattr(os if where == "fsync" else Path, where, no_space)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors' could not be written: No space left.*Free some"):
+        write_safetensors(tmp_path / "model.safetensors", {"x": torch.ones(3)}, error=CheckpointError)
+    monkeypatch.undo()
+    assert everything(tmp_path) == before
+
+
+def test_a_disk_that_fills_up_in_the_middle(tmp_path, monkeypatch):
+    def half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        no_space()
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OccludedReIDError, match="No space left"):
+        write_safetensors(tmp_path / "x", {"x": torch.zeros(100)})
+    assert everything(tmp_path) == {}
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GalleryError, match="could not be written"):
+        write_json(tmp_path / "file" / "x.json", {}, GalleryError)
+    assert everything(tmp_path) == {"file": b""}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="an administrator may write anywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(OccludedReIDError, match="Permission denied"):
+            write_text(tmp_path / "x", "text")
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are a Unix matter")
+def test_others_may_read_what_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "x", "text")
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+
+
+def test_text_and_json_are_utf8(tmp_path):
+    content = {"z": "Zürich", "a": [1, None]}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == content
+    assert list(json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))) == ["z", "a"]
+    assert "Zürich".encode() in (tmp_path / "x.json").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_bad_json_is_named(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(GalleryError, match=r"x\.json' could not be read as JSON"):
+        read_json(tmp_path / "x.json", GalleryError)
+    with pytest.raises(GalleryError, match="absent"):
+        read_json(tmp_path / "absent.json", GalleryError)
+
+
+def test_safetensors_there_and_back(tmp_path):
+    weight = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    tensors = {"whole": weight, "turned": weight.T, "again": weight, "row": weight[0], "empty": torch.zeros(0, 2)}
+    write_safetensors(tmp_path / "x", tensors, {"k": "v"})
+    loaded, metadata = read_safetensors(tmp_path / "x")
+    assert metadata == {"k": "v"}
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[key], tensors[key]) for key in tensors)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of tensors at all", bytes(64)])
+def test_bad_safetensors_are_named(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(CheckpointError, match="x' could not be read as safetensors"):
+        read_safetensors(tmp_path / "x", CheckpointError)
+    for other in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CheckpointError, match="could not be read"):
+            read_safetensors(other, CheckpointError)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a/b/c.jpg", "a/../b.jpg", "./x", "..a/b", "ü.jpg"])
+def test_names_inside(tmp_path, name):
+    assert inside(tmp_path, name) == (tmp_path / name).resolve()
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/etc/passwd", "a/../../../etc/passwd"])
+def test_names_that_climb_out(tmp_path, name):
+    with pytest.raises(GalleryError, match=r"leads out of .*relative to that folder"):
+        inside(tmp_path / "folder", name, GalleryError)
+
+
+def test_a_sibling_with_the_same_beginning_is_outside(tmp_path):
+    with pytest.raises(OccludedReIDError, match="leads out of"):
+        inside(tmp_path / "data", "../data2/x")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_that_leads_out(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path)
+    with pytest.raises(OccludedReIDError, match="leads out of"):
+        inside(tmp_path / "folder", "link/x")
