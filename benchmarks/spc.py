@@ -44,9 +44,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(READINGS), default=list(READINGS))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = load_dataset(
-        "market1501", options.data, masks=options.masks, holdout=options.holdout, seed=options.seed
-    )
+    data = load_dataset("market1501", options.data, masks=options.masks, holdout=options.holdout, seed=options.seed)
     data = holdout(data, options.validation, options.seed + 1)
     print(data.format_card())
     print(f"{'reading':<10} {'share in own band':<28} {'Rank-1':>7} {'mAP':>7}   (global slot alone)")

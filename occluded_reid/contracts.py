@@ -11,7 +11,17 @@ from torch import Tensor
 from occluded_reid.errors import BuildError
 from occluded_reid.registry import did_you_mean
 
-__all__ = ["Batch", "BuildInfo", "FeatureMaps", "HeadInfo", "HeadOutput", "MapInfo", "ModelOutput", "StageInfo", "Targets"]
+__all__ = [
+    "Batch",
+    "BuildInfo",
+    "FeatureMaps",
+    "HeadInfo",
+    "HeadOutput",
+    "MapInfo",
+    "ModelOutput",
+    "StageInfo",
+    "Targets",
+]
 
 
 @dataclass(frozen=True)

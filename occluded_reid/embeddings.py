@@ -77,7 +77,8 @@ class PartEmbeddings:
                         f"{int(bad[0])}. Look at that image and at the weights of the model."
                     )
         if self.visibility.numel():
-            low, high = float(self.visibility.min()), float(self.visibility.max())
+            seen = self.visibility.detach()
+            low, high = float(seen.min()), float(seen.max())
             if not (low >= 0.0 and high <= 1.0):
                 wrong = ~((self.visibility >= 0) & (self.visibility <= 1))
                 row, slot = (int(i) for i in wrong.nonzero()[0])
@@ -100,7 +101,14 @@ class PartEmbeddings:
 
     def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> PartEmbeddings:
         """Return the chosen rows; a slice shares memory with this object."""
-        index = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        if isinstance(rows, slice):
+            # Rows of checked rows need no second look: tiles are cut many times a search.
+            cut = object.__new__(PartEmbeddings)
+            object.__setattr__(cut, "names", self.names)
+            object.__setattr__(cut, "embeddings", tuple(e[rows] for e in self.embeddings))
+            object.__setattr__(cut, "visibility", self.visibility[rows])
+            return cut
+        index = torch.as_tensor(rows)
         if isinstance(index, Tensor) and not index.numel():
             index = index.long()  # an empty list has no type of its own
         return PartEmbeddings(self.names, tuple(e[index] for e in self.embeddings), self.visibility[index])

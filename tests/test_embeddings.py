@@ -80,17 +80,15 @@ def test_no_rows_are_rows_too():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 6), st.data())
-def test_rows_are_chosen_like_a_list(rows, data):
-    whole = make(rows)
-    numbers = list(range(rows))
-    part = data.draw(st.slices(rows))
-    if part.step is None or part.step > 0:  # torch has no negative steps
-        expected = numbers[part]
-        chosen = whole[part]
-    else:
-        expected = data.draw(st.lists(st.sampled_from(numbers), max_size=8)) if numbers else []
-        chosen = whole[expected]
+@given(st.integers(0, 6), st.integers(-8, 8), st.integers(-8, 8), st.integers(1, 3), st.data())
+def test_rows_are_chosen_like_a_list(rows, start, stop, step, data):
+    whole, numbers = make(rows), list(range(rows))
+    listed = data.draw(st.lists(st.sampled_from(numbers), max_size=8)) if numbers else []
+    for index, expected in ((slice(start, stop, step), numbers[start:stop:step]), (listed, listed)):
+        assert_rows(whole[index], whole, expected)
+
+
+def assert_rows(chosen: PartEmbeddings, whole: PartEmbeddings, expected: list[int]) -> None:
     assert len(chosen) == len(expected)
     for position, row in enumerate(expected):
         assert torch.equal(chosen.slot("part_1")[position], whole.slot("part_1")[row])

@@ -32,7 +32,9 @@ __all__ = [
 ]
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)]
-DatasetName = Annotated[str, typer.Option("--dataset", help="Layout of that folder; see `occluded-reid list datasets`.")]
+DatasetName = Annotated[
+    str, typer.Option("--dataset", help="Layout of that folder; see `occluded-reid list datasets`.")
+]
 Masks = Annotated[
     Path | None, typer.Option("--masks", help="Folder of part masks: one PNG an image, mirroring the images' tree.")
 ]
@@ -63,10 +65,23 @@ def print_json(content: Any) -> None:
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Give a callback (done, total) that moves a bar on stderr; nothing is drawn where stderr is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     screen = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(title, total=None)
 

@@ -27,7 +27,9 @@ def data_command(
     dataset: DatasetName = "market1501",
     masks: Masks = None,
     holdout: Holdout = 0,
-    synthesize: Annotated[bool, typer.Option(help="First draw the synthetic set into ROOT (layout: synthetic).")] = False,
+    synthesize: Annotated[
+        bool, typer.Option(help="First draw the synthetic set into ROOT (layout: synthetic).")
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -51,6 +53,6 @@ def data_command(
     else:
         screen = console()
         for line in report.lines():
-            screen.print(line)
+            screen.print(line, markup=False)
     if not report.ok:
         raise typer.Exit(1)

@@ -31,7 +31,9 @@ def evaluate_command(
     holdout: Holdout = 0,
     matching: Annotated[
         list[str] | None,
-        typer.Option(help="own, global, all_slots, true (repeatable): how slots and visibility are used. Default: own."),
+        typer.Option(
+            help="own, global, all_slots, true (repeatable): how slots and visibility are used. Default: own."
+        ),
     ] = None,
     occlusion: Annotated[
         list[float] | None, typer.Option(help="Also occlude this share of each query's body mask (repeatable).")
@@ -48,7 +50,8 @@ def evaluate_command(
     Example: [bold]occluded-reid evaluate runs/sorn/model --data market/ --holdout 100 --occlusion 0.35 --masks masks/[/bold]
     """
     from occluded_reid.data.occlusion import Occluders
-    from occluded_reid.evaluation import Protocol, study
+    from occluded_reid.evaluation import Protocol
+    from occluded_reid.evaluation.study import study
     from occluded_reid.models import load_model
 
     network = load_model(model)
@@ -74,5 +77,5 @@ def evaluate_command(
     if report is not None:
         from occluded_reid.evaluation.pictures import write_report
 
-        path = write_report(report, network, loaded, result)
+        path = write_report(report, network, loaded, result, log=model.parent / "log.jsonl")
         console(quiet=as_json).print(f"report: [bold]{path}[/bold]")

@@ -25,7 +25,9 @@ __all__ = ["index_command"]
 def index_command(
     gallery: Annotated[Path, typer.Argument(help="Folder of the gallery; made if it does not exist.")],
     model: Annotated[Path, typer.Option("--model", help="Folder of a trained model.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder of images: a data set, or any folder with --dataset folder.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder of images: a data set, or any folder with --dataset folder.")
+    ],
     dataset: DatasetName = "market1501",
     split: Annotated[str, typer.Option(help="Which images: gallery, query, train or all.")] = "gallery",
     masks: Masks = None,
@@ -54,7 +56,11 @@ def index_command(
             f"the split '{split}' of '{data}' is empty. Use --split all, or --holdout N for a data set that has only "
             "a training split."
         )
-    store = Gallery.open(gallery, model=network) if gallery.exists() else Gallery.create(gallery, model=network, dtype=dtype)
+    store = (
+        Gallery.open(gallery, model=network)
+        if gallery.exists()
+        else Gallery.create(gallery, model=network, dtype=dtype)
+    )
     with store, progress_bar("indexing") as move:
         result = store.add(
             [sample.path for sample in samples],

@@ -18,7 +18,9 @@ def search_command(
     images: Annotated[list[Path], typer.Argument(help="One or more query images.")],
     model: Annotated[Path, typer.Option("--model", help="Folder of the model that built the gallery.")],
     k: Annotated[int, typer.Option("-k", help="How many hits for each query.", min=1)] = 10,
-    where: Annotated[str | None, typer.Option(help="SQL filter on the gallery: \"camera = 3 AND track = 'a'\".")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="SQL filter on the gallery: \"camera = 3 AND track = 'a'\".")
+    ] = None,
     group_by: Annotated[str | None, typer.Option(help="Keep the best hit of each 'identity' or 'track'.")] = None,
     same_person: Annotated[
         bool, typer.Option(help="All query images show one person: average them over their visible slots.")

@@ -56,7 +56,7 @@ def train_command(
     """
     from occluded_reid.config import load_recipe
     from occluded_reid.data.holdout import holdout as split_off
-    from occluded_reid.evaluation import held_out_scores
+    from occluded_reid.evaluation.held_out import held_out_scores
     from occluded_reid.training import train
 
     changes = read_overrides(overrides)

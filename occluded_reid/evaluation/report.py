@@ -260,8 +260,12 @@ class Report:
         ]
         return "\n".join([*numbers, *(f"{key}: {value}" for key, value in self.facts.items())])
 
+    @property
+    def query_values(self) -> np.ndarray:
+        """(answerable queries, numbers): what the means of `metrics` are taken over, in their order."""
+        return self._values()
+
     def _values(self, ranks: tuple[int, ...] | None = None) -> np.ndarray:
-        """(answerable queries, numbers): what the means of `metrics` are taken over."""
         keep = self.answerable
         first = self.first_match_rank[keep]
         hits = [(first <= k).astype(np.float64) for k in ranks or self.protocol.ranks]

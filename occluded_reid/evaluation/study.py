@@ -47,7 +47,7 @@ class Condition:
 
     def values(self) -> np.ndarray:
         """(answerable queries, metrics): each query's numbers, averaged over the seeds."""
-        return np.mean([report.query_values() for report in self.reports], axis=0)
+        return np.mean([report.query_values for report in self.reports], axis=0)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -78,13 +78,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class Study:
-    """Conditions of one model on one data set, as a table, as JSON, and with paired differences."""
+    """Conditions of one model on one data set, as a table, as JSON, and with paired differences.
+
+    Attributes:
+        model: fingerprint of the model.
+        dataset: name of the data.
+        occluders: what queries were occluded with, in words.
+        seeds: of the occlusions.
+        conditions: one for each matching and share of occlusion.
+        query: the embedded clean queries, visibility as predicted.
+        gallery: the embedded gallery, likewise.
+    """
 
     model: str
     dataset: str
     occluders: str
     seeds: tuple[int, ...]
     conditions: tuple[Condition, ...] = field(repr=False)
+    query: EmbeddedSet = field(repr=False)
+    gallery: EmbeddedSet = field(repr=False)
 
     def get(self, matching: str, fraction: float = 0.0) -> Condition:
         """Return one condition.
@@ -112,9 +124,7 @@ class Study:
         if base not in self.matchings:
             return {}
         return {
-            (c.matching, c.fraction): c.minus(self.get(base, c.fraction))
-            for c in self.conditions
-            if c.matching != base
+            (c.matching, c.fraction): c.minus(self.get(base, c.fraction)) for c in self.conditions if c.matching != base
         }
 
     def rows(self, metrics: Sequence[str] = ("Rank-1", "mAP")) -> list[list[str]]:
@@ -143,8 +153,8 @@ class Study:
             table.add_row(*(cell.replace(" [", "\n[") for cell in line))
         return table
 
-    def card(self) -> str:
-        """Return what the numbers stand on, in lines."""
+    def facts(self) -> dict[str, str]:
+        """Return what the numbers stand on, by name."""
         facts = dict(self.conditions[0].reports[0].facts)
         facts.pop("pairs without a common slot", None)
         if len(self.fractions) > 1:
@@ -152,8 +162,12 @@ class Study:
                 f"share of each query's body mask, random place and kind, {self.occluders}; "
                 f"mean over seeds {', '.join(map(str, self.seeds))}"
             )
-        facts |= {f"matching '{name}'": MATCHINGS[name] for name in self.matchings}
-        lines = [f"{key}: {value}" for key, value in facts.items()]
+        return facts
+
+    def card(self) -> str:
+        """Return protocol, matchings and paired differences in lines."""
+        lines = [f"{key}: {value}" for key, value in self.facts().items()]
+        lines += [f"matching '{name}': {MATCHINGS[name]}" for name in self.matchings]
         for (matching, fraction), names in self.differences().items():
             shown = ", ".join(f"{name} {names[name]}" for name in ("Rank-1", "mAP"))
             lines.append(f"{matching} − all_slots at {'clean' if not fraction else f'{fraction:.0%}'}: {shown}")
@@ -178,7 +192,14 @@ class Study:
                 for c in self.conditions
             ],
             "differences_to_all_slots": [
-                {"matching": m, "fraction": f, "metric": name, "value": d.value, "low": d.interval.low, "high": d.interval.high}
+                {
+                    "matching": m,
+                    "fraction": f,
+                    "metric": name,
+                    "value": d.value,
+                    "low": d.interval.low,
+                    "high": d.interval.high,
+                }
                 for (m, f), names in self.differences().items()
                 for name, d in names.items()
             ],
@@ -227,7 +248,11 @@ def study(
     def embed(samples: Sequence[Any], occlusion: Occlusion | None) -> EmbeddedWithTruth:
         nonlocal done
         result = embed_with_truth(
-            model, data, samples, occlusion=occlusion, truth=truth,
+            model,
+            data,
+            samples,
+            occlusion=occlusion,
+            truth=truth,
             progress=None if progress is None else lambda n, _: progress(done + n, total),
         )
         done += len(samples)
@@ -235,10 +260,12 @@ def study(
 
     gallery = embed(data.gallery, None)
     fingerprint = model.fingerprint
+    clean = gallery.embedded
     conditions: dict[tuple[str, float], list[tuple[Report, float]]] = {}
     for fraction in (0.0, *fractions):
         for seed in seeds if fraction else (0,):
             query = embed(data.query, Occlusion(fraction, things, seed) if fraction else None)
+            clean = query.embedded if not fraction else clean
             for matching in matchings:
                 report = evaluate(
                     _seen(query, matching),
@@ -253,7 +280,7 @@ def study(
         for m in matchings
         for f in (0.0, *fractions)
     )
-    return Study(fingerprint, protocol.dataset, things.description, seeds, ordered)
+    return Study(fingerprint, protocol.dataset, things.description, seeds, ordered, clean, gallery.embedded)
 
 
 def _seen(rows: EmbeddedWithTruth, matching: str) -> EmbeddedSet:

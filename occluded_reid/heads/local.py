@@ -74,7 +74,9 @@ class LocalHead(Head):
         """Return features, embeddings and logits of each part."""
         grid = features[self.stage]
         output = HeadOutput()
-        for i, (name, (start, stop)) in enumerate(zip(self.info.slots, bands(grid.shape[2], len(self.necks)), strict=True)):
+        for i, (name, (start, stop)) in enumerate(
+            zip(self.info.slots, bands(grid.shape[2], len(self.necks)), strict=True)
+        ):
             pooled = pool(grid[:, :, start:stop], self.pooling)
             if self.reductions:
                 pooled = self.reductions[i](pooled[:, :, None, None]).flatten(1)

@@ -72,9 +72,7 @@ class SemanticHead(Head):
         self.threshold = threshold if visibility == "binary" else None
         self.slots = self._stripes(info, visibility_of)
         self.rows = info.map_size(self.stages[2])[0]
-        self.info = HeadInfo(
-            maps={"segmentation": MapInfo(classes, max(1, strides[2] // 4))}, visibility_of=self.slots
-        )
+        self.info = HeadInfo(maps={"segmentation": MapInfo(classes, max(1, strides[2] // 4))}, visibility_of=self.slots)
 
     def forward(
         self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None

@@ -36,5 +36,7 @@ class Criterion(nn.Module):
     def forward(self, output: ModelOutput, targets: Targets) -> LossValues:
         """Return the total and the parts."""
         named = {name: loss(output, targets) for name, loss in self.losses.items()}
-        total = sum((self.weights[name] * value for name, value in named.items()), start=targets.identity.new_zeros(()).float())
+        total = sum(
+            (self.weights[name] * value for name, value in named.items()), start=targets.identity.new_zeros(()).float()
+        )
         return LossValues(total, named)

@@ -53,9 +53,7 @@ class ReIDModel(nn.Module):
         self.heads = nn.ModuleDict(dict(heads))
         self.matcher = matcher
         self.preprocess = Preprocess(recipe.model.input)
-        self.slots = {
-            slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots
-        }
+        self.slots = {slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots}
         self._criterion = criterion
 
     @property

@@ -111,7 +111,7 @@ class LineChart:
         fine = Image.new("RGB", (self.width * FINE, self.height * FINE), PAPER)
         for primitive in primitives:
             paint(fine, primitive)
-        canvas = fine.resize((self.width * scale, self.height * scale), Image.Resampling.LANCZOS)
+        canvas = fine.resize((self.width * scale, self.height * scale), Image.Resampling.BOX)
         for primitive in primitives:
             if isinstance(primitive, Label):
                 write_label(canvas, primitive, scale)

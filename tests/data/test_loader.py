@@ -1,5 +1,6 @@
 """Training batches: right content, and the same for any number of workers, ranks and starting points."""
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 from occluded_reid.config import DataConfig, InputConfig
 from occluded_reid.contracts import Batch
 from occluded_reid.data.dataset import Sample
-from occluded_reid.data.loader import TrainLoader
+from occluded_reid.data.loader import TrainLoader, _Part
 from occluded_reid.errors import DataError, ImageError, MaskError
 
 INPUT = InputConfig(height=32, width=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
@@ -92,6 +93,15 @@ def test_workers_change_nothing(samples: list[Sample], sampler: str) -> None:
     assert same(alone.batches(3), helped.batches(3)) == alone.steps_per_epoch
     assert same(alone.batches(3, skip=1), helped.batches(3, skip=1)) == alone.steps_per_epoch - 1
     assert torch.equal(before, torch.get_rng_state()), "torch's global generator was used"
+
+
+def test_workers_that_are_spawned_make_the_same(samples: list[Sample]) -> None:
+    """Where Python does not fork, a worker gets a pickled copy of what makes the batches."""
+    options = {"p": 1.0, "kinds": ["generated", "pedestrians"]}
+    views = load(samples, ["flip", {"type": "occlude", "options": options}])._views
+    copied = pickle.loads(pickle.dumps(views))  # noqa: S301
+    part = _Part(3, (4, 0, 21, 0), (0, 0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(views[part], copied[part], strict=True))
 
 
 def test_an_epoch_goes_on_in_the_middle(samples: list[Sample]) -> None:

@@ -24,7 +24,9 @@ class Corner(Head):
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_builds_saves_loads_and_embeds_equal(name, tmp_path):
     model = build_model(name, num_classes=3)
-    images = torch.randn(2, 3, model.preprocess.height, model.preprocess.width, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(
+        2, 3, model.preprocess.height, model.preprocess.width, generator=torch.Generator().manual_seed(0)
+    )
     before = model.embed(images)
     model.save(tmp_path / "model")
     from occluded_reid import load_model

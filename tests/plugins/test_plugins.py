@@ -62,7 +62,8 @@ def message(error, action):
 taken = message(DuplicateNameError, lambda: HEADS.register("waist")(type("Mine", (), {})))
 model = build_model("waist.yaml", num_classes=3)
 rows = model.embed(torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0)))
-by_hand = sum(v * torch.dist(*torch.nn.functional.normalize(rows.slot(s))) for s, v in (("waist", 1), ("global", 0.0625)))
+apart = {s: torch.dist(*torch.nn.functional.normalize(rows.slot(s))) for s in rows.names}
+by_hand = apart["waist"] + 0.0625 * apart["global"]
 override = {"model.heads.waist.options.share": 1.0}
 print(json.dumps({
     "listed": listed,

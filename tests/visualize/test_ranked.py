@@ -123,7 +123,7 @@ def test_wrong_sizes_and_shares_are_refused():
         ranked_list(PERSON, [], width=100)
     with pytest.raises(ShapeError, match="image_height 5000"):
         ranked_list(PERSON, [], image_height=5000)
-    with pytest.raises(ShapeError, match="'part_1' is 1.5"):
+    with pytest.raises(ShapeError, match=r"'part_1' is 1\.5"):
         ranked_list(PERSON, [RankedItem(PERSON, 0.1, shared={"part_1": 1.5})])
     with pytest.raises(ShapeError, match="image of hit 2"):
         ranked_list(PERSON, [RankedItem(PERSON, 0.1), RankedItem(np.zeros((2, 2)), 0.1)])

@@ -6,4 +6,13 @@ from occluded_reid.data.synthetic.generate import LISTING, SPLITS, generate
 from occluded_reid.data.synthetic.load import load_synthetic
 from occluded_reid.data.synthetic.options import FORMAT_VERSION, PARTS, Difficulty, SyntheticOptions
 
-__all__ = ["FORMAT_VERSION", "LISTING", "PARTS", "SPLITS", "Difficulty", "SyntheticOptions", "generate", "load_synthetic"]
+__all__ = [
+    "FORMAT_VERSION",
+    "LISTING",
+    "PARTS",
+    "SPLITS",
+    "Difficulty",
+    "SyntheticOptions",
+    "generate",
+    "load_synthetic",
+]

@@ -141,12 +141,13 @@ class Canvas:
                 colour[where] = self._surface(shape, where, width)
         classes = np.array([0, *(shape.part for shape in self._shapes)], np.uint8)
         body = classes[np.asarray(self._body)]
-        step = OVERSAMPLING
-        small = colour.reshape(height // step, step, width // step, step, 3).mean((1, 3), dtype=np.float32)
-        inside = (sheet > 0).reshape(height // step, step, width // step, step)
+        inside = sheet > 0
         # Masks are sampled, not averaged: a class has no half.
         return Sprite(
-            small, inside.mean((1, 3), dtype=np.float32), sheet[::step, ::step] > 0, body[::step, ::step].copy()
+            colour=_reduced(colour.reshape(height, width, 3)),
+            alpha=_reduced(inside.astype(np.float32)),
+            solid=inside[::OVERSAMPLING, ::OVERSAMPLING].copy(),
+            parts=body[::OVERSAMPLING, ::OVERSAMPLING].copy(),
         )
 
     def _surface(self, shape: _Shape, where: NDArray[np.intp], width: int) -> Floats:
@@ -177,6 +178,16 @@ class Canvas:
             self._pixel((centre[0] - radii[0], centre[1] - radii[1])),
             self._pixel((centre[0] + radii[0], centre[1] + radii[1])),
         ]
+
+
+def _reduced(array: Floats) -> Floats:
+    """Means over OVERSAMPLING × OVERSAMPLING pixels; adding slices is five times faster than `mean` over two axes."""
+    total = np.zeros_like(array[::OVERSAMPLING, ::OVERSAMPLING])
+    for row in range(OVERSAMPLING):
+        for column in range(OVERSAMPLING):
+            total += array[row::OVERSAMPLING, column::OVERSAMPLING]
+    total /= OVERSAMPLING * OVERSAMPLING
+    return total
 
 
 def _shift(array: NDArray[Any], down: int, right: int) -> NDArray[Any]:

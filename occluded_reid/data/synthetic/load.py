@@ -35,11 +35,7 @@ def load_synthetic(
     """
     root = Path(root)
     if not (root / LISTING).is_file():
-        options = SyntheticOptions(
-            seed=draw_seed, train_identities=train_identities, test_identities=test_identities
-        )
+        options = SyntheticOptions(seed=draw_seed, train_identities=train_identities, test_identities=test_identities)
         generate(root, options)
     data = load_market1501(root)
-    return replace(
-        data, name="synthetic", licence="drawn by this library: free of people and of rights", citation=""
-    )
+    return replace(data, name="synthetic", licence="drawn by this library: free of people and of rights", citation="")

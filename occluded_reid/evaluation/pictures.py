@@ -1,0 +1,241 @@
+"""What an evaluation and a search look like: ranked lists, masks, maps, and the HTML report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from occluded_reid.data.dataset import ReIDData, Sample
+from occluded_reid.data.images import open_image
+from occluded_reid.errors import ImageError
+from occluded_reid.evaluation.study import MATCHINGS, Study
+from occluded_reid.gallery.hit import Hit
+from occluded_reid.models import ReIDModel
+from occluded_reid.search import InMemoryRows, exact_topk
+from occluded_reid.visualize import (
+    HtmlReport,
+    RankedItem,
+    RankedQuery,
+    aggregation_maps,
+    cmc_curves,
+    occlusion_curves,
+    overlay_mask,
+    ranked_lists,
+    training_curves,
+)
+
+__all__ = ["map_pictures", "query_rows", "search_picture", "write_report"]
+
+HITS = 10
+
+
+def search_picture(
+    model: ReIDModel, images: Sequence[str | Path], found: Sequence[Sequence[Hit]], *, title: str | None = None
+) -> Image.Image:
+    """Draw queries and what a gallery search has found for each; frames are grey, for nobody knows who it is.
+
+    Args:
+        model: gives the query's visibility and part mask.
+        images: files of the queries.
+        found: hits of each query; a hit whose file is gone is drawn as an empty frame.
+        title: a line above all.
+
+    Raises:
+        ImageError: a query cannot be read.
+    """
+    rows = []
+    for path, hits in zip(images, found, strict=True):
+        items = [
+            RankedItem(
+                _gallery_image(hit.path),
+                hit.distance,
+                identity=hit.identity,
+                camera=hit.camera,
+                shared=hit.shared_visibility,
+                slot_distances=hit.slot_distances,
+            )
+            for hit in hits
+        ]
+        rows.append(_query_row(model, np.asarray(open_image(path)), items))
+    return ranked_lists(rows, title=title)
+
+
+def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Sequence[int]) -> list[RankedQuery]:
+    """Return ranked lists of some queries of a study by the model's own matcher, right and wrong marked.
+
+    The gallery images that the evaluation drops (same identity, same camera) are dropped here too.
+    """
+    chosen = list(positions)
+    query, gallery = result.query, result.gallery
+    rows = query.embeddings[chosen]
+    identity, camera = query.identity[chosen], query.camera[chosen]
+
+    def allowed(start: int, stop: int) -> np.ndarray:
+        same = identity[:, None] == gallery.identity[None, start:stop]
+        return ~(same & (camera[:, None] == gallery.camera[None, start:stop]))
+
+    best = exact_topk(rows, InMemoryRows(gallery.embeddings), model.matcher, HITS, allowed=allowed)
+    drawn = []
+    for i, found in enumerate(best.positions):
+        details = model.matcher.explain(rows, gallery.embeddings, [i] * len(found), found)
+        items = [
+            RankedItem(
+                np.asarray(open_image(data.gallery[g].path)),
+                float(best.distances[i][n]),
+                correct=bool(gallery.identity[g] == identity[i]),
+                identity=data.gallery[g].identity,
+                camera=data.gallery[g].camera,
+                shared=dict(zip(rows.names, details.shared[n].tolist(), strict=True)),
+                slot_distances=dict(zip(rows.names, details.slot_distance[n].tolist(), strict=True)),
+            )
+            for n, g in enumerate(found)
+        ]
+        sample = data.query[chosen[i]]
+        drawn.append(_query_row(model, np.asarray(open_image(sample.path)), items, sample))
+    return drawn
+
+
+def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str, Image.Image]]:
+    """Return pictures of what the model's heads see on some images: part masks and aggregation maps, by caption."""
+    if not samples:
+        return []
+    images = [np.asarray(open_image(sample.path)) for sample in samples]
+    output = model.infer(model.preprocess(images))
+    pictures: list[tuple[str, Image.Image]] = []
+    for name, head in output.heads.items():
+        if "segmentation" in head.maps:
+            labels = head.maps["segmentation"].argmax(1).cpu().numpy()
+            classes = head.maps["segmentation"].shape[1]
+            last = len(images) - 1
+            shown = [
+                overlay_mask(image, mask, classes=classes, legend=i == last)
+                for i, (image, mask) in enumerate(zip(images, labels, strict=True))
+            ]
+            pictures.append((f"part masks predicted by the head '{name}'", _side_by_side(shown)))
+        if "aggregation" in head.maps:
+            maps = head.maps["aggregation"].cpu().numpy()
+            drawn = [aggregation_maps(image, m, height=160) for image, m in zip(images, maps, strict=True)]
+            caption = f"aggregation maps M_n of the head '{name}', own bands outlined"
+            pictures.append((caption, _side_by_side(drawn[:4])))
+    return pictures
+
+
+def write_report(
+    folder: str | Path, model: ReIDModel, data: ReIDData, result: Study, *, log: Path | None = None
+) -> Path:
+    """Write a self-contained page: numbers with their protocol, curves, ranked lists, masks and maps.
+
+    Args:
+        folder: gets ``report.html``, ``study.json``, ``ranked_lists.png`` and ``parts.png``.
+        model: the evaluated model.
+        data: what it was evaluated on.
+        result: the study.
+        log: ``log.jsonl`` of the run that trained the model, for its curves.
+
+    Returns:
+        Path of the page.
+    """
+    folder = Path(folder)
+    first = result.conditions[0]
+    page = HtmlReport(f"{result.model} on {result.dataset}", model.describe())
+    header, *lines = result.rows(("Rank-1", "mAP", "mINP"))
+    page.add_heading("Numbers")
+    page.add_table([dict(zip(header, line, strict=True)) for line in lines], caption="with 95 % bootstrap intervals")
+    page.add_card("Matchings", {name: MATCHINGS[name] for name in result.matchings})
+    page.add_card("Protocol", result.facts())
+    differences = [
+        {"difference": f"{m} − all_slots", "occluded": f"{f:.0%}", **{n: str(d[n]) for n in ("Rank-1", "mAP")}}
+        for (m, f), d in result.differences().items()
+    ]
+    if differences:
+        page.add_heading("Paired differences", 3).add_table(differences)
+    page.add_heading("Curves")
+    clean = {m: result.get(m).reports[0].cmc.tolist() for m in result.matchings}
+    charts = [cmc_curves(clean, title="CMC, clean queries")]
+    if len(result.fractions) > 1:
+        for metric in ("Rank-1", "mAP"):
+            charts.append(occlusion_curves({m: _points(result, m, metric) for m in result.matchings}, metric=metric))
+    page.add_chart(*charts)
+    order = np.argsort(np.nan_to_num(first.reports[0].average_precision, nan=2.0), kind="stable")
+    answerable = int(first.reports[0].answerable.sum())
+    typical = _spread(first.reports[0].answerable, 6)
+    page.add_heading("Ranked lists")
+    lists = ranked_lists(query_rows(model, data, result, typical), title="Queries spread over the set")
+    lists_path = folder / "ranked_lists.png"
+    lists_path.parent.mkdir(parents=True, exist_ok=True)
+    lists.save(lists_path)
+    page.add_picture(lists, "Queries spread evenly over the set, by the model's own matching.")
+    worst = ranked_lists(query_rows(model, data, result, order[: min(8, answerable)].tolist()), title="Worst queries")
+    page.add_picture(worst, "The queries with the lowest average precision: look here first.")
+    page.add_heading("What the heads see")
+    for number, (caption, picture) in enumerate(map_pictures(model, [data.query[i] for i in typical])):
+        picture.save(folder / ("parts.png" if number == 0 else f"maps_{number}.png"))
+        page.add_picture(picture, caption)
+    if log is not None and log.is_file():
+        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        page.add_heading("Training").add_chart(*training_curves(records))
+    if data.licence:
+        page.add_card("Data", {"licence": data.licence, "cite": data.citation or "–"})
+    (folder / "study.json").write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")
+    return page.save(folder / "report.html")
+
+
+def _query_row(
+    model: ReIDModel, image: np.ndarray, items: Sequence[RankedItem], sample: Sample | None = None
+) -> RankedQuery:
+    output = model.infer(model.preprocess([image]))
+    seen = model.collect(output).visibility[0].tolist()
+    maps = [head.maps["segmentation"] for head in output.heads.values() if "segmentation" in head.maps]
+    visibility: Mapping[str, float] = dict(zip(model.slots, seen, strict=True))
+    return RankedQuery(
+        image,
+        items,
+        visibility,
+        mask=maps[0].argmax(1)[0].cpu().numpy() if maps else None,
+        classes=maps[0].shape[1] if maps else 8,
+        identity=sample.identity if sample else None,
+        camera=sample.camera if sample else None,
+    )
+
+
+def _gallery_image(path: str | None) -> np.ndarray:
+    """The image of a hit, or an empty frame where its file has moved or cannot be read: the hit itself still counts."""
+    if path is not None and Path(path).is_file():
+        try:
+            return np.asarray(open_image(path))
+        except ImageError:
+            return np.full((128, 64, 3), 230, dtype=np.uint8)
+    return np.full((128, 64, 3), 230, dtype=np.uint8)
+
+
+def _points(result: Study, matching: str, metric: str) -> list[tuple[float, float, float, float]]:
+    points = []
+    for fraction in result.fractions:
+        condition = result.get(matching, fraction)
+        value = condition.metrics[metric]
+        interval = condition.intervals.get(metric)
+        low, high = (interval.low, interval.high) if interval else (float("nan"), float("nan"))
+        points.append((fraction, value, low, high))
+    return points
+
+
+def _spread(answerable: np.ndarray, count: int) -> list[int]:
+    """Positions of `count` answerable queries, evenly spread."""
+    positions = np.flatnonzero(answerable)
+    chosen = torch.linspace(0, len(positions) - 1, min(count, len(positions))).round().long().tolist()
+    return [int(positions[i]) for i in dict.fromkeys(chosen)]
+
+
+def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    height = max(picture.height for picture in pictures)
+    canvas = Image.new("RGB", (sum(p.width + 8 for p in pictures) - 8, height), "white")
+    left = 0
+    for picture in pictures:
+        canvas.paste(picture, (left, 0))
+        left += picture.width + 8
+    return canvas
