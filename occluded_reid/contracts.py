@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,14 +85,10 @@ class Targets:
 
     def to(self, device: torch.device | str) -> Targets:
         """Return the same targets with every tensor on `device`."""
-        return replace(
-            self,
-            **{
-                name: value.to(device, non_blocking=True)
-                for name, value in vars(self).items()
-                if isinstance(value, Tensor)
-            },
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -42,4 +42,4 @@ def parse_yaml(text: str) -> Any:
         >>> parse_yaml("{on: off, lr: 1e-4, flag: true}")
         {'on': 'off', 'lr': 0.0001, 'flag': True}
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader

@@ -137,13 +137,15 @@ class TimmBackbone(Backbone):
                 f"({', '.join(n for n, _ in found) or 'none found'}) do not allow it. Leave last_stride at 2."
             )
 
-    def _unstride(self, name: str, module: nn.Module) -> None:
+    def _unstride(self, name: str, module: Any) -> None:
         if isinstance(module, nn.AvgPool2d):
             # The pool of a "d" shortcut exists to halve the map; at stride 1 there is nothing left for it to do.
             self.network.set_submodule(name, nn.Identity())
             return
         module.stride = (1, 1)
         if isinstance(module, nn.Conv2d) and any(k % 2 == 0 for k in module.kernel_size):
-            same = nn.Conv2d(1, 1, module.kernel_size, padding="same", dilation=module.dilation)
+            # An even kernel needs one row more on one side only; torch works out such a "same" padding in a constructor.
+            rows, columns = module.kernel_size
+            same = nn.Conv2d(1, 1, (rows, columns), padding="same")
             module.padding = "same"
             module._reversed_padding_repeated_twice = same._reversed_padding_repeated_twice

@@ -47,7 +47,7 @@ def evaluate_command(
 ) -> None:
     """Measure CMC, mAP and mINP with 95 % intervals, on clean and on occluded queries.
 
-    Example: [bold]occluded-reid evaluate runs/sorn/model --data market/ --holdout 100 --occlusion 0.35 --masks masks/[/bold]
+    Example: [bold]occluded-reid evaluate runs/sorn/model --data market/ --masks masks/ --occlusion 0.35[/bold]
     """
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.evaluation import Protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,13 @@ from occluded_reid.cli.console import (
 __all__ = ["index_command"]
 
 
+class Width(StrEnum):
+    """How embeddings are stored."""
+
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+
+
 def index_command(
     gallery: Annotated[Path, typer.Argument(help="Folder of the gallery; made if it does not exist.")],
     model: Annotated[Path, typer.Option("--model", help="Folder of a trained model.")],
@@ -32,7 +40,7 @@ def index_command(
     split: Annotated[str, typer.Option(help="Which images: gallery, query, train or all.")] = "gallery",
     masks: Masks = None,
     holdout: Holdout = 0,
-    dtype: Annotated[str, typer.Option(help="How embeddings are stored: float16 or float32.")] = "float16",
+    dtype: Annotated[Width, typer.Option(help="How embeddings are stored.")] = Width.FLOAT16,
     skip_unreadable: Annotated[bool, typer.Option(help="Count unreadable images instead of stopping.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -59,7 +67,7 @@ def index_command(
     store = (
         Gallery.open(gallery, model=network)
         if gallery.exists()
-        else Gallery.create(gallery, model=network, dtype=dtype)
+        else Gallery.create(gallery, model=network, dtype=dtype.value)
     )
     with store, progress_bar("indexing") as move:
         result = store.add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,13 @@ from occluded_reid.cli.console import Json, console, print_json
 __all__ = ["search_command"]
 
 
+class Group(StrEnum):
+    """What hits are grouped by."""
+
+    IDENTITY = "identity"
+    TRACK = "track"
+
+
 def search_command(
     gallery: Annotated[Path, typer.Argument(help="Folder of the gallery.")],
     images: Annotated[list[Path], typer.Argument(help="One or more query images.")],
@@ -21,7 +29,7 @@ def search_command(
     where: Annotated[
         str | None, typer.Option(help="SQL filter on the gallery: \"camera = 3 AND track = 'a'\".")
     ] = None,
-    group_by: Annotated[str | None, typer.Option(help="Keep the best hit of each 'identity' or 'track'.")] = None,
+    group_by: Annotated[Group | None, typer.Option(help="Keep the best hit of each 'identity' or 'track'.")] = None,
     same_person: Annotated[
         bool, typer.Option(help="All query images show one person: average them over their visible slots.")
     ] = False,
@@ -37,7 +45,9 @@ def search_command(
 
     network = load_model(model)
     with Gallery.open(gallery, model=network) as store:
-        found = store.search(list(images), k, where=where, group_by=group_by, combine=same_person)
+        found = store.search(
+            list(images), k, where=where, group_by=None if group_by is None else group_by.value, combine=same_person
+        )
     shown = [" + ".join(str(p) for p in images)] if same_person else [str(p) for p in images]
     if as_json:
         print_json({name: [dataclasses.asdict(hit) for hit in hits] for name, hits in zip(shown, found, strict=True)})

@@ -52,7 +52,7 @@ def train_command(
 ) -> None:
     """Train a recipe on a data set.
 
-    Example: [bold]occluded-reid train sorn_lite --data market/ --masks market_masks/ --holdout 100 --output runs/sorn[/bold]
+    Example: [bold]occluded-reid train sorn_lite --data market/ --masks masks/ --output runs/sorn[/bold]
     """
     from occluded_reid.config import load_recipe
     from occluded_reid.data.holdout import holdout as split_off

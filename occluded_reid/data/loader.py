@@ -17,8 +17,8 @@ from occluded_reid.contracts import Batch, Targets
 from occluded_reid.data.cache import DecodedImages
 from occluded_reid.data.dataset import Sample
 from occluded_reid.data.occlusion import Occluders
-from occluded_reid.data.samplers import make_sampler
-from occluded_reid.data.transforms import View, make_transform, sample_generator
+from occluded_reid.data.samplers import make_sampler, sample_generator
+from occluded_reid.data.transforms import View, make_transform
 from occluded_reid.errors import DataError, OccludedReIDError
 
 __all__ = ["TrainLoader"]

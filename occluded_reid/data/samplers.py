@@ -1,4 +1,7 @@
-"""Which samples make which batch: shuffled, or P identities with K images each; settled by (seed, epoch) alone."""
+"""Which samples make which batch: shuffled, or P identities with K images each; settled by (seed, epoch) alone.
+
+Here, too, is the generator that augments a sample: all of training's chance in data is keyed in this file.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from occluded_reid.config import DataConfig
 from occluded_reid.errors import DataError
 
-__all__ = ["BatchSampler", "PKSampler", "ShuffleSampler", "make_sampler"]
+__all__ = ["BatchSampler", "PKSampler", "ShuffleSampler", "make_sampler", "sample_generator"]
 
 # Keeps the stream that orders samples apart from the streams that augment them, which have no spawn key.
 _ORDER = (1,)
@@ -154,3 +157,15 @@ def make_sampler(data: DataConfig, identities: Sequence[int] | np.ndarray, *, se
     if data.sampler == "pk":
         return PKSampler(identities, data.batch, data.instances, seed=seed)
     return ShuffleSampler(identities, data.batch, seed=seed)
+
+
+def sample_generator(seed: int, epoch: int, index: int, occurrence: int = 0) -> np.random.Generator:
+    """Return the generator that augments one sample in one epoch: workers and order change nothing.
+
+    Args:
+        seed: of the run, not negative.
+        epoch: not negative.
+        index: position of the sample in its split.
+        occurrence: how often this epoch has shown it before, as a sampler that draws with replacement does.
+    """
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch, index, occurrence]))

@@ -27,7 +27,6 @@ __all__ = [
     "Transform",
     "View",
     "make_transform",
-    "sample_generator",
 ]
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,18 +49,6 @@ class View:
     parsing: np.ndarray | None = None
     occlusion: np.ndarray | None = None
     identity: str | None = None
-
-
-def sample_generator(seed: int, epoch: int, index: int, occurrence: int = 0) -> np.random.Generator:
-    """Return the generator that augments one sample in one epoch: workers and order change nothing.
-
-    Args:
-        seed: of the run, not negative.
-        epoch: not negative.
-        index: position of the sample in its split.
-        occurrence: how often this epoch has shown it before, as a sampler that draws with replacement does.
-    """
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch, index, occurrence]))
 
 
 class Transform(ABC):
@@ -280,7 +267,7 @@ def make_transform(
 
     Example:
         >>> flip = make_transform(Component(type="flip", options={"p": 1.0}))
-        >>> flip(View(np.arange(6).reshape(1, 2, 3)), sample_generator(0, 1, 0)).image.tolist()
+        >>> flip(View(np.arange(6).reshape(1, 2, 3)), np.random.default_rng(0)).image.tolist()
         [[[3, 4, 5], [0, 1, 2]]]
     """
     kind = TRANSFORMS.get(component.type)

@@ -77,7 +77,7 @@ def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Seque
 
     def allowed(start: int, stop: int) -> np.ndarray:
         same = identity[:, None] == gallery.identity[None, start:stop]
-        return ~(same & (camera[:, None] == gallery.camera[None, start:stop]))
+        return np.asarray(~(same & (camera[:, None] == gallery.camera[None, start:stop])))
 
     best = exact_topk(rows, InMemoryRows(gallery.embeddings), model.matcher, HITS, allowed=allowed)
     drawn = []

@@ -47,7 +47,7 @@ class Condition:
 
     def values(self) -> np.ndarray:
         """(answerable queries, metrics): each query's numbers, averaged over the seeds."""
-        return np.mean([report.query_values for report in self.reports], axis=0)
+        return np.asarray(np.mean([report.query_values for report in self.reports], axis=0))
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -29,7 +29,8 @@ class Head(nn.Module, ABC):
         ...     def __init__(self, info, *, on: str = "last"):
         ...         super().__init__(info)
         ...         self.stage = info.stage_name(on)
-        ...         self.info = HeadInfo(slots={"corner": info.stages[self.stage].channels}, inference_slots=("corner",))
+        ...         width = info.stages[self.stage].channels
+        ...         self.info = HeadInfo(slots={"corner": width}, inference_slots=("corner",))
         ...
         ...     def forward(self, features, context, targets=None):
         ...         return HeadOutput(embeddings={"corner": features[self.stage][:, :, 0, 0]})

@@ -57,8 +57,8 @@ class GlobalHead(Head):
         rows, columns = info.map_size(self.stage)
         if width % num_sets or not 1 <= num_sets <= rows:
             raise BuildError(
-                f"head '{info.name}' asks for {num_sets} channel sets: {width} channels must be divisible by it and the "
-                f"map ({rows}×{columns}) must have as many rows. Change num_sets, or give set_width."
+                f"head '{info.name}' asks for {num_sets} channel sets: {width} channels must be divisible by it and "
+                f"the map ({rows}×{columns}) must have as many rows. Change num_sets, or give set_width."
             )
         self.project = nn.Sequential()
         if set_width:

@@ -26,7 +26,7 @@ def save_model(model: ReIDModel, folder: str | Path) -> None:
         CheckpointError: the folder cannot be written.
     """
     folder = Path(folder)
-    dropped = tuple(f"heads.{name}." for name, head in model.heads.items() if head.info.training_only)
+    dropped = tuple(f"heads.{name}." for name, head in model.parts.items() if head.info.training_only)
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith((*dropped, "_criterion."))}
     fingerprint = model.fingerprint
     write_safetensors(folder / "model.safetensors", kept, {"fingerprint": fingerprint}, CheckpointError)
@@ -79,14 +79,15 @@ def load_model(
         )
     wanted = model.state_dict()
     needed = {k for k in wanted if not k.startswith("_criterion.")} - {
-        k for n, h in model.heads.items() if h.info.training_only for k in wanted if k.startswith(f"heads.{n}.")
+        k for n, h in model.parts.items() if h.info.training_only for k in wanted if k.startswith(f"heads.{n}.")
     }
     if missing_keys := sorted(needed - set(tensors)):
         raise CheckpointError(f"'{folder}' misses {len(missing_keys)} tensors, such as '{missing_keys[0]}'.")
     for key in needed:
         if tensors[key].shape != wanted[key].shape:
             raise CheckpointError(
-                f"'{folder}': '{key}' has shape {tuple(tensors[key].shape)}; the model wants {tuple(wanted[key].shape)}."
+                f"'{folder}': '{key}' has shape {tuple(tensors[key].shape)}; "
+                f"the model wants {tuple(wanted[key].shape)}."
             )
     model.load_state_dict({k: tensors[k] for k in needed}, strict=False)
     return model.eval()

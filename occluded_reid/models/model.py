@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,11 @@ class ReIDModel(nn.Module):
         self._criterion = criterion
 
     @property
+    def parts(self) -> dict[str, Head]:
+        """The heads by name, in the recipe's order."""
+        return dict(cast("list[tuple[str, Head]]", list(self.heads.items())))
+
+    @property
     def name(self) -> str:
         """Name of the recipe."""
         return self.recipe.name
@@ -98,7 +103,7 @@ class ReIDModel(nn.Module):
             )
         features: FeatureMaps = self.backbone(images)
         context: dict[str, HeadOutput] = {}
-        for name, head in self.heads.items():
+        for name, head in self.parts.items():
             if self.training or not head.info.training_only:
                 context[name] = head(features, context, targets)
         return ModelOutput(features, context)
@@ -114,14 +119,15 @@ class ReIDModel(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            return self(images.to(self.device))
+            output: ModelOutput = self(images.to(self.device))
+            return output
         finally:
             self.train(was_training)
 
     def collect(self, output: ModelOutput) -> PartEmbeddings:
         """Gather the inference slots of an output and their visibility."""
         embeddings, visibility = {}, {}
-        for name, head in self.heads.items():
+        for name, head in self.parts.items():
             for slot in head.info.inference_slots:
                 embeddings[slot] = output[name].embeddings[slot].float()
             if name in output.heads:
@@ -148,7 +154,7 @@ class ReIDModel(nn.Module):
 
     def inference_state(self) -> dict[str, Tensor]:
         """Return the tensors that embedding needs: no classifiers, no losses, no heads that exist in training only."""
-        dropped = tuple(f"heads.{name}." for name, head in self.heads.items() if head.info.training_only)
+        dropped = tuple(f"heads.{name}." for name, head in self.parts.items() if head.info.training_only)
         return {
             key: value
             for key, value in self.state_dict().items()
@@ -179,7 +185,8 @@ class ReIDModel(nn.Module):
         total = sum(v.numel() for v in self.inference_state().values())
         slots = ", ".join(f"{name} {width}" for name, width in self.slots.items())
         return (
-            f"{self.name}: {self.preprocess.height}×{self.preprocess.width}, {self.recipe.model.backbone.type} ({stages})\n"
+            f"{self.name}: {self.preprocess.height}×{self.preprocess.width}, "
+            f"{self.recipe.model.backbone.type} ({stages})\n"
             f"heads: {', '.join(self.heads)} → slots {slots}\n{total / 1e6:.2f} M parameters at inference"
         )
 

@@ -44,7 +44,7 @@ class TrainResult:
             ``last/`` the checkpoint, ``log.jsonl`` the history.
         history: one record an epoch.
         best: the record with the best score, or None without evaluation.
-        best_by: the score that decided it.
+        best_by: the score that decides it, or None without evaluation.
     """
 
     output: Path

@@ -122,7 +122,8 @@ class Stepper:
 def _what_is_wrong(losses: dict[str, float], batch: Batch) -> str:
     wrong = [f"'{name}' is {value}" for name, value in losses.items() if not math.isfinite(value)]
     what = "the loss " + ", ".join(wrong) if wrong else "every loss is finite, but the gradient is not"
+    files = ", ".join(batch.targets.path) or "(no file names)"
     return (
-        f"{what}. The weights are as they were before this batch of {len(batch)} images: {', '.join(batch.targets.path) or '(no file names)'}. "
+        f"{what}. The weights are as they were before this batch of {len(batch)} images: {files}. "
         "Look at these files and their masks; else lower optim.lr, warm up longer, or set optim.precision=no."
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ class Trainer:
         if self.processes.is_main:
             replace_folder(self.output / "model", self.model.save)
         self.processes.wait()
-        return TrainResult(self.output, tuple(self.history), self.best, self.best_by if self.best else None)
+        return TrainResult(self.output, tuple(self.history), self.best, self.best_by)
 
     def _together(self, start: Callable[[], _Place]) -> _Place:
         """Start in every process, or in none: one that fails must not leave the others waiting for it."""
@@ -231,25 +232,25 @@ class Trainer:
         display.start_epoch(place.epoch, place.step, self.optim.lr * factor)
         started = saved = time.monotonic()
         before = place.seconds
-        batches = self.loader.batches(place.epoch, skip=place.step)
-        batch = self._next(batches, stop)
-        while batch is not None:
-            values = stepper.backward(batch, place.epoch, place.step)
-            upcoming = self._next(batches, stop)  # prepared on the CPU while the device still works
-            due = self.processes.is_main and self._checkpoint_due(place.step + 1, time.monotonic() - saved)
-            losses, (stopping, saving) = stepper.update(values, batch, [stop.received is not None, due])
-            place.step += 1
-            place.images += len(batch) * self.processes.count
-            place.seconds = before + time.monotonic() - started
-            for name, value in losses.items():
-                place.sums[name] = place.sums.get(name, 0.0) + value
-            display.advance(place.step, place.images / max(place.seconds, 1e-9), place.losses())
-            if stopping:
-                self._stop(place, display, stop)
-            if saving:
-                self._save(place)
-                saved = time.monotonic()
-            batch = upcoming
+        with _closing(self.loader.batches(place.epoch, skip=place.step)) as batches:
+            batch = self._next(batches, stop)
+            while batch is not None:
+                values = stepper.backward(batch, place.epoch, place.step)
+                upcoming = self._next(batches, stop)  # prepared on the CPU while the device still works
+                due = self.processes.is_main and self._checkpoint_due(place.step + 1, time.monotonic() - saved)
+                losses, (stopping, saving) = stepper.update(values, batch, [stop.received is not None, due])
+                place.step += 1
+                place.images += len(batch) * self.processes.count
+                place.seconds = before + time.monotonic() - started
+                for name, value in losses.items():
+                    place.sums[name] = place.sums.get(name, 0.0) + value
+                display.advance(place.step, place.images / max(place.seconds, 1e-9), place.losses())
+                if stopping:
+                    self._stop(place, display, stop)
+                if saving:
+                    self._save(place)
+                    saved = time.monotonic()
+                batch = upcoming
         if stop.received is not None and self.processes.count == 1:
             self._stop(place, display, stop)
         if not place.step:
@@ -334,3 +335,13 @@ class Trainer:
             state = Checkpoint(self.model.state_dict(), optimizer_state(self.model, self.optimizer), progress)
             write_checkpoint(self.output / "last", state)
         self.processes.wait()
+
+
+@contextmanager
+def _closing(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """End the workers behind an iterator when the loop leaves it, not when the last traceback is forgotten."""
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()

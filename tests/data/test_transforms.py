@@ -7,7 +7,8 @@ import pytest
 
 from occluded_reid.config import Component
 from occluded_reid.data.occlusion import Occluders
-from occluded_reid.data.transforms import TRANSFORMS, Transform, View, make_transform, sample_generator
+from occluded_reid.data.samplers import sample_generator
+from occluded_reid.data.transforms import TRANSFORMS, Transform, View, make_transform
 from occluded_reid.errors import DataError, RecipeError, UnknownNameError, UnknownOptionError
 
 HEIGHT, WIDTH = 48, 20

@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_nothing_half_written(tiny, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*nothing half-written"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*nothing half-written"):
         model.save(tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []
 

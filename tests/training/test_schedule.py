@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_fed_as_published() -> None:
     assert rates[0] == pytest.approx(8e-5)
     assert rates[4] == pytest.approx(0.008)
     assert rates[-1] == pytest.approx(1.6e-5)
-    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[4:]))
     middle = 1.6e-5 + (0.008 - 1.6e-5) * 0.5 * (1 + math.cos(math.pi * 45 / 115))
     assert rates[49] == pytest.approx(middle)
 

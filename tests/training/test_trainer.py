@@ -27,7 +27,7 @@ from occluded_reid.errors import (
 from occluded_reid.files import read_safetensors
 from occluded_reid.heads.base import Head
 from occluded_reid.models import build_model, load_model
-from occluded_reid.training import Trainer, TrainResult, train
+from occluded_reid.training import Trainer, train
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_infinite_gradient_of_a_finite_loss(tiny: ModuleType, data: ReIDData, tm
     model = build_model(recipe, num_classes=4, heads={"root": RootHead})
     with pytest.raises(NonFiniteLossError, match=r"gradient is not.*0000_"):
         Trainer(model, data, tmp_path, show=False).fit()
-    assert float(next(p for n, p in model.named_parameters() if n.endswith("scale"))) == 0.0
+    assert model.heads["root"].scale.item() == 0.0
 
 
 class MemoryHead(Head):
@@ -340,8 +340,8 @@ def test_bad_data(tiny: ModuleType, data: ReIDData, tmp_path: Path) -> None:
     one = replace(data, train=tuple(s for s in data.train if s.identity == "0000"))
     unmasked = replace(data, train=tuple(replace(s, mask=None) for s in data.train))
     for broken, error, message in (
-        (replace(data, train=()), DataError, "training split is empty"),
-        (one, DataError, "of one identity"),
+        (replace(data, train=()), DataError, "empty"),
+        (one, DataError, "at least two"),
         (unmasked, MaskError, "have no part mask"),
         (replace(data, train=data.train[:1] + data.train[-1:]), DataError, "do not fill one batch"),
     ):
