@@ -144,7 +144,7 @@ class TimmBackbone(Backbone):
             return
         module.stride = (1, 1)
         if isinstance(module, nn.Conv2d) and any(k % 2 == 0 for k in module.kernel_size):
-            # An even kernel needs one row more on one side only; torch works out such a "same" padding in a constructor.
+            # An even kernel needs one row more on one side only: torch works that out when it builds a layer.
             rows, columns = module.kernel_size
             same = nn.Conv2d(1, 1, (rows, columns), padding="same")
             module.padding = "same"

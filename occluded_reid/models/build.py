@@ -90,10 +90,13 @@ def _create(registry: Registry[Any], component: Component, where: str, *args: An
     """Create a registered part; options are checked here, so that plug-ins bring their own."""
     factory = registry.get(component.type)
     options = check_options(factory, component.options, f"{where}.options of '{component.type}'", skip=len(args))
+    on = inspect.signature(factory).parameters.get("on")
     if component.on is not None:
-        if "on" not in inspect.signature(factory).parameters:
+        if on is None:
             raise RecipeError(f"{where}.on: '{component.type}' takes no 'on'. Remove it.")
         options["on"] = component.on
+    elif on is not None and on.default is on.empty and "on" not in options:
+        raise RecipeError(f"{where}.on: '{component.type}' has to be told what it works on, such as on: global.")
     return factory(*args, **extra, **options)
 
 
