@@ -24,6 +24,7 @@ __all__ = [
     "Masks",
     "Overrides",
     "Seed",
+    "bold",
     "console",
     "open_data",
     "print_json",
@@ -53,6 +54,13 @@ def console(*, quiet: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=quiet, highlight=False)
+
+
+def bold(text: object) -> str:
+    """Return markup that shows a text in bold as it is, whatever brackets a file's name may hold."""
+    from rich.markup import escape
+
+    return f"[bold]{escape(str(text))}[/bold]"
 
 
 def print_json(content: Any) -> None:

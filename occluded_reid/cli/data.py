@@ -53,6 +53,6 @@ def data_command(
     else:
         screen = console()
         for line in report.lines():
-            screen.print(line, markup=False)
+            screen.print(line, markup=False, soft_wrap=True)
     if not report.ok:
         raise typer.Exit(1)

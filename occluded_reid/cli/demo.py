@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from occluded_reid.cli.console import Json, Overrides, Seed, console, print_json, progress_bar, read_overrides
+from occluded_reid.cli.console import Json, Overrides, Seed, bold, console, print_json, progress_bar, read_overrides
 
 if TYPE_CHECKING:
     from occluded_reid.data.dataset import ReIDData
@@ -23,6 +23,12 @@ def demo_command(
         "demo"
     ),
     overrides: Overrides = None,
+    train_identities: Annotated[
+        int | None, typer.Option(help="Draw this many people to train on. Default: 160.", min=2, show_default=False)
+    ] = None,
+    test_identities: Annotated[
+        int | None, typer.Option(help="Draw this many people to search for. Default: 100.", min=1, show_default=False)
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -43,15 +49,16 @@ def demo_command(
 
     screen = console(quiet=as_json)
     started = time.monotonic()
-    for folder in ("run", "gallery", "report"):
-        shutil.rmtree(output / folder, ignore_errors=True)
+    recipe = load_recipe("sorn_lite", {**DEMO, **read_overrides(overrides)})
+    sizes = {"train_identities": train_identities, "test_identities": test_identities}
+    drawn = SyntheticOptions(seed=seed, **{name: size for name, size in sizes.items() if size is not None})
+    _clear(output)
     screen.rule("1 of 5: draw pedestrians")
     with progress_bar("drawing") as move:
-        generate(output / "data", SyntheticOptions(seed=seed), progress=move)
+        generate(output / "data", drawn, progress=move)
     data = load_dataset("synthetic", output / "data")
-    screen.print(data.format_card())
+    screen.print(data.format_card(), markup=False)
     screen.rule("2 of 5: train sorn_lite from random values")
-    recipe = load_recipe("sorn_lite", {**DEMO, **read_overrides(overrides)})
     result = train(recipe, data, output / "run", seed=seed)
     model = load_model(result.model)
     screen.rule("3 of 5: index the gallery")
@@ -65,8 +72,8 @@ def demo_command(
         )
     page = write_report(output / "report", model, data, found, log=output / "run" / "log.jsonl")
     screen.print(found.table())
-    screen.print(found.card())
-    screen.print(f"\n[bold]{time.monotonic() - started:.0f} s in all. Open {page}[/bold]")
+    screen.print(found.card(), markup=False)
+    screen.print("\n" + bold(f"{time.monotonic() - started:.0f} s in all. Open {page}"), soft_wrap=True)
     if as_json:
         print_json({**found.to_dict(), "report": str(page)})
 
@@ -81,6 +88,18 @@ DEMO = {
 """What differs from the recipe: random initial values instead of ImageNet's, which would have to be downloaded."""
 
 
+def _clear(output: Path) -> None:
+    """Remove what a demo before has left; folders of these names that are not a demo's are somebody's work."""
+    from occluded_reid.data.synthetic import LISTING
+    from occluded_reid.errors import DataError
+
+    left = [output / name for name in ("run", "gallery", "report") if (output / name).exists()]
+    if left and not (output / "data" / LISTING).is_file():
+        raise DataError(f"'{left[0]}' is not of a demo, and would be replaced by it. Choose another --output.")
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _index(model: ReIDModel, data: ReIDData, folder: Path) -> None:
     from occluded_reid.gallery import Gallery
 
@@ -93,16 +112,15 @@ def _index(model: ReIDModel, data: ReIDData, folder: Path) -> None:
             camera=[sample.camera for sample in samples],
             progress=move,
         )
-        console(quiet=True).print(f"{len(gallery)} images in {folder}")
+        console(quiet=True).print(f"{len(gallery)} images in {folder}", markup=False, soft_wrap=True)
 
 
 def _search(model: ReIDModel, data: ReIDData, output: Path) -> None:
-    from occluded_reid.evaluation.pictures import search_picture
+    from occluded_reid.evaluation.pictures import save_picture, search_picture
     from occluded_reid.gallery import Gallery
 
     asked = [data.query[i].path for i in (0, len(data.query) // 3, 2 * len(data.query) // 3)]
     with Gallery.open(output / "gallery", model=model) as gallery:
         found = gallery.search(asked, 8)
-    picture = output / "search.png"
-    search_picture(model, asked, found).save(picture)
-    console(quiet=True).print(f"ranked lists: {picture}")
+    picture = save_picture(search_picture(model, asked, found), output / "search.png")
+    console(quiet=True).print(f"ranked lists: {picture}", markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    bold,
     console,
     open_data,
     print_json,
@@ -23,6 +25,22 @@ from occluded_reid.cli.console import (
 __all__ = ["evaluate_command"]
 
 
+class Matching(StrEnum):
+    """How slots and visibility are used; `occluded_reid.evaluation.study.MATCHINGS` says it in words."""
+
+    OWN = "own"
+    GLOBAL = "global"
+    ALL_SLOTS = "all_slots"
+    TRUE = "true"
+
+
+class AveragePrecision(StrEnum):
+    """How the area under the precision-recall curve is taken."""
+
+    HITS = "hits"
+    TRAPEZOID = "trapezoid"
+
+
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: DataRoot,
@@ -30,17 +48,18 @@ def evaluate_command(
     masks: Masks = None,
     holdout: Holdout = 0,
     matching: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="own, global, all_slots, true (repeatable): how slots and visibility are used. Default: own."
-        ),
+        list[Matching] | None,
+        typer.Option(help="How slots and visibility are used (repeatable). Default: own."),
     ] = None,
     occlusion: Annotated[
-        list[float] | None, typer.Option(help="Also occlude this share of each query's body mask (repeatable).")
+        list[float] | None,
+        typer.Option(help="Also occlude this share of each query's body mask, 0 … 1 (repeatable).", min=0, max=1),
     ] = None,
     occluders: Annotated[str, typer.Option(help="'generated', or a folder of RGBA cut-outs.")] = "generated",
     occlusion_seeds: Annotated[int, typer.Option(help="Repeat each occlusion with this many seeds.", min=1)] = 5,
-    ap: Annotated[str, typer.Option(help="Average precision at the 'hits', or by 'trapezoid'.")] = "hits",
+    ap: Annotated[
+        AveragePrecision, typer.Option(help="Average precision at the hits, or by trapezoid.")
+    ] = AveragePrecision.HITS,
     report: Annotated[Path | None, typer.Option(help="Folder for a self-contained HTML report with pictures.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -56,13 +75,13 @@ def evaluate_command(
 
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed)
-    protocol = Protocol(ap=ap, seed=seed, dataset=loaded.name)  # type: ignore[arg-type]
+    protocol = Protocol(ap=ap.value, seed=seed, dataset=loaded.name)
     things = Occluders.generated(seed) if occluders == "generated" else Occluders.from_folder(Path(occluders))
     with progress_bar("evaluating") as move:
         result = study(
             network,
             loaded,
-            matchings=matching or ["own"],
+            matchings=[m.value for m in matching or [Matching.OWN]],
             fractions=occlusion or [],
             occluders=things,
             seeds=range(seed, seed + occlusion_seeds),
@@ -73,9 +92,9 @@ def evaluate_command(
         print_json(result.to_dict())
     else:
         console().print(result.table())
-        console().print(result.card())
+        console().print(result.card(), markup=False)
     if report is not None:
         from occluded_reid.evaluation.pictures import write_report
 
         path = write_report(report, network, loaded, result, log=model.parent / "log.jsonl")
-        console(quiet=as_json).print(f"report: [bold]{path}[/bold]")
+        console(quiet=as_json).print(f"report: {bold(path)}", soft_wrap=True)

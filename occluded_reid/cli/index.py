@@ -14,6 +14,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    bold,
     console,
     open_data,
     print_json,
@@ -30,6 +31,15 @@ class Width(StrEnum):
     FLOAT32 = "float32"
 
 
+class Split(StrEnum):
+    """Which images of a data set."""
+
+    GALLERY = "gallery"
+    QUERY = "query"
+    TRAIN = "train"
+    ALL = "all"
+
+
 def index_command(
     gallery: Annotated[Path, typer.Argument(help="Folder of the gallery; made if it does not exist.")],
     model: Annotated[Path, typer.Option("--model", help="Folder of a trained model.")],
@@ -37,10 +47,10 @@ def index_command(
         Path, typer.Option("--data", help="Folder of images: a data set, or any folder with --dataset folder.")
     ],
     dataset: DatasetName = "market1501",
-    split: Annotated[str, typer.Option(help="Which images: gallery, query, train or all.")] = "gallery",
+    split: Annotated[Split, typer.Option(help="Which images of the data set.")] = Split.GALLERY,
     masks: Masks = None,
     holdout: Holdout = 0,
-    dtype: Annotated[Width, typer.Option(help="How embeddings are stored.")] = Width.FLOAT16,
+    dtype: Annotated[Width, typer.Option(help="How embeddings are stored in a new gallery.")] = Width.FLOAT16,
     skip_unreadable: Annotated[bool, typer.Option(help="Count unreadable images instead of stopping.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -55,18 +65,17 @@ def index_command(
 
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed)
-    splits = {"gallery": loaded.gallery, "query": loaded.query, "train": loaded.train}
-    if split != "all" and split not in splits:
-        raise typer.BadParameter(f"'{split}' is none of gallery, query, train, all", param_hint="--split")
-    samples = splits[split] if split != "all" else (*loaded.train, *loaded.query, *loaded.gallery)
+    every = (*loaded.train, *loaded.query, *loaded.gallery)
+    samples = every if split is Split.ALL else loaded.split(split.value)
     if not samples:
         raise DataError(
             f"the split '{split}' of '{data}' is empty. Use --split all, or --holdout N for a data set that has only "
             "a training split."
         )
+    empty = gallery.is_dir() and not any(gallery.iterdir())
     store = (
         Gallery.open(gallery, model=network)
-        if gallery.exists()
+        if gallery.exists() and not empty
         else Gallery.create(gallery, model=network, dtype=dtype.value)
     )
     with store, progress_bar("indexing") as move:
@@ -74,7 +83,8 @@ def index_command(
             [sample.path for sample in samples],
             keys=[sample.name for sample in samples],
             identity=[sample.identity for sample in samples],
-            camera=[sample.camera for sample in samples],
+            # Where nothing tells cameras apart, samples carry numbers that only keep evaluation from excluding them.
+            camera=[sample.camera if loaded.cameras_known else None for sample in samples],
             time=[sample.time for sample in samples],
             track=[sample.track for sample in samples],
             skip_unreadable=skip_unreadable,
@@ -82,9 +92,21 @@ def index_command(
         )
         total = len(store)
     if as_json:
-        print_json({"gallery": str(gallery), "added": result.added, "skipped": result.skipped, "total": total})
+        print_json(
+            {
+                "gallery": str(gallery),
+                "model": network.fingerprint,
+                "added": result.added,
+                "skipped": result.skipped,
+                "unreadable": list(result.unreadable),
+                "total": total,
+            }
+        )
     else:
         console().print(
-            f"[bold]{gallery}[/bold]: {result.added} images added, {result.skipped} were there already, {total} in all "
-            f"({network.fingerprint})"
+            f"{bold(gallery)}: {result.added} images added, {result.skipped} were there already, {total} in all "
+            f"({network.fingerprint})",
+            soft_wrap=True,
         )
+        for path in result.unreadable:
+            console().print(f"left out, cannot be read: {path}", markup=False, soft_wrap=True)

@@ -40,7 +40,7 @@ def list_command(
         return
     screen = console()
     for name in names:
-        screen.print(name)
+        screen.print(name, markup=False)
     if not names:
         screen.print(f"nothing among the {kind.value} matches '{pattern}'", style="yellow")
 

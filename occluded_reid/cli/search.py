@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from occluded_reid.cli.console import Json, console, print_json
+from occluded_reid.cli.console import Json, bold, console, print_json
 
 __all__ = ["search_command"]
 
@@ -53,10 +53,10 @@ def search_command(
         print_json({name: [dataclasses.asdict(hit) for hit in hits] for name, hits in zip(shown, found, strict=True)})
     else:
         for name, hits in zip(shown, found, strict=True):
-            console().print(f"[bold]{name}[/bold]")
+            console().print(bold(name), soft_wrap=True)
             console().print(hits_table(hits))
     if picture is not None:
-        from occluded_reid.evaluation.pictures import search_picture
+        from occluded_reid.evaluation.pictures import save_picture, search_picture
 
-        search_picture(network, list(images[: len(found)]), found).save(picture)
-        console(quiet=as_json).print(f"ranked list: [bold]{picture}[/bold]")
+        save_picture(search_picture(network, list(images[: len(found)]), found), picture)
+        console(quiet=as_json).print(f"ranked list: {bold(picture)}", soft_wrap=True)

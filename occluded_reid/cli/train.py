@@ -84,4 +84,4 @@ def train_command(
     if as_json:
         print_json(result.to_dict())
     else:
-        console().print(result.summary())
+        console().print(result.summary(), markup=False, soft_wrap=True)

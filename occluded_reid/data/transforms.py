@@ -161,8 +161,7 @@ class ColorJitter(Transform):
     Args:
         p: probability.
         brightness: 0 leaves it as it is.
-        contrast: likewise.
-        saturation: likewise.
+        contrast, saturation: likewise.
     """
 
     def __init__(

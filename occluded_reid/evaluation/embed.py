@@ -50,7 +50,14 @@ def occluded_sample(sample: Sample, occlusion: Occlusion) -> tuple[np.ndarray, n
 
     image = np.asarray(open_image(sample.path))
     parts = _parts(sample, (image.shape[1], image.shape[0]))
-    result = occlude(image, parts > 0, occlusion.fraction, occlusion.occluders, occlusion.generator(sample.name))
+    result = occlude(
+        image,
+        parts > 0,
+        occlusion.fraction,
+        occlusion.occluders,
+        occlusion.generator(sample.name),
+        identity=sample.identity,  # cut-out pedestrians may show the very person that is asked for
+    )
     return result.image, np.where(result.mask, 0, parts).astype(np.uint8), result.fraction
 
 
@@ -129,8 +136,10 @@ def embed_with_truth(
 
     Raises:
         EvaluationError: there are no samples, or no head of the model makes visibility from a mask.
-        MaskError: a mask that is needed is missing.
+        MaskError: a mask that is needed is missing, or of another size than its image.
     """
+    if batch_size < 1:
+        raise EvaluationError(f"batch_size is {batch_size}; it must be at least 1.")
     if not samples:
         raise EvaluationError(
             f"'{data.name}' has no such samples. A data set with only a training split needs holdout=…, "
@@ -148,8 +157,9 @@ def embed_with_truth(
             parts = [mask for _, mask, _ in pictures]
             covered += sum(share for _, _, share in pictures)
         else:
-            pixels = [model.preprocess.resize(sample.path) for sample in chunk]
-            parts = [_parts(sample, None) for sample in chunk] if truth else []
+            images = [open_image(sample.path) for sample in chunk]
+            pixels = [model.preprocess.resize(image) for image in images]
+            parts = [_parts(s, image.size) for s, image in zip(chunk, images, strict=True)] if truth else []
         rows.append(model.embed(model.preprocess.normalize(np.stack(pixels))).to("cpu"))
         if truth:
             truths.append(true_visibility(model, parts))
@@ -160,7 +170,7 @@ def embed_with_truth(
     return EmbeddedWithTruth(embedded, torch.cat(truths) if truths else None, covered / len(samples))
 
 
-def _parts(sample: Sample, size: tuple[int, int] | None) -> np.ndarray:
+def _parts(sample: Sample, size: tuple[int, int]) -> np.ndarray:
     if sample.mask is None:
         raise MaskError(
             f"'{sample.name}' has no part mask; occluding a share of the body, or true visibility, needs one. "

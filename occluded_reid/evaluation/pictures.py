@@ -12,8 +12,9 @@ from PIL import Image
 
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image
-from occluded_reid.errors import ImageError
+from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation.study import MATCHINGS, Study
+from occluded_reid.files import atomic_write, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel
 from occluded_reid.search import InMemoryRows, exact_topk
@@ -29,7 +30,7 @@ from occluded_reid.visualize import (
     training_curves,
 )
 
-__all__ = ["map_pictures", "query_rows", "search_picture", "write_report"]
+__all__ = ["map_pictures", "query_rows", "save_picture", "search_picture", "write_report"]
 
 HITS = 10
 
@@ -65,6 +66,17 @@ def search_picture(
     return ranked_lists(rows, title=title)
 
 
+def save_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Write a picture as PNG, whole or not at all, and return its path.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+    """
+    with atomic_write(path, EvaluationError) as temporary:
+        picture.save(temporary, "PNG")
+    return Path(path)
+
+
 def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Sequence[int]) -> list[RankedQuery]:
     """Return ranked lists of some queries of a study by the model's own matcher, right and wrong marked.
 
@@ -72,6 +84,7 @@ def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Seque
     """
     chosen = list(positions)
     query, gallery = result.query, result.gallery
+    exclude = result.conditions[0].reports[0].protocol.exclude_same_camera
     rows = query.embeddings[chosen]
     identity, camera = query.identity[chosen], query.camera[chosen]
 
@@ -79,7 +92,8 @@ def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Seque
         same = identity[:, None] == gallery.identity[None, start:stop]
         return np.asarray(~(same & (camera[:, None] == gallery.camera[None, start:stop])))
 
-    best = exact_topk(rows, InMemoryRows(gallery.embeddings), model.matcher, HITS, allowed=allowed)
+    rule = allowed if exclude else None
+    best = exact_topk(rows, InMemoryRows(gallery.embeddings), model.matcher, HITS, allowed=rule)
     drawn = []
     for i, found in enumerate(best.positions):
         details = model.matcher.explain(rows, gallery.embeddings, [i] * len(found), found)
@@ -139,17 +153,23 @@ def write_report(
 
     Returns:
         Path of the page.
+
+    Raises:
+        EvaluationError: the folder cannot be written.
+        ImageError: a query or a gallery image cannot be read any more.
     """
     folder = Path(folder)
-    first = result.conditions[0]
+    first = result.get("own") if "own" in result.matchings else result.conditions[0]
+    protocol = first.reports[0].protocol
     page = HtmlReport(f"{result.model} on {result.dataset}", model.describe())
-    header, *lines = result.rows(("Rank-1", "mAP", "mINP"))
+    header, *lines = result.rows((*result.headline, "mINP"))
+    intervals = f"with {protocol.confidence:.0%} bootstrap intervals" if protocol.bootstrap else ""
     page.add_heading("Numbers")
-    page.add_table([dict(zip(header, line, strict=True)) for line in lines], caption="with 95 % bootstrap intervals")
+    page.add_table([dict(zip(header, line, strict=True)) for line in lines], caption=intervals)
     page.add_card("Matchings", {name: MATCHINGS[name] for name in result.matchings})
     page.add_card("Protocol", result.facts())
     differences = [
-        {"difference": f"{m} − all_slots", "occluded": f"{f:.0%}", **{n: str(d[n]) for n in ("Rank-1", "mAP")}}
+        {"difference": f"{m} − all_slots", "occluded": f"{f:.0%}", **{n: str(d[n]) for n in result.headline}}
         for (m, f), d in result.differences().items()
     ]
     if differences:
@@ -158,7 +178,7 @@ def write_report(
     clean = {m: result.get(m).reports[0].cmc.tolist() for m in result.matchings}
     charts = [cmc_curves(clean, title="CMC, clean queries")]
     if len(result.fractions) > 1:
-        for metric in ("Rank-1", "mAP"):
+        for metric in result.headline:
             charts.append(occlusion_curves({m: _points(result, m, metric) for m in result.matchings}, metric=metric))
     page.add_chart(*charts)
     order = np.argsort(np.nan_to_num(first.reports[0].average_precision, nan=2.0), kind="stable")
@@ -166,22 +186,20 @@ def write_report(
     typical = _spread(first.reports[0].answerable, 6)
     page.add_heading("Ranked lists")
     lists = ranked_lists(query_rows(model, data, result, typical), title="Queries spread over the set")
-    lists_path = folder / "ranked_lists.png"
-    lists_path.parent.mkdir(parents=True, exist_ok=True)
-    lists.save(lists_path)
+    save_picture(lists, folder / "ranked_lists.png")
     page.add_picture(lists, "Queries spread evenly over the set, by the model's own matching.")
     worst = ranked_lists(query_rows(model, data, result, order[: min(8, answerable)].tolist()), title="Worst queries")
     page.add_picture(worst, "The queries with the lowest average precision: look here first.")
     page.add_heading("What the heads see")
     for number, (caption, picture) in enumerate(map_pictures(model, [data.query[i] for i in typical])):
-        picture.save(folder / ("parts.png" if number == 0 else f"maps_{number}.png"))
+        save_picture(picture, folder / ("parts.png" if number == 0 else f"maps_{number}.png"))
         page.add_picture(picture, caption)
     if log is not None and log.is_file():
         records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         page.add_heading("Training").add_chart(*training_curves(records))
     if data.licence:
         page.add_card("Data", {"licence": data.licence, "cite": data.citation or "–"})
-    (folder / "study.json").write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")
+    write_json(folder / "study.json", result.to_dict(), EvaluationError)
     return page.save(folder / "report.html")
 
 

@@ -20,6 +20,7 @@ from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
+from occluded_reid.registry import did_you_mean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,7 +70,7 @@ class Condition:
         if first.shape != second.shape:
             raise EvaluationError("the two conditions are of different queries; evaluate both on the same sets.")
         protocol = self.reports[0].protocol
-        means = bootstrap_means(first - second, max(1, protocol.bootstrap), protocol.seed)
+        means = bootstrap_means(first - second, protocol.bootstrap or Protocol.bootstrap, protocol.seed)
         return {
             name: Difference(float((first - second)[:, i].mean()), interval_of(means[:, i], protocol.confidence))
             for i, name in enumerate(self.metrics)
@@ -127,8 +128,18 @@ class Study:
             (c.matching, c.fraction): c.minus(self.get(base, c.fraction)) for c in self.conditions if c.matching != base
         }
 
-    def rows(self, metrics: Sequence[str] = ("Rank-1", "mAP")) -> list[list[str]]:
-        """Return header and lines of the table: matching, then metric with interval for each share of occlusion."""
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The two numbers that tables show: CMC at the protocol's first rank, and mAP."""
+        return f"Rank-{self.conditions[0].reports[0].protocol.ranks[0]}", "mAP"
+
+    def rows(self, metrics: Sequence[str] | None = None) -> list[list[str]]:
+        """Return header and lines of the table: matching, then metric with interval for each share of occlusion.
+
+        Args:
+            metrics: names as in `Condition.metrics`; None shows the headline.
+        """
+        metrics = self.headline if metrics is None else metrics
         heads = [f"{name} {'clean' if f == 0 else f'{f:.0%}'}" for f in self.fractions for name in metrics]
         lines = [["matching", *heads]]
         for matching in self.matchings:
@@ -157,6 +168,8 @@ class Study:
         """Return what the numbers stand on, by name."""
         facts = dict(self.conditions[0].reports[0].facts)
         facts.pop("pairs without a common slot", None)
+        # Of the first condition, which may be a matching that uses one slot only.
+        facts["slots"] = ", ".join(f"{name} {width}" for name, width in self.query.embeddings.widths.items())
         if len(self.fractions) > 1:
             facts["occlusion"] = (
                 f"share of each query's body mask, random place and kind, {self.occluders}; "
@@ -169,7 +182,7 @@ class Study:
         lines = [f"{key}: {value}" for key, value in self.facts().items()]
         lines += [f"matching '{name}': {MATCHINGS[name]}" for name in self.matchings]
         for (matching, fraction), names in self.differences().items():
-            shown = ", ".join(f"{name} {names[name]}" for name in ("Rank-1", "mAP"))
+            shown = ", ".join(f"{name} {names[name]}" for name in self.headline)
             lines.append(f"{matching} − all_slots at {'clean' if not fraction else f'{fraction:.0%}'}: {shown}")
         return "\n".join(lines)
 
@@ -224,23 +237,33 @@ def study(
     Args:
         model: the model; its own matcher is used.
         data: queries and gallery; occlusion and "true" need part masks.
-        matchings: any of `MATCHINGS`.
-        fractions: shares of the body mask to occlude, 0 … 1; the clean queries always come first.
+        matchings: any of `MATCHINGS`, each once.
+        fractions: shares of the body mask to occlude, 0 … 1; the clean queries always come first, so 0 adds nothing.
         occluders: what to occlude with; generated shapes by default.
         seeds: one occlusion of every query for each.
         protocol: what counts.
         progress: called with (images embedded, images to embed).
 
     Raises:
-        EvaluationError: an unknown matching, no queries or gallery, or a matching that the model cannot do.
+        EvaluationError: an unknown matching, a share outside 0 … 1, no seed, no queries or gallery, or a matching that
+            the model cannot do.
+        MaskError: a part mask that occlusion or "true" needs is missing.
     """
-    if unknown := [m for m in matchings if m not in MATCHINGS]:
-        raise EvaluationError(f"there is no matching '{unknown[0]}'; there are: {', '.join(MATCHINGS)}.")
+    matchings = tuple(dict.fromkeys(matchings))
+    if not matchings or any(m not in MATCHINGS for m in matchings):
+        unknown = next((m for m in matchings if m not in MATCHINGS), "")
+        hint = did_you_mean(unknown, list(MATCHINGS))
+        raise EvaluationError(f"there is no matching '{unknown}'.{hint} There are: {', '.join(MATCHINGS)}.")
+    if outside := [f for f in fractions if not 0 <= f <= 1]:
+        raise EvaluationError(f"the share of the body to occlude is {outside[0]}; give 0 … 1: 0.35 means 35 %.")
+    fractions = tuple(dict.fromkeys(f for f in fractions if f))
     if "global" in matchings and "global" not in model.slots:
         raise EvaluationError(f"'{model.name}' has no slot 'global' (it has {', '.join(model.slots)}).")
     protocol = replace(protocol or Protocol(), dataset=(protocol.dataset if protocol else "") or data.name)
     things = occluders or Occluders.generated(0)
-    seeds = tuple(seeds) if fractions else (0,)
+    seeds = tuple(dict.fromkeys(seeds)) if fractions else (0,)
+    if not seeds:
+        raise EvaluationError("there is no seed to occlude with; give at least one.")
     truth = "true" in matchings
     total = len(data.gallery) + len(data.query) * (1 + len(fractions) * len(seeds))
     done = 0

@@ -39,7 +39,18 @@ class IdentityLoss(Loss):
         self.aggregate, self.smoothing = aggregate, smoothing
 
     def forward(self, output: ModelOutput, targets: Targets) -> Tensor:
-        """Return the loss as a scalar."""
-        logits = torch.stack(list(output[self.on].logits.values()), dim=1)
+        """Return the loss as a scalar.
+
+        Raises:
+            BuildError: the head gives no logits.
+        """
+        given = output[self.on].logits
+        if not given:
+            raise BuildError(
+                f"loss '{self.name}' needs identity logits, which head '{self.on}' does not give "
+                f"({type(output[self.on]).__name__}.logits is empty). Give the head a classifier, or put the loss on "
+                "another head."
+            )
+        logits = torch.stack(list(given.values()), dim=1)
         total = part_identity_loss(logits, targets.identity, self.smoothing)
         return total if self.aggregate == "sum" else total / logits.shape[1]

@@ -17,12 +17,7 @@ from occluded_reid.training.processes import Processes
 
 # SGD moves in proportion to the gradient. Adam divides by its size, so where the true gradient is 0 it turns the last
 # bits of a sum, which depend on the order of addition, into whole steps; no tolerance on weights would mean anything.
-SGD = {
-    "optim.type": "sgd",
-    "optim.lr": 0.05,
-    "optim.epochs": 2,
-    "model.backbone.options.options": {},  # no stochastic depth: each process draws its own
-}
+SGD = {"optim.type": "sgd", "optim.lr": 0.05, "optim.epochs": 2}
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,10 @@ def unbroken(tiny: ModuleType, data_folder: Path, tmp_path_factory: pytest.TempP
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     trainer = Trainer(
-        tiny.make_model(tiny.tiny_recipe()), tiny.make_data(data_folder), tmp_path_factory.mktemp("whole"), show=False
+        tiny.make_model(tiny.tiny_recipe(), dropout=0.3),
+        tiny.make_data(data_folder),
+        tmp_path_factory.mktemp("whole"),
+        show=False,
     )
     result = trainer.fit()
     torch.set_num_threads(threads)
@@ -52,6 +56,7 @@ def test_kill_in_the_middle_of_an_epoch(
         "data": data_folder,
         "output": tmp_path,
         "workers": workers,
+        "dropout": 0.3,
         "stop": [2, 3, "SIGKILL"],
         "trainer": {"checkpoint_steps": 2},
     }
@@ -60,7 +65,7 @@ def test_kill_in_the_middle_of_an_epoch(
     place = place_of(tmp_path)
     assert (place["epoch"], place["step"]) == (2, 2)
     trainer = Trainer(
-        tiny.make_model(tiny.tiny_recipe(), seed=7),  # whatever weights it starts with
+        tiny.make_model(tiny.tiny_recipe(), seed=7, dropout=0.3),  # whatever weights it starts with
         tiny.make_data(data_folder),
         tmp_path,
         workers=workers,
@@ -72,13 +77,13 @@ def test_kill_in_the_middle_of_an_epoch(
 def test_without_the_seeded_steps_it_would_be_another_run(
     tiny: ModuleType, data_folder: Path, tmp_path: Path, unbroken: TrainResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison can fail: stochastic depth drawn from another generator gives other weights."""
-    from contextlib import nullcontext
-
+    """The comparison can fail: dropout drawn from another generator gives other weights."""
     monkeypatch.setattr("occluded_reid.training.stepper.seeded_step", lambda *_: nullcontext())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        trainer = Trainer(tiny.make_model(tiny.tiny_recipe()), tiny.make_data(data_folder), tmp_path, show=False)
+        trainer = Trainer(
+            tiny.make_model(tiny.tiny_recipe(), dropout=0.3), tiny.make_data(data_folder), tmp_path, show=False
+        )
         with pytest.raises(AssertionError):
             assert_same_run(trainer.fit(), unbroken)
 
@@ -97,13 +102,13 @@ def test_ctrl_c_saves_and_stops(
     stopping = tiny.Stopping(loader, *at, signal.SIGINT)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        Trainer(tiny.make_model(recipe), stopping, tmp_path).fit()
+        Trainer(tiny.make_model(recipe, dropout=0.3), stopping, tmp_path).fit()
     assert signal.getsignal(signal.SIGINT) is handler
     place = place_of(tmp_path)
     assert place["epoch"] == at[0]
     assert place["step"] in (at[1], at[1] + 1)  # at most the batch that was being prepared is trained on
     assert f"saved in {tmp_path / 'last'}" in capsys.readouterr().err
-    result = Trainer(tiny.make_model(recipe, seed=3), loader, tmp_path, show=False).fit(resume=True)
+    result = Trainer(tiny.make_model(recipe, seed=3, dropout=0.3), loader, tmp_path, show=False).fit(resume=True)
     assert_same_run(result, unbroken)
 
 
@@ -119,7 +124,7 @@ def test_a_second_ctrl_c_stops_at_once(tiny: ModuleType, data_folder: Path, tmp_
 
     loader = Impatient(tiny.make_loader(tiny.make_data(data_folder), recipe), 0, 0, 0)
     with pytest.raises(KeyboardInterrupt):
-        Trainer(tiny.make_model(recipe), loader, tmp_path, show=False).fit()
+        Trainer(tiny.make_model(recipe, dropout=0.3), loader, tmp_path, show=False).fit()
     assert place_of(tmp_path)["step"] == 0  # the checkpoint made before the first step
 
 
@@ -127,6 +132,8 @@ def test_terminate_saves_and_exits_with_143(tiny: ModuleType, data_folder: Path,
     recipe = tiny.tiny_recipe()
     loader = tiny.make_loader(tiny.make_data(data_folder), recipe, workers=1)
     with pytest.raises(SystemExit) as stopped:
-        Trainer(tiny.make_model(recipe), tiny.Stopping(loader, 1, 2, signal.SIGTERM), tmp_path, show=False).fit()
+        Trainer(
+            tiny.make_model(recipe, dropout=0.3), tiny.Stopping(loader, 1, 2, signal.SIGTERM), tmp_path, show=False
+        ).fit()
     assert stopped.value.code == 143
     assert place_of(tmp_path)["step"] in (2, 3)

@@ -28,11 +28,7 @@ def tiny_recipe(**overrides: Any) -> Recipe:
         "name": "tiny",
         "model": {
             "input": {"height": 64, "width": 32},
-            # Stochastic depth: a resumed run must draw it again.
-            "backbone": {
-                "type": "test_efficientnet",
-                "options": {"last_stride": 1, "options": {"drop_path_rate": 0.3}},
-            },
+            "backbone": {"type": "test_efficientnet", "options": {"last_stride": 1}},
             "heads": {
                 "global": {"type": "global", "options": {"num_sets": 2, "set_width": 8}},
                 "local": {"type": "local", "options": {"num_parts": 2}},
@@ -70,10 +66,13 @@ def make_data(folder: Path, identities: int = 4, images: int = 8) -> ReIDData:
     return ReIDData("tiny", folder, train=tuple(samples))
 
 
-def make_model(recipe: Recipe, num_classes: int = 4, seed: int = 0) -> ReIDModel:
+def make_model(recipe: Recipe, num_classes: int = 4, seed: int = 0, dropout: float = 0.0) -> ReIDModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_model(recipe, num_classes=num_classes)
+        model = build_model(recipe, num_classes=num_classes)
+    if dropout:
+        model.heads["global"].project.append(torch.nn.Dropout(dropout))  # type: ignore[union-attr, operator]
+    return model
 
 
 def keep_statistics(model: torch.nn.Module) -> None:
@@ -108,7 +107,7 @@ def main(options: dict[str, Any]) -> None:
     if "stop" in options:
         epoch, step, name = options["stop"]
         loader = Stopping(loader, epoch, step, getattr(signal, name))
-    model = make_model(recipe)
+    model = make_model(recipe, dropout=options.get("dropout", 0.0))
     if options.get("frozen_statistics"):
         keep_statistics(model)
     Trainer(model, loader, options["output"], **options.get("trainer", {})).fit(resume=options.get("resume", False))
