@@ -145,15 +145,21 @@ def test_a_folder_is_read_in_order_and_can_be_halved(folder) -> None:
     assert Occluders.generated(0, 12)[1::2].draw(np.random.default_rng(0)).kind in KINDS[1::2]
 
 
-def test_transparent_pixels_lend_no_colour(tmp_path) -> None:
-    pixels = np.full((64, 64, 4), (255, 0, 0, 0), dtype=np.uint8)  # red, but transparent
-    pixels[16:48, 16:48] = (0, 0, 255, 255)
+@pytest.mark.parametrize("ground", [0, 255])
+def test_pastes_its_own_colour_and_nothing_of_its_surrounding(tmp_path, ground: int) -> None:
+    pixels = np.full((64, 64, 4), (255, 0, 0, 0), dtype=np.uint8)  # red where it is transparent
+    rows, columns = np.mgrid[:64, :64]
+    pixels[(rows - 32) ** 2 + (columns - 32) ** 2 < 900] = (0, 0, 200, 255)
     Image.fromarray(pixels).save(tmp_path / "blue.png")
-    black = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    plain = np.full((HEIGHT, WIDTH, 3), ground, dtype=np.uint8)
     for seed in range(5):
-        result = occlude(black, body_of(0), 0.3, Occluders.from_folder(tmp_path), np.random.default_rng(seed))
-        assert result.image[..., 0].max() == 0
-        assert result.image[..., 2].max() > 100
+        result = occlude(plain, body_of(0), 0.3, Occluders.from_folder(tmp_path), np.random.default_rng(seed))
+        lit = result.image[result.mask]
+        assert (np.abs(lit - np.median(lit, axis=0)).max(1) <= 2).mean() > 0.7  # inside, away from the soft edge
+        assert np.median(lit, axis=0)[:2].tolist() == [0, 0]
+        assert 145 <= np.median(lit, axis=0)[2] <= 255
+        if ground == 0:
+            assert result.image[..., 0].max() == 0
 
 
 def test_bad_input(tmp_path) -> None:
