@@ -13,7 +13,7 @@ from PIL import Image
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image
 from occluded_reid.errors import EvaluationError, ImageError
-from occluded_reid.evaluation.study import MATCHINGS, Study
+from occluded_reid.evaluation.conditions import MATCHINGS, Study
 from occluded_reid.files import atomic_write, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,210 +13,16 @@ from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.conditions import MATCHINGS, Condition, Study
 from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_with_truth
 from occluded_reid.evaluation.evaluate import evaluate
-from occluded_reid.evaluation.intervals import Difference, Interval, bootstrap_means, interval_of
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
 from occluded_reid.registry import did_you_mean
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 __all__ = ["MATCHINGS", "Condition", "Study", "study"]
-
-Matching = Literal["own", "global", "all_slots", "true"]
-
-MATCHINGS: dict[str, str] = {
-    "own": "the model's slots, visibility as predicted",
-    "global": "the global slot alone",
-    "all_slots": "all slots, visibility ignored",
-    "true": "the model's slots, visibility from the true masks (upper bound)",
-}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One cell of a study: a matching at a share of occlusion, with one report a seed (one in all when clean)."""
-
-    matching: str
-    fraction: float
-    reports: tuple[Report, ...]
-    covered: float = 0.0
-
-    def values(self) -> np.ndarray:
-        """(answerable queries, metrics): each query's numbers, averaged over the seeds."""
-        return np.asarray(np.mean([report.query_values for report in self.reports], axis=0))
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Means over queries and seeds, by name."""
-        return dict(zip(self.reports[0].metrics, self.values().mean(0).tolist(), strict=True))
-
-    @property
-    def intervals(self) -> dict[str, Interval]:
-        """Bootstrap intervals over the queries; the seeds of one query stay together."""
-        protocol = self.reports[0].protocol
-        if not protocol.bootstrap:
-            return {}
-        means = bootstrap_means(self.values(), protocol.bootstrap, protocol.seed)
-        return {name: interval_of(means[:, i], protocol.confidence) for i, name in enumerate(self.metrics)}
-
-    def minus(self, other: Condition) -> dict[str, Difference]:
-        """Paired differences to another condition over the same queries."""
-        first, second = self.values(), other.values()
-        if first.shape != second.shape:
-            raise EvaluationError("the two conditions are of different queries; evaluate both on the same sets.")
-        protocol = self.reports[0].protocol
-        means = bootstrap_means(first - second, protocol.bootstrap or Protocol.bootstrap, protocol.seed)
-        return {
-            name: Difference(float((first - second)[:, i].mean()), interval_of(means[:, i], protocol.confidence))
-            for i, name in enumerate(self.metrics)
-        }
-
-
-@dataclass(frozen=True)
-class Study:
-    """Conditions of one model on one data set, as a table, as JSON, and with paired differences.
-
-    Attributes:
-        model: fingerprint of the model.
-        dataset: name of the data.
-        occluders: what queries were occluded with, in words.
-        seeds: of the occlusions.
-        conditions: one for each matching and share of occlusion.
-        query: the embedded clean queries, visibility as predicted.
-        gallery: the embedded gallery, likewise.
-    """
-
-    model: str
-    dataset: str
-    occluders: str
-    seeds: tuple[int, ...]
-    conditions: tuple[Condition, ...] = field(repr=False)
-    query: EmbeddedSet = field(repr=False)
-    gallery: EmbeddedSet = field(repr=False)
-
-    def get(self, matching: str, fraction: float = 0.0) -> Condition:
-        """Return one condition.
-
-        Raises:
-            EvaluationError: it was not part of the study.
-        """
-        for condition in self.conditions:
-            if condition.matching == matching and condition.fraction == fraction:
-                return condition
-        raise EvaluationError(f"the study has no condition '{matching}' at {fraction}; it was not asked for.")
-
-    @property
-    def fractions(self) -> tuple[float, ...]:
-        """Shares of the body mask that were occluded; 0 is clean."""
-        return tuple(dict.fromkeys(c.fraction for c in self.conditions))
-
-    @property
-    def matchings(self) -> tuple[str, ...]:
-        """Matchings in the order asked for."""
-        return tuple(dict.fromkeys(c.matching for c in self.conditions))
-
-    def differences(self, base: str = "all_slots") -> dict[tuple[str, float], dict[str, Difference]]:
-        """Paired differences of every other matching to `base`, at each share of occlusion."""
-        if base not in self.matchings:
-            return {}
-        return {
-            (c.matching, c.fraction): c.minus(self.get(base, c.fraction)) for c in self.conditions if c.matching != base
-        }
-
-    @property
-    def headline(self) -> tuple[str, str]:
-        """The two numbers that tables show: CMC at the protocol's first rank, and mAP."""
-        return f"Rank-{self.conditions[0].reports[0].protocol.ranks[0]}", "mAP"
-
-    def rows(self, metrics: Sequence[str] | None = None) -> list[list[str]]:
-        """Return header and lines of the table: matching, then metric with interval for each share of occlusion.
-
-        Args:
-            metrics: names as in `Condition.metrics`; None shows the headline.
-        """
-        metrics = self.headline if metrics is None else metrics
-        heads = [f"{name} {'clean' if f == 0 else f'{f:.0%}'}" for f in self.fractions for name in metrics]
-        lines = [["matching", *heads]]
-        for matching in self.matchings:
-            line = [matching]
-            for fraction in self.fractions:
-                condition = self.get(matching, fraction)
-                for name in metrics:
-                    interval = f" {condition.intervals[name]}" if condition.intervals else ""
-                    line.append(f"{condition.metrics[name]:.1%}{interval}")
-            lines.append(line)
-        return lines
-
-    def table(self) -> Table:
-        """Return the table for a terminal."""
-        from rich.table import Table
-
-        header, *lines = self.rows()
-        table = Table(title=f"{self.model} on {self.dataset}", caption_justify="left")
-        for name in header:
-            table.add_column(name, justify="left" if name == "matching" else "right")
-        for line in lines:
-            table.add_row(*(cell.replace(" [", "\n[") for cell in line))
-        return table
-
-    def facts(self) -> dict[str, str]:
-        """Return what the numbers stand on, by name."""
-        facts = dict(self.conditions[0].reports[0].facts)
-        facts.pop("pairs without a common slot", None)
-        # Of the first condition, which may be a matching that uses one slot only.
-        facts["slots"] = ", ".join(f"{name} {width}" for name, width in self.query.embeddings.widths.items())
-        if len(self.fractions) > 1:
-            facts["occlusion"] = (
-                f"share of each query's body mask, random place and kind, {self.occluders}; "
-                f"mean over seeds {', '.join(map(str, self.seeds))}"
-            )
-        return facts
-
-    def card(self) -> str:
-        """Return protocol, matchings and paired differences in lines."""
-        lines = [f"{key}: {value}" for key, value in self.facts().items()]
-        lines += [f"matching '{name}': {MATCHINGS[name]}" for name in self.matchings]
-        for (matching, fraction), names in self.differences().items():
-            shown = ", ".join(f"{name} {names[name]}" for name in self.headline)
-            lines.append(f"{matching} − all_slots at {'clean' if not fraction else f'{fraction:.0%}'}: {shown}")
-        return "\n".join(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the study as JSON knows it."""
-        return {
-            "model": self.model,
-            "dataset": self.dataset,
-            "occluders": self.occluders,
-            "seeds": list(self.seeds),
-            "conditions": [
-                {
-                    "matching": c.matching,
-                    "fraction": c.fraction,
-                    "covered": c.covered,
-                    "metrics": c.metrics,
-                    "intervals": {name: [i.low, i.high] for name, i in c.intervals.items()},
-                    "protocol": c.reports[0].facts,
-                }
-                for c in self.conditions
-            ],
-            "differences_to_all_slots": [
-                {
-                    "matching": m,
-                    "fraction": f,
-                    "metric": name,
-                    "value": d.value,
-                    "low": d.interval.low,
-                    "high": d.interval.high,
-                }
-                for (m, f), names in self.differences().items()
-                for name, d in names.items()
-            ],
-        }
 
 
 def study(
