@@ -62,7 +62,7 @@ class Trainer:
 
     With several processes (torchrun) each takes its share of every batch and gradients are averaged. As losses are
     means over the batch, that equals one process with the whole batch, except for batch normalisation, which sees the
-    share.
+    share; its running statistics are averaged. Other buffers are their head's own affair: process 0's are saved.
 
     A head may define ``prepare_training(model, loader)``: it is called once before epoch 1, and not on resume.
 
