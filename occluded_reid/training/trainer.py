@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,26 +27,14 @@ from occluded_reid.training.display import TrainingDisplay
 from occluded_reid.training.interrupt import StopSignals
 from occluded_reid.training.journal import Journal
 from occluded_reid.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_rate
+from occluded_reid.training.place import Place
 from occluded_reid.training.processes import Processes, make_accelerator
 from occluded_reid.training.result import EpochRecord, TrainResult
 from occluded_reid.training.schedule import rate_factor
+from occluded_reid.training.scoring import Scoring
 from occluded_reid.training.stepper import Stepper
 
 __all__ = ["Trainer"]
-
-
-@dataclass
-class _Place:
-    """Where a run is: `step` steps of `epoch` are done, with these sums over them."""
-
-    epoch: int = 1
-    step: int = 0
-    seconds: float = 0.0
-    images: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-
-    def losses(self) -> dict[str, float]:
-        return {name: value / self.step for name, value in self.sums.items()}
 
 
 class Trainer:
@@ -121,8 +105,8 @@ class Trainer:
             data = make_loader(data, model.recipe, seed=seed, workers=workers, rank=place[0], world_size=place[1])
         self.loader: Batches = data
         self.checkpoint_every, self.checkpoint_steps = checkpoint_every, checkpoint_steps
-        self.evaluate, self.evaluate_every = evaluate, evaluate_every if evaluate else 0
-        self.best_by, self.on_epoch = best_by, on_epoch
+        self.scoring = Scoring(evaluate, evaluate_every, self.optim.epochs, best_by, self.processes)
+        self.on_epoch = on_epoch
         self.history: list[EpochRecord] = []
         self.best: EpochRecord | None = None
         self._show = show and self.processes.is_main
@@ -168,12 +152,12 @@ class Trainer:
         if self.processes.is_main:
             replace_folder(self.output / "model", self.model.save)
         self.processes.wait()
-        return TrainResult(self.output, tuple(self.history), self.best, self.best_by)
+        return TrainResult(self.output, tuple(self.history), self.best, self.scoring.best_by)
 
-    def _together(self, start: Callable[[], _Place]) -> _Place:
+    def _together(self, start: Callable[[], Place]) -> Place:
         """Start in every process, or in none: one that fails must not leave the others waiting for it."""
         failed: OccludedReIDError | None = None
-        place = _Place()
+        place = Place()
         try:
             place = start()
         except OccludedReIDError as error:
@@ -185,7 +169,7 @@ class Trainer:
             raise TrainingError("another process could not start; its message says why.")
         return place
 
-    def _begin(self) -> _Place:
+    def _begin(self) -> Place:
         if self.processes.is_main:
             if checkpoint_exists(self.output / "last"):
                 raise TrainingError(
@@ -201,9 +185,9 @@ class Trainer:
             prepare = getattr(head, "prepare_training", None)
             if prepare is not None:
                 prepare(self.model, self.loader)
-        return _Place()
+        return Place()
 
-    def _restore(self) -> _Place:
+    def _restore(self) -> Place:
         saved = read_checkpoint(self.output / "last")
         if found := differences(saved.progress["run"], self._description):
             raise CheckpointError(
@@ -221,10 +205,10 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(saved.progress["scaler"])
         self.history = [EpochRecord(**record) for record in saved.progress["history"]]
         self.best = EpochRecord(**saved.progress["best"]) if saved.progress["best"] else None
-        self.best_by = saved.progress["best_by"] or self.best_by
-        return _Place(**saved.progress["place"])
+        self.scoring.best_by = saved.progress["best_by"] or self.scoring.best_by
+        return Place(**saved.progress["place"])
 
-    def _run_epoch(self, place: _Place, stepper: Stepper, display: TrainingDisplay, stop: StopSignals) -> None:
+    def _run_epoch(self, place: Place, stepper: Stepper, display: TrainingDisplay, stop: StopSignals) -> None:
         """Run the rest of an epoch; the place moves with every step."""
         stepper.network.train()
         factor = rate_factor(self.optim, place.epoch)
@@ -239,12 +223,9 @@ class Trainer:
                 upcoming = self._next(batches, stop)  # prepared on the CPU while the device still works
                 due = self.processes.is_main and self._checkpoint_due(place.step + 1, time.monotonic() - saved)
                 losses, (stopping, saving) = stepper.update(values, batch, [stop.received is not None, due])
-                place.step += 1
-                place.images += len(batch) * self.processes.count
+                place.add(losses, len(batch) * self.processes.count)
                 place.seconds = before + time.monotonic() - started
-                for name, value in losses.items():
-                    place.sums[name] = place.sums.get(name, 0.0) + value
-                display.advance(place.step, place.images / max(place.seconds, 1e-9), place.losses())
+                display.advance(place.step, place.images_per_second, place.losses)
                 if stopping:
                     self._stop(place, display, stop)
                 if saving:
@@ -268,21 +249,21 @@ class Trainer:
     def _checkpoint_due(self, step: int, seconds: float) -> bool:
         return seconds > self.checkpoint_every or bool(self.checkpoint_steps and step % self.checkpoint_steps == 0)
 
-    def _finish_epoch(self, place: _Place, display: TrainingDisplay) -> _Place:
+    def _finish_epoch(self, place: Place, display: TrainingDisplay) -> Place:
         record = EpochRecord(
             epoch=place.epoch,
             lr=self.optim.lr * rate_factor(self.optim, place.epoch),
             seconds=place.seconds,
-            images_per_second=place.images / max(place.seconds, 1e-9),
-            losses=place.losses(),
-            scores=self._scores(place.epoch),
+            images_per_second=place.images_per_second,
+            losses=place.losses,
+            scores=self.scoring.scores(self.model, place.epoch),
         )
         self.history.append(record)
-        if record.scores and self._is_best(record):
+        if self.scoring.is_better(record, self.best):
             self.best = record
             if self.processes.is_main:
                 replace_folder(self.output / "best", self.model.save)
-        following = _Place(place.epoch + 1)
+        following = Place(place.epoch + 1)
         self._save(following)
         if self._journal is not None:
             self._journal.add(self.history)
@@ -291,29 +272,7 @@ class Trainer:
             self.on_epoch(record)
         return following
 
-    def _scores(self, epoch: int) -> dict[str, float]:
-        due = self.evaluate_every and (epoch % self.evaluate_every == 0 or epoch == self.optim.epochs)
-        if self.evaluate is None or not due:
-            return {}
-        scores: dict[str, Any] = {}
-        if self.processes.is_main:
-            scores = {name: float(value) for name, value in self.evaluate(self.model).items()}
-        scores = json.loads(self.processes.tell(json.dumps(scores)))
-        if self.best_by is None:
-            self.best_by = "mAP" if "mAP" in scores else next(iter(scores), None)
-        if self.best_by not in scores:
-            raise TrainingError(
-                f"the evaluation returned {', '.join(scores) or 'no scores'}; best_by is '{self.best_by}'. "
-                "Let it return that score, or set best_by to one of these."
-            )
-        return scores
-
-    def _is_best(self, record: EpochRecord) -> bool:
-        if self.best_by is None or math.isnan(record.scores[self.best_by]):
-            return False
-        return self.best is None or record.scores[self.best_by] > self.best.scores[self.best_by]
-
-    def _stop(self, place: _Place, display: TrainingDisplay, stop: StopSignals) -> None:
+    def _stop(self, place: Place, display: TrainingDisplay, stop: StopSignals) -> None:
         self._save(place)
         display.note(
             f"stopped after step {place.step} of epoch {place.epoch}; saved in {self.output / 'last'}. "
@@ -321,14 +280,14 @@ class Trainer:
         )
         stop.leave()
 
-    def _save(self, place: _Place) -> None:
+    def _save(self, place: Place) -> None:
         if self.processes.is_main:
             scaler = self.accelerator.scaler
             progress = {
                 "place": vars(place),
                 "history": [record.to_dict() for record in self.history],
                 "best": None if self.best is None else self.best.to_dict(),
-                "best_by": self.best_by,
+                "best_by": self.scoring.best_by,
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "run": self._description,
             }
