@@ -114,13 +114,13 @@ def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Seque
     return drawn
 
 
-def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str, Image.Image]]:
-    """Return pictures of what the model's heads see on some images: part masks and aggregation maps, by caption."""
+def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str, str, Image.Image]]:
+    """Return (file name, caption, picture) of what the model's heads see on some images: part masks, maps M_n."""
     if not samples:
         return []
     images = [np.asarray(open_image(sample.path)) for sample in samples]
     output = model.infer(model.preprocess(images))
-    pictures: list[tuple[str, Image.Image]] = []
+    pictures: list[tuple[str, str, Image.Image]] = []
     for name, head in output.heads.items():
         if "segmentation" in head.maps:
             labels = head.maps["segmentation"].argmax(1).cpu().numpy()
@@ -130,12 +130,13 @@ def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str,
                 overlay_mask(image, mask, classes=classes, legend=i == last)
                 for i, (image, mask) in enumerate(zip(images, labels, strict=True))
             ]
-            pictures.append((f"part masks predicted by the head '{name}'", _side_by_side(shown)))
+            caption = f"part masks predicted by the head '{name}'"
+            pictures.append((f"{name}_part_masks.png", caption, _side_by_side(shown)))
         if "aggregation" in head.maps:
             maps = head.maps["aggregation"].cpu().numpy()
-            drawn = [aggregation_maps(image, m, height=160) for image, m in zip(images, maps, strict=True)]
+            drawn = [aggregation_maps(image, m, height=224) for image, m in zip(images, maps, strict=True)]
             caption = f"aggregation maps M_n of the head '{name}', own bands outlined"
-            pictures.append((caption, _side_by_side(drawn[:4])))
+            pictures.append((f"{name}_aggregation_maps.png", caption, _side_by_side(drawn[:4])))
     return pictures
 
 
@@ -145,7 +146,7 @@ def write_report(
     """Write a self-contained page: numbers with their protocol, curves, ranked lists, masks and maps.
 
     Args:
-        folder: gets ``report.html``, ``study.json``, ``ranked_lists.png`` and ``parts.png``.
+        folder: gets ``report.html``, ``study.json``, ``ranked_lists.png`` and a picture of what each head sees.
         model: the evaluated model.
         data: what it was evaluated on.
         result: the study.
@@ -191,8 +192,8 @@ def write_report(
     worst = ranked_lists(query_rows(model, data, result, order[: min(8, answerable)].tolist()), title="Worst queries")
     page.add_picture(worst, "The queries with the lowest average precision: look here first.")
     page.add_heading("What the heads see")
-    for number, (caption, picture) in enumerate(map_pictures(model, [data.query[i] for i in typical])):
-        save_picture(picture, folder / ("parts.png" if number == 0 else f"maps_{number}.png"))
+    for file_name, caption, picture in map_pictures(model, [data.query[i] for i in typical]):
+        save_picture(picture, folder / file_name)
         page.add_picture(picture, caption)
     if log is not None and log.is_file():
         records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
