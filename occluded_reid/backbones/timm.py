@@ -142,10 +142,30 @@ class TimmBackbone(Backbone):
             # The pool of a "d" shortcut exists to halve the map; at stride 1 there is nothing left for it to do.
             self.network.set_submodule(name, nn.Identity())
             return
+        if type(module) is nn.Conv2d and any(k % 2 == 0 for k in module.kernel_size):
+            self.network.set_submodule(name, _EvenConv2d(module))
+            return
         module.stride = (1, 1)
-        if isinstance(module, nn.Conv2d) and any(k % 2 == 0 for k in module.kernel_size):
-            # An even kernel needs one row more on one side only: torch works that out when it builds a layer.
-            rows, columns = module.kernel_size
-            same = nn.Conv2d(1, 1, (rows, columns), padding="same")
-            module.padding = "same"
-            module._reversed_padding_repeated_twice = same._reversed_padding_repeated_twice
+
+
+class _EvenConv2d(nn.Conv2d):
+    """A convolution at stride 1 whose kernel has an even side: one row more of zeros below and to the right.
+
+    torch's own padding="same" does this too, and warns that it copies its input.
+    """
+
+    def __init__(self, strided: nn.Conv2d) -> None:
+        rows, columns = strided.kernel_size
+        super().__init__(
+            strided.in_channels,
+            strided.out_channels,
+            (rows, columns),
+            groups=strided.groups,
+            bias=strided.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = strided.weight, strided.bias
+        self.margins = ((columns - 1) // 2, columns // 2, (rows - 1) // 2, rows // 2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(input, self.margins))

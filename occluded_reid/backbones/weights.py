@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from occluded_reid.files import read_safetensors
 
 __all__ = ["load_into", "read_weights", "transfer_by_name"]
 
+# What torch.load raises on damaged files, and on files of something else.
+_DAMAGE = (
+    *(OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
+    *(OverflowError, MemoryError, struct.error, pickle.UnpicklingError),
+)
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 
 
@@ -28,9 +34,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return read_safetensors(path, WeightsError)[0]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _DAMAGE as error:
+        # torch's own message advises to load such a file without care; its reasons stay in the chain of causes.
+        why = error.strerror if isinstance(error, OSError) else "it is damaged, or holds other objects than tensors"
         raise WeightsError(
-            f"'{path}' could not be read as a file of tensors: {error}. Give a .safetensors file, or a .pth file that "
+            f"'{path}' could not be read as a file of tensors: {why}. Give a .safetensors file, or a .pth file that "
             "torch.load(weights_only=True) accepts."
         ) from error
     for key in _WRAPPERS:

@@ -66,15 +66,18 @@ class AddResult:
 
 
 def hits_table(hits: Sequence[Hit]) -> Table:
-    """Return hits as a rich table: rank, key, distance, who, where, when, and the slots that both images show."""
+    """Return hits as a rich table: rank, key, distance, who, where and when as far as known, and each shared slot."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("rank", "key", "distance", "identity", "camera", "time", "track", "shared slots")
+    told = [name for name in ("identity", "camera", "time", "track") if any(getattr(h, name) is not None for h in hits)]
+    slots = list(hits[0].shared_visibility) if hits else []
+    caption = f"shared: how much both images show of {', '.join(slots)}" if slots else None
+    table = Table("rank", "key", "distance", *told, "shared", caption=caption)
+    table.columns[1].overflow = "fold"
     for hit in hits:
-        shared = ", ".join(f"{slot} {share:.2f}" for slot, share in hit.shared_visibility.items() if share > 0)
-        labels = (hit.identity, hit.camera, hit.time, hit.track)
-        cells = [str(hit.rank), hit.key, f"{hit.distance:.4f}", *("–" if x is None else str(x) for x in labels), shared]
+        labels = ("–" if getattr(hit, name) is None else str(getattr(hit, name)) for name in told)
+        shared = " ".join(f"{hit.shared_visibility.get(slot, 0):.1f}" for slot in slots)
         # Text, not markup: a key such as "[a]/1.jpg" is shown as it is.
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell) for cell in (str(hit.rank), hit.key, f"{hit.distance:.4f}", *labels, shared)))
     return table

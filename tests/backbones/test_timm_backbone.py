@@ -23,10 +23,14 @@ def make(name: str, last_stride: int = 1, **options: Any) -> TimmBackbone:
     return backbone.eval()
 
 
+def kind(module: nn.Module) -> type[nn.Module]:
+    return nn.Conv2d if isinstance(module, nn.Conv2d) else type(module)
+
+
 def layers(backbone: TimmBackbone) -> dict[str, tuple[Any, ...]]:
     """What each convolution and pooling looks like, without its stride and padding."""
     return {
-        name: (type(module), module.kernel_size, getattr(module, "dilation", 1), getattr(module, "groups", 1))
+        name: (kind(module), module.kernel_size, getattr(module, "dilation", 1), getattr(module, "groups", 1))
         for name, module in backbone.network.named_modules()
         if hasattr(module, "kernel_size") and hasattr(module, "stride")
     }
@@ -45,8 +49,8 @@ def test_last_stride_1_changes_the_stride_and_nothing_else(name: str) -> None:
     before, after = layers(usual), layers(dense)
     gone = set(before) - set(after)
     assert all(before[layer][0] is nn.AvgPool2d for layer in gone), "only the pool of a short cut may go"
-    assert {layer: kind for layer, kind in before.items() if layer not in gone} == after
-    assert all(kind[2] in (1, (1, 1)) for kind in after.values()), "no dilation"
+    assert {layer: shape for layer, shape in before.items() if layer not in gone} == after
+    assert all(shape[2] in (1, (1, 1)) for shape in after.values()), "no dilation"
     changed = {layer for layer, stride in strides(dense).items() if stride != strides(usual)[layer]}
     assert changed | gone
     assert all(strides(dense)[layer] == 1 and strides(usual)[layer] == 2 for layer in changed)
@@ -95,6 +99,23 @@ def test_a_convolution_at_overlapping_positions_computes_the_same() -> None:
         wide = dense.network.get_submodule(layer)(grid)
         torch.testing.assert_close(wide[:, :, ::2, ::2], narrow)
         assert wide.shape[2:] == (6, 2)
+
+
+def test_an_even_kernel_computes_the_same_at_overlapping_positions() -> None:
+    usual, dense = make("test_convnext", 2), make("test_convnext", 1)
+    dense.load_state_dict(usual.state_dict())
+    (name,) = [n for n, stride in strides(dense).items() if stride != strides(usual)[n]]
+    strided, even = usual.network.get_submodule(name), dense.network.get_submodule(name)
+    assert even.kernel_size == (2, 2)
+    grid = torch.randn(2, even.in_channels, 6, 4, generator=torch.Generator().manual_seed(0))
+    wide = even(grid)
+    assert wide.shape[2:] == (6, 4)
+    torch.testing.assert_close(wide[:, :, ::2, ::2], strided(grid))
+    # One more row and column of zeros at the end, by hand.
+    padded = torch.zeros(2, even.in_channels, 7, 5)
+    padded[:, :, :6, :4] = grid
+    torch.testing.assert_close(wide, nn.functional.conv2d(padded, even.weight, even.bias))
+    assert even.weight is dict(dense.named_parameters())[f"network.{name}.weight"]
 
 
 def test_options_reach_timm() -> None:

@@ -292,4 +292,5 @@ def test_hits_print_well(filled: tuple[Gallery, PartEmbeddings]) -> None:
     text = console.export_text()
     assert "k0" in text
     assert "[red]x" in text
-    assert "global 1.00" in text
+    assert "shared: how much both images show of global" in text
+    assert "1.0" in text
