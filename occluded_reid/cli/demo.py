@@ -50,8 +50,11 @@ def demo_command(
     screen = console(quiet=as_json)
     started = time.monotonic()
     recipe = load_recipe("sorn_lite", {**DEMO, **read_overrides(overrides)})
-    sizes = {"train_identities": train_identities, "test_identities": test_identities}
-    drawn = SyntheticOptions(seed=seed, **{name: size for name, size in sizes.items() if size is not None})
+    drawn = SyntheticOptions(
+        train_identities=train_identities or SyntheticOptions.train_identities,
+        test_identities=test_identities or SyntheticOptions.test_identities,
+        seed=seed,
+    )
     _clear(output)
     screen.rule("1 of 5: draw pedestrians")
     with progress_bar("drawing") as move:

@@ -65,8 +65,8 @@ def index_command(
 
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed)
-    every = (*loaded.train, *loaded.query, *loaded.gallery)
-    samples = every if split is Split.ALL else loaded.split(split.value)
+    splits = {Split.GALLERY: loaded.gallery, Split.QUERY: loaded.query, Split.TRAIN: loaded.train}
+    samples = splits[split] if split is not Split.ALL else (*loaded.train, *loaded.query, *loaded.gallery)
     if not samples:
         raise DataError(
             f"the split '{split}' of '{data}' is empty. Use --split all, or --holdout N for a data set that has only "

@@ -134,11 +134,7 @@ class Study:
         lines = [["matching", *heads]]
         for matching in self.matchings:
             line = [matching]
-            for fraction in self.fractions:
-                condition = self.get(matching, fraction)
-                for name in metrics:
-                    interval = f" {condition.intervals[name]}" if condition.intervals else ""
-                    line.append(f"{condition.metrics[name]:.1%}{interval}")
+            line += [self._cell(matching, fraction, name) for fraction in self.fractions for name in metrics]
             lines.append(line)
         return lines
 
@@ -146,13 +142,21 @@ class Study:
         """Return the table for a terminal."""
         from rich.table import Table
 
-        header, *lines = self.rows()
-        table = Table(title=f"{self.model} on {self.dataset}", caption_justify="left")
-        for name in header:
-            table.add_column(name, justify="left" if name == "matching" else "right")
-        for line in lines:
-            table.add_row(*(cell.replace(" [", "\n[") for cell in line))
+        table = Table(title=f"{self.model} on {self.dataset}")
+        table.add_column("metric")
+        table.add_column("matching")
+        for fraction in self.fractions:
+            table.add_column("clean" if fraction == 0 else f"{fraction:.0%} occluded", justify="right")
+        for name in self.headline:
+            for matching in self.matchings:
+                cells = [self._cell(matching, fraction, name, "\n") for fraction in self.fractions]
+                table.add_row(name, matching, *cells, end_section=matching == self.matchings[-1])
         return table
+
+    def _cell(self, matching: str, fraction: float, metric: str, between: str = " ") -> str:
+        condition = self.get(matching, fraction)
+        interval = f"{between}{condition.intervals[metric]}" if condition.intervals else ""
+        return f"{condition.metrics[metric]:.1%}{interval}"
 
     def facts(self) -> dict[str, str]:
         """Return what the numbers stand on, by name."""

@@ -14,7 +14,7 @@ from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image
 from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation.conditions import MATCHINGS, Study
-from occluded_reid.files import atomic_write, write_json
+from occluded_reid.files import atomic_write, inside, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel
 from occluded_reid.search import InMemoryRows, exact_topk
@@ -193,7 +193,7 @@ def write_report(
     page.add_picture(worst, "The queries with the lowest average precision: look here first.")
     page.add_heading("What the heads see")
     for file_name, caption, picture in map_pictures(model, [data.query[i] for i in typical]):
-        save_picture(picture, folder / file_name)
+        save_picture(picture, inside(folder, file_name, EvaluationError))  # named after a head, as a recipe calls it
         page.add_picture(picture, caption)
     if log is not None and log.is_file():
         records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
