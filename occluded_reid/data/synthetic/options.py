@@ -87,15 +87,15 @@ class SyntheticOptions:
     """
 
     train_identities: int = 160
-    test_identities: int = 100
+    test_identities: int = 60
     cameras: int = 4
     images_per_camera: int = 3
     gallery_per_camera: int = 2
     queries_per_camera: int = 1
     distractors: int = 40
-    occluded_queries: float = 0.5
-    query_cover: tuple[float, float] = (0.3, 0.6)
-    occluded_train: float = 0.45
+    occluded_queries: float = 0.4
+    query_cover: tuple[float, float] = (0.2, 0.4)
+    occluded_train: float = 0.25
     train_cover: tuple[float, float] = (0.1, 0.55)
     occluded_gallery: float = 0.12
     gallery_cover: tuple[float, float] = (0.08, 0.28)
