@@ -25,9 +25,9 @@ HEAVY = ("torch", "numpy", "PIL", "timm", "pydantic", "yaml", "lancedb", "pyarro
 
 def fresh(code: str) -> list[str]:
     """Run code in a new interpreter and return the modules that are loaded afterwards."""
-    script = f"{code}\nimport json, sys\nsys.stderr.write(json.dumps(sorted(sys.modules)))"
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
-    modules: list[str] = json.loads(done.stderr)
+    modules: list[str] = json.loads(done.stderr.splitlines()[-1])
     return modules
 
 

@@ -6,24 +6,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from occluded_reid import Gallery, load_dataset, load_model
 from occluded_reid.evaluation import Protocol
 from occluded_reid.evaluation.study import study
 
-Cli = Callable[..., "Result"]  # noqa: F821 - of conftest.py, which no test can import
+Cli = Callable[..., Any]
 
 LETTERS = "abc"
-
-
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests below put the gallery of the drawn set."""
-    return tmp_path_factory.mktemp("gallery") / "of_[people]"
 
 
 def test_train_leaves_a_model_that_loads(trained: Path) -> None:
@@ -86,7 +80,8 @@ def test_evaluate_prints_a_table_and_its_protocol(cli: Cli, people: Path, traine
         assert text in found.out
 
 
-def test_index_twice_adds_nothing_the_second_time(cli: Cli, people: Path, trained: Path, gallery: Path) -> None:
+def test_index_twice_adds_nothing_the_second_time(cli: Cli, people: Path, trained: Path, tmp_path: Path) -> None:
+    gallery = tmp_path / "of_[people]"
     gallery.mkdir()  # an empty folder is as good as none
     command = ["index", gallery, "--model", trained / "model", "--data", people, "--dataset", "synthetic"]
     count = len(load_dataset("synthetic", people).gallery)
@@ -104,10 +99,11 @@ def test_index_twice_adds_nothing_the_second_time(cli: Cli, people: Path, traine
     assert whole["total"] == count + whole["added"] == len(Gallery.open(gallery))
 
 
-def test_search_finds_what_the_gallery_finds(
-    cli: Cli, people: Path, trained: Path, gallery: Path, tmp_path: Path
-) -> None:
+def test_search_finds_what_the_gallery_finds(cli: Cli, people: Path, trained: Path, tmp_path: Path) -> None:
     model, data = load_model(trained / "model"), load_dataset("synthetic", people)
+    gallery = tmp_path / "gallery"
+    command = ["index", gallery, "--model", trained / "model", "--data", people, "--dataset", "synthetic"]
+    assert cli(*command, "--split", "all", "--dtype", "float32").code == 0
     asked = data.query[0].path
     search = ["search", gallery, "--model", trained / "model", "-k", 3]
     found = cli(*search, asked, "--json", "--picture", tmp_path / "deep" / "hits.png", "--where", "camera = 1")
