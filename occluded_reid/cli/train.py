@@ -54,9 +54,9 @@ def train_command(
 
     Example: [bold]occluded-reid train sorn_lite --data market/ --masks masks/ --output runs/sorn[/bold]
     """
-    from occluded_reid.config import load_recipe
     from occluded_reid.data.holdout import holdout as split_off
     from occluded_reid.evaluation.held_out import held_out_scores
+    from occluded_reid.models.build import find_recipe
     from occluded_reid.training import train
 
     changes = read_overrides(overrides)
@@ -64,7 +64,7 @@ def train_command(
         changes["model.backbone.weights"] = None if weights == "none" else weights
     if weights_match is not None:
         changes["model.backbone.weights_match"] = weights_match
-    settings = load_recipe(recipe, changes)
+    settings = find_recipe(recipe, changes)
     loaded = open_data(dataset, data, masks, holdout, seed)
     # Validation identities are taken from training with another seed: the test identities stay unseen.
     loaded = split_off(loaded, validation, seed + 1) if validation else loaded

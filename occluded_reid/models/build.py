@@ -18,7 +18,7 @@ from occluded_reid.losses.criterion import Criterion
 from occluded_reid.models.model import ReIDModel, build_info
 from occluded_reid.registry import HEADS, LOSSES, MATCHERS, MODELS, Registry, check_options
 
-__all__ = ["build_model", "list_models"]
+__all__ = ["build_model", "find_recipe", "list_models"]
 
 HeadSpec = str | Component | Mapping[str, Any] | type[Head] | Callable[[BuildInfo], Head] | Head | None
 
@@ -59,12 +59,7 @@ def build_model(
         >>> model.slots
         {'global': 768, 'part_1': 320, 'part_2': 320, 'part_3': 320}
     """
-    if isinstance(name_or_recipe, Recipe):
-        recipe = name_or_recipe.override(overrides) if overrides else name_or_recipe
-    elif isinstance(name_or_recipe, str) and name_or_recipe in MODELS:
-        recipe = load_recipe(MODELS.create(name_or_recipe), overrides)
-    else:
-        recipe = load_recipe(name_or_recipe, overrides)
+    recipe = find_recipe(name_or_recipe, overrides)
     if num_classes is not None and num_classes < 1:
         raise BuildError(f"num_classes must be at least 1, or None for inference; got {num_classes}.")
     if backbone is not None:
@@ -84,6 +79,21 @@ def build_model(
     criterion = _build_criterion(recipe, info) if num_classes is not None else None
     matcher = _create(MATCHERS, config.matcher, "model.matcher")
     return ReIDModel(recipe, num_classes, network, built, criterion, matcher)
+
+
+def find_recipe(
+    name_or_recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Return the recipe of a system that this library or a plug-in names, of a file, or of a mapping.
+
+    Raises:
+        RecipeError: there is none, or it or an override is not valid.
+    """
+    if isinstance(name_or_recipe, Recipe):
+        return name_or_recipe.override(overrides) if overrides else name_or_recipe
+    if isinstance(name_or_recipe, str) and name_or_recipe in MODELS:
+        return load_recipe(MODELS.create(name_or_recipe), overrides)
+    return load_recipe(name_or_recipe, overrides)
 
 
 def _create(registry: Registry[Any], component: Component, where: str, *args: Any, **extra: Any) -> Any:
@@ -119,6 +129,8 @@ def _merge_heads(
     components: dict[str, Any] = {name: c.model_dump() for name, c in recipe.model.heads.items()}
     made: dict[str, Callable[[BuildInfo], Head] | Head] = {}
     for name, spec in heads.items():
+        if "." in name:
+            raise BuildError(f"a head is to be named '{name}'; names have no dot. Call it '{name.replace('.', '_')}'.")
         if spec is None:
             components.pop(name, None)
         elif isinstance(spec, str):

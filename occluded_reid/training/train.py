@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from occluded_reid.config import Recipe, load_recipe
+from occluded_reid.config import Recipe
 from occluded_reid.contracts import HeadInfo
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import RecipeError
 from occluded_reid.models import ReIDModel, build_model
+from occluded_reid.models.build import find_recipe
 from occluded_reid.training.batches import make_loader
 from occluded_reid.training.processes import Processes, make_accelerator
 from occluded_reid.training.result import EpochRecord, TrainResult
@@ -75,10 +76,7 @@ def train(
         ``train("sorn_lite", load_dataset("market1501", "market/", masks="masks/"), "runs/sorn")``, then
         ``load_model("runs/sorn/model")``.
     """
-    if isinstance(recipe, ReIDModel):
-        settings = recipe.recipe
-    else:
-        settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    settings = recipe.recipe if isinstance(recipe, ReIDModel) else find_recipe(recipe)
     processes = Processes(make_accelerator(settings.optim.precision))
     # Before the model: what is wrong with the data should be said before weights are fetched.
     loader = make_loader(data, settings, seed=seed, workers=workers, rank=processes.index, world_size=processes.count)

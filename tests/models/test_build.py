@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from occluded_reid import HEADS, Head, HeadInfo, HeadOutput, ReIDModel, build_model, list_models
+from occluded_reid import HEADS, MODELS, Head, HeadInfo, HeadOutput, ReIDModel, build_model, list_models
 from occluded_reid.config import list_recipes
 from occluded_reid.errors import BuildError, RecipeError, UnknownNameError, UnknownOptionError
+from occluded_reid.models.build import find_recipe
 from occluded_reid.models.model import build_info
 
 
@@ -109,6 +110,21 @@ def test_a_head_can_be_removed(tiny):
 def test_what_does_not_fit_is_said_when_it_is_built(tiny, change, error, message):
     with pytest.raises(error, match=message):
         tiny(**change)
+
+
+def test_a_head_name_has_no_dot(tiny):
+    with pytest.raises(BuildError, match="Call it 'a_b'"):
+        build_model(tiny(None).recipe, heads={"a.b": "global"})
+
+
+def test_a_registered_system_is_found_by_name(tiny):
+    content = tiny(None).recipe.model_dump(mode="json")
+    MODELS.register("mine")(lambda: content)
+    try:
+        assert build_model("mine").slots == tiny(None).slots
+        assert find_recipe("mine", {"optim.epochs": 3}).optim.epochs == 3
+    finally:
+        MODELS.unregister("mine")
 
 
 def test_num_classes_must_be_positive():
