@@ -59,7 +59,7 @@ def test_demo_walks_the_whole_road_twice(cli: Cli, sets: tuple[str, ...], tmp_pa
     first = cli(*command)
     assert first.code == 0, first.err
     assert f"Open {tmp_path / 'demo' / 'report' / 'report.html'}" in first.out
-    for word in ("own", "global", "all_slots", "true", "Rank-1 clean"):
+    for word in ("own", "global", "all_slots", "true", "Rank-1", "clean"):
         assert word in first.out
     assert (tmp_path / "demo" / "search.png").stat().st_size > 1000
     mark = load_model(tmp_path / "demo" / "run" / "model").fingerprint
