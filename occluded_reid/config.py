@@ -52,10 +52,11 @@ ShortComponent = Annotated[Component, BeforeValidator(_component)]
 
 
 class InputConfig(_Strict):
-    """Image size in pixels and the normalisation of RGB values in [0, 1]."""
+    """Image size in pixels, how images get there, and the normalisation of RGB values in [0, 1]."""
 
     height: int = Field(384, ge=16, le=4096)
     width: int = Field(128, ge=16, le=4096)
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 

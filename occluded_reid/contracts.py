@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from occluded_reid.errors import BuildError
 from occluded_reid.registry import did_you_mean
@@ -20,6 +21,7 @@ __all__ = [
     "HeadOutput",
     "MapInfo",
     "ModelOutput",
+    "RegionParser",
     "StageInfo",
     "Targets",
 ]
@@ -47,11 +49,13 @@ class FeatureMaps(Mapping[str, Tensor]):
     Args:
         stages: name -> (N, C, h, w), from the finest to the coarsest.
         images: (N, 3, H, W), as the backbone received them.
+        class_token: (N, C) of a transformer, after its last normalisation; None where the backbone has none.
     """
 
-    def __init__(self, stages: Mapping[str, Tensor], images: Tensor) -> None:
+    def __init__(self, stages: Mapping[str, Tensor], images: Tensor, class_token: Tensor | None = None) -> None:
         self._stages = dict(stages)
         self.images = images
+        self.class_token = class_token
 
     def __getitem__(self, name: str) -> Tensor:
         return self._stages[name]
@@ -106,6 +110,27 @@ class Batch:
         return Batch(self.images.to(device, non_blocking=True), self.targets.to(device))
 
 
+class RegionParser(nn.Module, ABC):
+    """A frozen network that finds body regions: automatic cropping and region pooling ask it (SGAM, Eq. 1).
+
+    It is owned once, by a model's preprocessing. A head that uses it keeps a reference which is no submodule of its
+    own (such as a tuple of one), so that its weights are saved once.
+
+    Attributes:
+        names: of the regions, in the order of the maps; background is none of them.
+    """
+
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probability of each region at each place, (N, R, h, w).
+
+        Args:
+            images: (N, 3, H, W), RGB in 0 … 1 of any size; resizing and normalising is the parser's own affair.
+        """
+
+
 @dataclass(frozen=True)
 class HeadInfo:
     """What a head will give, known before any forward pass.
@@ -135,6 +160,9 @@ class BuildInfo:
         num_classes: number of training identities; None builds no classifier.
         heads: the heads before this one, by name.
         name: the name of this head in the recipe.
+        class_token: width of the backbone's class token; None where it has none.
+        parser: the model's human parser, owned by its preprocessing; None where the recipe names none.
+        mean, std: of the normalisation that images have been through.
     """
 
     stages: Mapping[str, StageInfo]
@@ -142,6 +170,10 @@ class BuildInfo:
     num_classes: int | None = None
     heads: Mapping[str, HeadInfo] = field(default_factory=dict)
     name: str = ""
+    class_token: int | None = None
+    parser: RegionParser | None = None
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def stage_name(self, stage: str | int) -> str:
         """Resolve ``"last"``, a name, or a position counted from the end (-1 is the coarsest) to a stage name.

@@ -235,27 +235,51 @@ class Registry(Generic[T]):
         self._entries.setdefault(point.name, loaded)
 
 
-BACKBONES: Registry[Backbone] = Registry("backbone", {"timm": "occluded_reid.backbones.timm:TimmBackbone"})
+BACKBONES: Registry[Backbone] = Registry(
+    "backbone",
+    {
+        "resnet50_ibn_a": "occluded_reid.backbones.ibn:ResNet50IBNa",
+        "timm": "occluded_reid.backbones.timm:TimmBackbone",
+    },
+)
 HEADS: Registry[Head] = Registry(
     "head",
     {
+        "center_focus": "occluded_reid.heads.center_focus:CenterFocusHead",
+        "class_token": "occluded_reid.heads.class_token:ClassTokenHead",
+        "converter": "occluded_reid.heads.converter:ConverterHead",
+        "feature_diffusion": "occluded_reid.heads.feature_diffusion:FeatureDiffusionHead",
         "global": "occluded_reid.heads.global_:GlobalHead",
         "local": "occluded_reid.heads.local:LocalHead",
+        "memory": "occluded_reid.heads.memory:MemoryHead",
+        "occlusion_erasing": "occluded_reid.heads.occlusion_erasing:OcclusionErasingHead",
+        "region_pooling": "occluded_reid.heads.region_pooling:RegionPoolingHead",
+        "regions": "occluded_reid.heads.regions:RegionsHead",
+        "relation": "occluded_reid.heads.relation:RelationHead",
         "semantic": "occluded_reid.heads.semantic:SemanticHead",
     },
+    {"ram": "relation"},
 )
 LOSSES: Registry[Loss] = Registry(
     "loss",
     {
+        "center": "occluded_reid.losses.center:CenterLoss",
         "identity": "occluded_reid.losses.identity:IdentityLoss",
+        "memory_contrast": "occluded_reid.losses.memory_contrast:MemoryContrastLoss",
+        "occlusion_scores": "occluded_reid.losses.occlusion_scores:OcclusionScoresLoss",
         "segmentation": "occluded_reid.losses.segmentation:SegmentationLoss",
+        "separation": "occluded_reid.losses.separation:SeparationLoss",
         "spc": "occluded_reid.losses.spc:SPCLoss",
+        "triplet": "occluded_reid.losses.triplet:TripletLoss",
+        "visible_part": "occluded_reid.losses.visible_part:VisiblePartLoss",
     },
 )
 MATCHERS: Registry[Matcher] = Registry(
     "matcher",
     {
+        "distance_sum": "occluded_reid.matchers.distance_sum:DistanceSumMatcher",
         "plain": "occluded_reid.matchers.plain:PlainMatcher",
+        "public_distance": "occluded_reid.matchers.public_distance:PublicDistanceMatcher",
         "visibility_weighted": "occluded_reid.matchers.visibility_weighted:VisibilityWeightedMatcher",
     },
 )
@@ -269,4 +293,12 @@ DATASETS: Registry[ReIDData] = Registry(
     },
 )
 INDEXES: Registry[Any] = Registry("index")
-PARSERS: Registry[Any] = Registry("parser")
+PARSERS: Registry[Any] = Registry(
+    "parser",
+    {
+        "deeplabv3": "occluded_reid.parsing.deeplabv3:DeepLabV3Parser",
+        "masks": "occluded_reid.parsing.masks:MaskFolder",
+        "onnx": "occluded_reid.parsing.onnx:OnnxTeacher",
+        "small": "occluded_reid.parsing.small:SmallParser",
+    },
+)

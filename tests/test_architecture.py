@@ -26,6 +26,8 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ALONGSIDE = {
     ("models", "data"),  # preprocessing decodes and resizes as data sets do
+    ("models", "parsing"),  # the builder gives preprocessing its parser
+    ("parsing", "data"),  # teachers and parsers read images and masks
     ("evaluation", "gallery"),
 }
 LONGEST_FILE = 350

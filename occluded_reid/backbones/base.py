@@ -22,9 +22,14 @@ class Backbone(nn.Module, ABC):
 
     Args:
         input_size: (height, width) of the images in pixels.
+
+    Attributes:
+        feature_info: stage name -> channels and stride.
+        class_token: width of the class token that `FeatureMaps` carries; None for a backbone without one.
     """
 
     feature_info: Mapping[str, StageInfo]
+    class_token: int | None = None
 
     def __init__(self, input_size: tuple[int, int]) -> None:
         super().__init__()

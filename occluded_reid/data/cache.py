@@ -36,6 +36,7 @@ class DecodedImages:
         height: rows of the model's input.
         width: columns of the model's input.
         masks: 0 for none, or the number of part classes: 8, 5 or 2.
+        resample: "bilinear" or "bicubic".
         limit_bytes: when more would be needed, images are decoded at each access instead.
         skip_unreadable: leave out images that cannot be read, and name them in `skipped`, instead of raising.
         progress: called with (images decoded, images).
@@ -58,6 +59,7 @@ class DecodedImages:
         width: int,
         *,
         masks: int = 0,
+        resample: str = "bilinear",
         limit_bytes: int = 4 << 30,
         skip_unreadable: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -66,7 +68,7 @@ class DecodedImages:
             raise DataError("there are no images to decode. Is the split empty, or everything held out?")
         if masks:
             _require_masks(samples)
-        self.height, self.width, self.masks = height, width, masks
+        self.height, self.width, self.masks, self.resample = height, width, masks, resample
         self.samples: tuple[Sample, ...] = tuple(samples)
         self.skipped: tuple[str, ...] = ()
         self.in_memory = len(samples) * height * width * (4 if masks else 3) <= limit_bytes
@@ -91,7 +93,7 @@ class DecodedImages:
 
     def _decode(self, sample: Sample) -> Decoded:
         image = open_image(sample.path)
-        pixels = resize_image(image, self.height, self.width)
+        pixels = resize_image(image, self.height, self.width, self.resample)
         if not self.masks or sample.mask is None:
             return pixels, None
         parts = merge_classes(open_mask(sample.mask, image.size, 8), self.masks)

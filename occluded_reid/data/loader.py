@@ -81,6 +81,7 @@ class TrainLoader:
             input.height,
             input.width,
             masks=data.masks,
+            resample=input.resample,
             limit_bytes=limit_bytes,
             skip_unreadable=skip_unreadable,
             progress=progress,

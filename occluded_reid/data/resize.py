@@ -8,10 +8,13 @@ from PIL import Image
 __all__ = ["resize_image", "resize_mask"]
 
 
-def resize_image(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Return an RGB image as (height, width, 3) uint8, bilinear with anti-aliasing."""
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def resize_image(image: Image.Image, height: int, width: int, resample: str = "bilinear") -> np.ndarray:
+    """Return an RGB image as (height, width, 3) uint8, bilinear or bicubic, with anti-aliasing."""
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), _FILTERS[resample])
     return np.asarray(image, dtype=np.uint8)
 
 

@@ -193,5 +193,12 @@ class ReIDModel(nn.Module):
 
 def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> BuildInfo:
     """Return what the first head may know."""
-    size = (recipe.model.input.height, recipe.model.input.width)
-    return BuildInfo(stages=backbone.feature_info, input_size=size, num_classes=num_classes)
+    config = recipe.model.input
+    return BuildInfo(
+        stages=backbone.feature_info,
+        input_size=(config.height, config.width),
+        num_classes=num_classes,
+        class_token=backbone.class_token,
+        mean=config.mean,
+        std=config.std,
+    )

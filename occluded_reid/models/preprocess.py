@@ -21,13 +21,13 @@ ImageLike = str | Path | Image.Image | np.ndarray
 
 
 class Preprocess(nn.Module):
-    """Resize to the model's input size (bilinear, to 8 bits) and normalise.
+    """Resize to the model's input size (to 8 bits) and normalise.
 
     A module, so that a preprocessing with weights of its own (a parser that crops) is saved and fingerprinted with the
     model like any other part.
 
     Args:
-        config: height, width, mean and std.
+        config: height, width, how to resize, mean and std.
 
     Example:
         >>> preprocess = Preprocess(InputConfig(height=32, width=16))
@@ -68,7 +68,7 @@ class Preprocess(nn.Module):
             raise ShapeError(
                 f"an image is given as a path, a PIL image or a (H, W, 3) uint8 array; got {type(image).__name__}."
             )
-        return resize_image(image.convert("RGB"), self.height, self.width)
+        return resize_image(image.convert("RGB"), self.height, self.width, self.config.resample)
 
     def normalize(self, pixels: np.ndarray | Tensor) -> Tensor:
         """Turn (N, H, W, 3) uint8 into (N, 3, H, W) float32, normalised."""
