@@ -100,7 +100,8 @@ class OptimConfig(_Strict):
     """Optimiser and schedule. Epochs are counted from 1; `steps` {30: 0.1} multiplies the rate from epoch 30 on.
 
     `warmup_epochs` w: the rate rises linearly from warmup_start · lr in epoch 1 to lr in epoch w.
-    `cosine_end`: when given, the rate falls along a half cosine from lr to cosine_end · lr in the last epoch.
+    `cosine_end`: when given, the rate falls along a half cosine from lr to cosine_end · lr in the last epoch. The curve
+    begins where the warm-up ends, or in epoch `cosine_start`, hidden by the warm-up (0: as TransReID and FED do).
     `backbone_scale` multiplies the rate of the backbone's parameters, `bias_scale` that of all biases.
     """
 
@@ -116,6 +117,7 @@ class OptimConfig(_Strict):
     warmup_start: float = Field(0.1, ge=0, le=1)
     steps: dict[int, float] = Field(default_factory=dict)
     cosine_end: float | None = Field(None, ge=0, le=1)
+    cosine_start: int | None = Field(None, ge=0)
     clip_norm: float | None = Field(None, gt=0)
     precision: Literal["no", "fp16", "bf16"] = "no"
 
@@ -123,6 +125,10 @@ class OptimConfig(_Strict):
     def _one_schedule(self) -> OptimConfig:
         if self.steps and self.cosine_end is not None:
             raise ValueError("give either steps or cosine_end, not both")
+        if self.cosine_start is not None and (
+            self.cosine_end is None or self.cosine_start > max(self.warmup_epochs, 1)
+        ):
+            raise ValueError("cosine_start needs cosine_end, and lies at the end of the warm-up or before it")
         return self
 
 

@@ -18,7 +18,7 @@ __all__ = ["GlobalHead"]
 
 @HEADS.register("global")
 class GlobalHead(Head):
-    """A pooled, normalised and classified map: slot ``global``; with several channel sets also their maps M_n.
+    """A pooled, normalised and classified map; with several channel sets also their maps M_n (SORN, BoT, OCNet).
 
     Args:
         info: what the builder knows.
@@ -31,6 +31,7 @@ class GlobalHead(Head):
         neck: "bn" (SORN), "bnneck" (bias fixed at 0) or "none".
         match: which side of the neck is matched: "after" or "before".
         pooling: "average" or "max".
+        slot: name of the slot.
 
     Raises:
         BuildError: several sets are asked for and the channels cannot be divided.
@@ -48,9 +49,10 @@ class GlobalHead(Head):
         neck: Literal["bn", "bnneck", "none"] = "bn",
         match: Literal["after", "before"] = "after",
         pooling: Literal["average", "max"] = "average",
+        slot: str = "global",
     ) -> None:
         super().__init__(info)
-        self.stage, self.match, self.pooling = info.stage_name(on), match, pooling
+        self.stage, self.match, self.pooling, self.slot = info.stage_name(on), match, pooling, slot
         self.num_sets, self.aggregate = num_sets, aggregate
         stage = info.stages[self.stage]
         width = num_sets * set_width if set_width else stage.channels
@@ -68,7 +70,7 @@ class GlobalHead(Head):
         self.neck = make_neck(width, neck)
         self.classifier = make_classifier(width, info.num_classes, bias=neck != "bnneck") if info.num_classes else None
         maps = {"aggregation": MapInfo(num_sets, stage.stride)} if num_sets > 1 else {}
-        self.info = HeadInfo(slots={"global": width}, inference_slots=("global",), maps=maps)
+        self.info = HeadInfo(slots={slot: width}, inference_slots=(slot,), maps=maps)
 
     def forward(
         self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None
@@ -78,10 +80,10 @@ class GlobalHead(Head):
         pooled = pool(grid, self.pooling)
         necked = self.neck(pooled)
         output = HeadOutput(
-            features={"global": pooled}, embeddings={"global": necked if self.match == "after" else pooled}
+            features={self.slot: pooled}, embeddings={self.slot: necked if self.match == "after" else pooled}
         )
         if self.num_sets > 1:
             output.maps["aggregation"] = aggregation_maps(grid, self.num_sets, self.aggregate)
         if self.classifier is not None:
-            output.logits["global"] = self.classifier(necked)
+            output.logits[self.slot] = self.classifier(necked)
         return output

@@ -1,11 +1,13 @@
-"""The local branch: one embedding for each horizontal stripe (SORN §III-B, after PCB)."""
+"""The local branch: one embedding for each horizontal stripe (PCB, and SORN §III-B after it)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from torch import nn
+import torch
+from pydantic import Field
+from torch import Tensor, nn
 
 from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, HeadOutput, Targets
 from occluded_reid.errors import BuildError
@@ -23,11 +25,14 @@ class LocalHead(Head):
     Args:
         info: what the builder knows.
         on: stage of the backbone.
-        num_parts: P, at most the rows of the map (SORN: 3).
-        reduction: width after a 1×1 convolution with BN and ReLU of each part's own; None keeps the stage's channels
-            (SORN states no reduction).
+        num_parts: P, at most the rows of the map (SORN: 3, PCB: 6).
+        reduction: width after a 1×1 convolution with BN and ReLU (PCB: 256); None keeps the stage's channels (SORN
+            states no reduction).
+        shared_reduction: one convolution for all parts (PCB) instead of one for each.
+        dropout: share of the pooled feature that is dropped before the reduction (PCB: 0.5).
         neck: "bn" (SORN, after Xiong et al. 2018), "bnneck" (bias fixed at 0), or "none".
-        match: which side of the neck is matched: "after" or "before".
+        match: what is matched: "after" the neck, "before" it, or the feature as "pooled", before dropout and
+            reduction (PCB).
         pooling: "average" (SORN Eq. 1) or "max".
 
     Raises:
@@ -41,8 +46,10 @@ class LocalHead(Head):
         on: str | int = "last",
         num_parts: int = 3,
         reduction: int | None = None,
+        shared_reduction: bool = False,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         neck: Literal["bn", "bnneck", "none"] = "bn",
-        match: Literal["after", "before"] = "after",
+        match: Literal["after", "before", "pooled"] = "after",
         pooling: Literal["average", "max"] = "average",
     ) -> None:
         super().__init__(info)
@@ -57,10 +64,12 @@ class LocalHead(Head):
         channels = info.stages[self.stage].channels
         width = reduction or channels
         names = tuple(f"part_{p}" for p in range(1, num_parts + 1))
-        self.info = HeadInfo(slots=dict.fromkeys(names, width), inference_slots=names)
+        matched = channels if match == "pooled" else width
+        self.info = HeadInfo(slots=dict.fromkeys(names, matched), inference_slots=names)
+        self.dropout = nn.Dropout(dropout)
         self.reductions = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-            for _ in names
+            for _ in names[: 1 if shared_reduction else num_parts]
             if reduction
         )
         self.necks = nn.ModuleList(make_neck(width, neck) for _ in names)
@@ -73,16 +82,23 @@ class LocalHead(Head):
     ) -> HeadOutput:
         """Return features, embeddings and logits of each part."""
         grid = features[self.stage]
+        stripes = bands(grid.shape[2], len(self.necks))
+        pooled = [pool(grid[:, :, start:stop], self.pooling) for start, stop in stripes]
+        reduced = self._reduce([self.dropout(part) for part in pooled])
         output = HeadOutput()
-        for i, (name, (start, stop)) in enumerate(
-            zip(self.info.slots, bands(grid.shape[2], len(self.necks)), strict=True)
-        ):
-            pooled = pool(grid[:, :, start:stop], self.pooling)
-            if self.reductions:
-                pooled = self.reductions[i](pooled[:, :, None, None]).flatten(1)
-            necked = self.necks[i](pooled)
-            output.features[name] = pooled
-            output.embeddings[name] = necked if self.match == "after" else pooled
+        for i, name in enumerate(self.info.slots):
+            necked = self.necks[i](reduced[i])
+            output.features[name] = reduced[i]
+            output.embeddings[name] = {"after": necked, "before": reduced[i], "pooled": pooled[i]}[self.match]
             if self.classifiers:
                 output.logits[name] = self.classifiers[i](necked)
         return output
+
+    def _reduce(self, parts: list[Tensor]) -> list[Tensor]:
+        if not self.reductions:
+            return parts
+        if len(self.reductions) == 1:
+            # As one map with a part a row: the shared batch normalisation sees all parts of the batch together.
+            rows = torch.stack(parts, 2)[..., None]
+            return list(self.reductions[0](rows)[..., 0].unbind(2))
+        return [reduce(part[:, :, None, None]).flatten(1) for reduce, part in zip(self.reductions, parts, strict=True)]

@@ -14,7 +14,8 @@ def rate_factor(optim: OptimConfig, epoch: int) -> float:
 
     Warm-up over w epochs rises linearly from `warmup_start` in epoch 1 to 1 in epoch w; with w = 1 epoch 1 is already
     at the full rate. `steps` {e: f} multiply by f from epoch e on. With `cosine_end` the rate falls along a half cosine
-    from its full value in epoch max(w, 1) to that share of it in the last epoch.
+    from its full value in epoch max(w, 1), or in epoch `cosine_start` as if there were no warm-up, to that share of it in
+    the last epoch.
 
     Args:
         optim: the recipe's optimisation part.
@@ -36,8 +37,9 @@ def rate_factor(optim: OptimConfig, epoch: int) -> float:
     for start, multiplier in sorted(optim.steps.items()):
         factor *= multiplier if epoch >= start else 1.0
     full = max(optim.warmup_epochs, 1)
-    if optim.cosine_end is not None and epoch > full:
+    if optim.cosine_end is not None and epoch >= full:
+        first = full if optim.cosine_start is None else optim.cosine_start
         # An epoch past the last one (a run that was prolonged) stays at the end of the curve.
-        share = min(1.0, (epoch - full) / max(1, optim.epochs - full))
+        share = min(1.0, (epoch - first) / max(1, optim.epochs - first))
         factor *= optim.cosine_end + (1 - optim.cosine_end) * (1 + math.cos(math.pi * share)) / 2
     return factor
