@@ -54,3 +54,17 @@ def test_steps_multiply_each_other_and_warm_up() -> None:
 def test_short_runs(epochs: int) -> None:
     optim = OptimConfig(epochs=epochs, warmup_epochs=5, cosine_end=0.1)
     assert all(0 < rate_factor(optim, epoch) <= 1 for epoch in range(1, epochs + 1))
+
+
+def test_the_rates_in_feds_published_log() -> None:
+    """1.66e-3, 3.25e-3, 4.83e-3, 6.42e-3, then 7.97e-3 in epoch 5 … 1.6e-5 in epoch 120."""
+    optim = OptimConfig(lr=0.008, epochs=120, warmup_epochs=5, warmup_start=0.208, cosine_end=0.002, cosine_start=0)
+    rates = [optim.lr * rate_factor(optim, epoch) for epoch in (1, 2, 3, 4, 5, 120)]
+    assert rates == pytest.approx([1.66e-3, 3.25e-3, 4.83e-3, 6.42e-3, 7.97e-3, 1.6e-5], rel=3e-3)
+
+
+def test_bots_warm_up_is_one_step_up_in_its_first_epoch() -> None:
+    optim = load_recipe("bot").optim
+    for epoch in range(1, 11):
+        assert rate_factor(optim, epoch) == pytest.approx(0.01 * (1 - epoch / 10) + epoch / 10)
+    assert [rate_factor(optim, epoch) for epoch in (39, 40, 69, 70)] == pytest.approx([1, 0.1, 0.1, 0.01])
