@@ -16,10 +16,12 @@ from occluded_reid.yaml12 import parse_yaml
 __all__ = [
     "BackboneConfig",
     "Component",
+    "CropConfig",
     "DataConfig",
     "InputConfig",
     "ModelConfig",
     "OptimConfig",
+    "ParserConfig",
     "Recipe",
     "apply_overrides",
     "list_recipes",
@@ -49,6 +51,22 @@ def _component(value: Any) -> Any:
 
 
 ShortComponent = Annotated[Component, BeforeValidator(_component)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class CropConfig(_Strict):
+    """What is cut off an image before it is resized (SGAM §3.1): rows, or a box, around what the parser finds visible.
+
+    `visibility` and `visible` decide whether a region counts as visible: by `functional.region_visibility`, from that
+    value on (one for all, or one a region). `threshold`, `margin` and `min_height` belong to `models.visible_box`.
+    """
+
+    rule: Literal["none", "rows", "box"] = "none"
+    visibility: Literal["ref", "area", "relative", "peak"] = "ref"
+    visible: Share | dict[str, Share] = 0.2
+    threshold: Share = 0.5
+    margin: float = Field(0.02, ge=0, le=0.5)
+    min_height: Share = 0.3
 
 
 class InputConfig(_Strict):
@@ -59,6 +77,7 @@ class InputConfig(_Strict):
     resample: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    crop: CropConfig = CropConfig()
 
 
 class BackboneConfig(_Strict):
@@ -70,10 +89,23 @@ class BackboneConfig(_Strict):
     weights_match: Literal["names", "order"] = "names"
 
 
+class ParserConfig(_Strict):
+    """A model's human parser: a name in `PARSERS`, its options, and its weights.
+
+    `weights` is a folder that `occluded-reid train-parser` has made, whose options fill in those left out here; or a
+    file of tensors; or None for random values, which make sense in tests only.
+    """
+
+    type: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+
+
 class ModelConfig(_Strict):
-    """The network, its losses and its matcher."""
+    """The network, its losses and its matcher, and the human parser that crops for it or gives it regions."""
 
     input: InputConfig = InputConfig()
+    parser: Annotated[ParserConfig | None, BeforeValidator(_component)] = None
     backbone: Annotated[BackboneConfig, BeforeValidator(_component)]
     heads: dict[str, ShortComponent]
     losses: dict[str, ShortComponent] = Field(default_factory=dict)
@@ -81,12 +113,17 @@ class ModelConfig(_Strict):
 
 
 class DataConfig(_Strict):
-    """How training batches are made: global batch size, sampler, augmentation in order, part masks."""
+    """How training batches are made: global batch size, sampler, augmentation in order, views of an image, part masks.
+
+    With "clean_and_occluded" views a batch of `batch` images has twice as many rows: all clean ones, then all occluded
+    ones in the same order.
+    """
 
     batch: int = Field(32, ge=1)
     sampler: Literal["shuffle", "pk"] = "shuffle"
     instances: int = Field(4, ge=2)
     augment: list[ShortComponent] = Field(default_factory=list)
+    views: Literal["single", "clean_and_occluded"] = "single"
     masks: Literal[0, 2, 5, 8] = 0
 
     @model_validator(mode="after")
@@ -273,6 +310,8 @@ def _keys_at(path: Sequence[str]) -> list[str]:
         "optim": OptimConfig,
         "input": InputConfig,
         "backbone": BackboneConfig,
+        "crop": CropConfig,
+        "parser": ParserConfig,
     }
     for part in path:
         model = steps.get(part, Component)

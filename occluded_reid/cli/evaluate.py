@@ -34,6 +34,14 @@ class Matching(StrEnum):
     TRUE = "true"
 
 
+class Take(StrEnum):
+    """Which cut-outs of a folder; training may take the even ones and testing the odd ones."""
+
+    ALL = "all"
+    EVEN = "even"
+    ODD = "odd"
+
+
 class AveragePrecision(StrEnum):
     """How the area under the precision-recall curve is taken."""
 
@@ -55,7 +63,12 @@ def evaluate_command(
         list[float] | None,
         typer.Option(help="Also occlude this share of each query's body mask, 0 … 1 (repeatable).", min=0, max=1),
     ] = None,
-    occluders: Annotated[str, typer.Option(help="'generated', or a folder of RGBA cut-outs.")] = "generated",
+    occluders: Annotated[
+        str, typer.Option(help="'generated', 'pedestrians' (cut out of the gallery), or a folder of RGBA cut-outs.")
+    ] = "generated",
+    take: Annotated[
+        Take, typer.Option(help="Of a folder, the cut-outs at these positions in the order of their names.")
+    ] = Take.ALL,
     occlusion_seeds: Annotated[int, typer.Option(help="Repeat each occlusion with this many seeds.", min=1)] = 5,
     ap: Annotated[
         AveragePrecision, typer.Option(help="Average precision at the hits, or by trapezoid.")
@@ -68,7 +81,7 @@ def evaluate_command(
 
     Example: [bold]occluded-reid evaluate runs/sorn/model --data market/ --masks masks/ --occlusion 0.35[/bold]
     """
-    from occluded_reid.data.occlusion import Occluders
+    from occluded_reid.data.occlusion.stock import open_occluders
     from occluded_reid.evaluation import Protocol
     from occluded_reid.evaluation.study import study
     from occluded_reid.models import load_model
@@ -76,7 +89,7 @@ def evaluate_command(
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed)
     protocol = Protocol(ap=ap.value, seed=seed, dataset=loaded.name)
-    things = Occluders.generated(seed) if occluders == "generated" else Occluders.from_folder(Path(occluders))
+    things = open_occluders(occluders, people=loaded.gallery, take=take.value, seed=seed)
     with progress_bar("evaluating") as move:
         result = study(
             network,

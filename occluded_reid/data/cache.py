@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from occluded_reid.data.dataset import Sample
 from occluded_reid.data.images import merge_classes, open_image, open_mask
-from occluded_reid.data.resize import resize_image, resize_mask
+from occluded_reid.data.resize import Box, crop_mask, resize_image, resize_mask
 from occluded_reid.errors import DataError, ImageError, MaskError
 
 __all__ = ["DecodedImages"]
@@ -23,6 +24,7 @@ _CHUNK = 64
 _THREADS = 4
 
 Decoded = tuple[np.ndarray, np.ndarray | None]
+Crop = Callable[[Sequence[Image.Image]], Sequence[Box | None]]
 
 
 class DecodedImages:
@@ -31,12 +33,16 @@ class DecodedImages:
     In memory they lie in shared memory where there is room for them, so that worker processes read the same copy.
     Memory: the images (and H·W bytes a mask), at most `limit_bytes`, and a few decoded files while reading.
 
+    A crop is decided for all images once, while they are read: the same for an image in every epoch, and no worker
+    process needs the network that decides it.
+
     Args:
         samples: the images, in order.
         height: rows of the model's input.
         width: columns of the model's input.
         masks: 0 for none, or the number of part classes: 8, 5 or 2.
         resample: "bilinear" or "bicubic".
+        crop: gives the box that is kept of each image before it is resized, or None for the whole; masks are cut alike.
         limit_bytes: when more would be needed, images are decoded at each access instead.
         skip_unreadable: leave out images that cannot be read, and name them in `skipped`, instead of raising.
         progress: called with (images decoded, images).
@@ -60,6 +66,7 @@ class DecodedImages:
         *,
         masks: int = 0,
         resample: str = "bilinear",
+        crop: Crop | None = None,
         limit_bytes: int = 4 << 30,
         skip_unreadable: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -74,8 +81,9 @@ class DecodedImages:
         self.in_memory = len(samples) * height * width * (4 if masks else 3) <= limit_bytes
         self._images: Tensor | None = None
         self._parts: Tensor | None = None
-        if self.in_memory or skip_unreadable:
-            self._read_all(skip_unreadable, progress)
+        self._boxes: tuple[Box | None, ...] | None = None
+        if self.in_memory or skip_unreadable or crop is not None:
+            self._read_all(skip_unreadable, crop, progress)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -88,18 +96,26 @@ class DecodedImages:
             MaskError: likewise for its mask.
         """
         if self._images is None:
-            return self._decode(self.samples[position])
+            box = None if self._boxes is None else self._boxes[position]
+            return self._finish(self.samples[position], open_image(self.samples[position].path), box)
         return self._images[position].numpy(), None if self._parts is None else self._parts[position].numpy()
 
-    def _decode(self, sample: Sample) -> Decoded:
-        image = open_image(sample.path)
-        pixels = resize_image(image, self.height, self.width, self.resample)
+    def labels(self, mask: Path, size: tuple[int, int]) -> np.ndarray:
+        """Return the classes (H, W) of a mask file whose image is (width, height) large."""
+        return merge_classes(open_mask(mask, size, 8), self.masks)
+
+    def _finish(self, sample: Sample, image: Image.Image, box: Box | None) -> Decoded:
+        """Cut and resize an image, and its mask with it."""
+        cut = image if box is None else image.crop(box)
+        pixels = resize_image(cut, self.height, self.width, self.resample)
         if not self.masks or sample.mask is None:
             return pixels, None
-        parts = merge_classes(open_mask(sample.mask, image.size, 8), self.masks)
+        parts = crop_mask(self.labels(sample.mask, image.size), box)
         return pixels, resize_mask(parts, self.height, self.width)
 
-    def _read_all(self, skip_unreadable: bool, progress: Callable[[int, int], None] | None) -> None:
+    def _read_all(
+        self, skip_unreadable: bool, crop: Crop | None, progress: Callable[[int, int], None] | None
+    ) -> None:
         total = len(self.samples)
         images = parts = None
         if self.in_memory:
@@ -107,10 +123,13 @@ class DecodedImages:
             parts = _reserve(total, self.height, self.width) if self.masks else None
         kept: list[Sample] = []
         skipped: list[str] = []
-        for sample, decoded in zip(self.samples, self._decode_all(skip_unreadable), strict=True):
-            if decoded is None:
+        boxes: list[Box | None] = []
+        for sample, found in zip(self.samples, self._decode_all(skip_unreadable, crop), strict=True):
+            if found is None:
                 skipped.append(sample.name)
             else:
+                decoded, box = found
+                boxes.append(box)
                 if images is not None:
                     images.numpy()[len(kept)] = decoded[0]
                 if parts is not None:
@@ -125,23 +144,30 @@ class DecodedImages:
         self.samples, self.skipped = tuple(kept), tuple(skipped)
         self._images = None if images is None else images[: len(kept)]
         self._parts = None if parts is None else parts[: len(kept)]
+        self._boxes = None if crop is None else tuple(boxes)
 
-    def _decode_all(self, skip_unreadable: bool) -> Iterator[Decoded | None]:
+    def _decode_all(self, skip_unreadable: bool, crop: Crop | None) -> Iterator[tuple[Decoded, Box | None] | None]:
         """Decode in order on a few threads, a chunk ahead at most; None stands for what is skipped."""
 
-        def attempt(sample: Sample) -> Decoded | None:
+        def opened(sample: Sample) -> Image.Image | None:
             try:
-                return self._decode(sample)
-            except MaskError:
-                raise  # a data set whose masks are wrong must be mended, not thinned out
+                return open_image(sample.path)
             except ImageError:
                 if skip_unreadable:
                     return None
                 raise
 
+        def finished(sample: Sample, image: Image.Image | None, box: Box | None) -> tuple[Decoded, Box | None] | None:
+            # A mask that is wrong raises in any case: such a data set must be mended, not thinned out.
+            return None if image is None else (self._finish(sample, image, box), box)
+
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
             for chunk in _chunks(self.samples):
-                yield from pool.map(attempt, chunk)
+                images = list(pool.map(opened, chunk))
+                readable = [image for image in images if image is not None]
+                found = iter([None] * len(readable) if crop is None else crop(readable))
+                boxes = [None if image is None else next(found) for image in images]
+                yield from pool.map(finished, chunk, images, boxes)
 
 
 def _chunks(samples: Sequence[Sample]) -> Iterable[Sequence[Sample]]:
@@ -168,6 +194,6 @@ def _require_masks(samples: Sequence[Sample]) -> None:
     if without:
         raise MaskError(
             f"{len(without)} of {len(samples)} training images have no part mask, the first is '{without[0]}'. Give "
-            "masks=FOLDER with one single-channel PNG for each image (classes 0 … 7), made by a human parser; or train "
-            "without them: data.masks=0 and no segmentation loss."
+            "masks=FOLDER (--masks) with one single-channel PNG for each image (classes 0 … 7), as occluded-reid parse "
+            "IMAGES --teacher onnx --out MASKS makes them; or train without: data.masks=0 and no segmentation loss."
         )

@@ -114,8 +114,8 @@ def open_mask(path: str | Path, size: tuple[int, int] | None = None, classes: in
     if not Path(path).exists():
         raise MaskError(
             f"mask '{path}' does not exist. Make one single-channel PNG for each image, of its size, with a human "
-            "parser (0 background, 1 head, 2 torso, 3 upper arm, 4 lower arm, 5 upper leg, 6 lower leg, 7 foot), or "
-            "train without masks: data.masks=0."
+            "parser (0 background, 1 head, 2 torso, 3 upper arm, 4 lower arm, 5 upper leg, 6 lower leg, 7 foot): "
+            "occluded-reid parse IMAGES --teacher onnx --out MASKS does that; or train without masks: data.masks=0."
         )
     with _opened(path, MAX_PIXELS, MaskError) as image:
         if image.format != "PNG" or image.mode not in ("L", "P", "1"):

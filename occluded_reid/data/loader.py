@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from occluded_reid.config import DataConfig, InputConfig
 from occluded_reid.contracts import Batch, Targets
 from occluded_reid.data.cache import DecodedImages
 from occluded_reid.data.dataset import Sample
-from occluded_reid.data.occlusion import Occluders
-from occluded_reid.data.samplers import make_sampler, sample_generator
-from occluded_reid.data.transforms import View, make_transform
+from occluded_reid.data.samplers import make_sampler
+from occluded_reid.data.views import Part, Prepared, Views, require_views
 from occluded_reid.errors import DataError, OccludedReIDError
 
 __all__ = ["TrainLoader"]
-
-_PEOPLE = 400  # pedestrians that are cut out to occlude others with
 
 
 class TrainLoader:
@@ -33,11 +28,17 @@ class TrainLoader:
     contiguous w-th of it. How a sample is augmented is settled by (seed, epoch, sample), by how often the epoch has
     shown it before, and by nothing else.
 
+    With `data.views` "clean_and_occluded" a share of n samples makes a batch of 2·n rows: the n clean views, then the
+    n occluded views in the same order, told apart by ``targets.view``. Both come from the same draws up to the first
+    transform that occludes; from there on only the occluded view is changed. So either half is what a loader of single
+    views gives for the same seed: the clean one without the occluding transforms, the other with them.
+
     Args:
         samples: the training split.
         classes: identity -> class index.
         input: image size and normalisation.
-        data: batch size, sampler, augmentation, masks.
+        data: batch size, sampler, augmentation, views, masks.
+        images: what is decoded already, in place of `samples` and of the options below that decode.
         seed: of order and augmentation, not negative.
         workers: processes that prepare batches; 0 prepares them in line.
         rank: of this process.
@@ -56,7 +57,7 @@ class TrainLoader:
             process.
         ImageError: an image cannot be read; it is named.
         MaskError: masks are wanted and missing.
-        RecipeError: the augmentation's options do not fit.
+        RecipeError: the augmentation's options do not fit, or do not make the views that are wanted.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class TrainLoader:
         classes: Mapping[str, int],
         input: InputConfig,
         data: DataConfig,
+        images: DecodedImages | None = None,
         seed: int = 0,
         workers: int = 0,
         rank: int = 0,
@@ -76,7 +78,8 @@ class TrainLoader:
     ) -> None:
         _require_classes(samples, classes)
         _require_shares(data, rank, world_size)
-        self.images = DecodedImages(
+        first_occluder = require_views(data)
+        self.images = images or DecodedImages(
             samples,
             input.height,
             input.width,
@@ -91,7 +94,7 @@ class TrainLoader:
         self._camera = torch.tensor([sample.camera for sample in self.samples])
         self._sampler = make_sampler(data, self._identity.numpy(), seed=seed)
         self.steps_per_epoch = self._sampler.steps_per_epoch
-        self._views = _Views(self.images, input, data, seed)
+        self._views = Views(self.images, input, data, seed, first_occluder)
         self._mean = torch.tensor(input.mean).mul(255).view(1, 3, 1, 1)
         self._std = torch.tensor(input.std).mul(255).view(1, 3, 1, 1)
         self._seed, self._workers = seed, workers
@@ -114,7 +117,7 @@ class TrainLoader:
         positions = self._sampler.batches(epoch)
         occurrences = _occurrences(positions)
         plan = [
-            _Part(epoch, tuple(p.tolist()), tuple(o.tolist()))
+            Part(epoch, tuple(p.tolist()), tuple(o.tolist()))
             for p, o in zip(positions[skip:, self._mine], occurrences[skip:, self._mine], strict=True)
         ]
         for part, made in zip(plan, self._prepare(plan), strict=True):
@@ -122,7 +125,7 @@ class TrainLoader:
                 raise made
             yield self._finish(part, *made)
 
-    def _prepare(self, plan: list[_Part]) -> Iterator[_Prepared]:
+    def _prepare(self, plan: list[Part]) -> Iterator[Prepared]:
         if not self._workers:
             return map(self._views.__getitem__, plan)
         loader = DataLoader(
@@ -136,83 +139,26 @@ class TrainLoader:
         )
         return iter(loader)
 
-    def _finish(self, part: _Part, pixels: Tensor, parsing: Tensor | None, occlusion: Tensor | None) -> Batch:
+    def _finish(self, part: Part, pixels: Tensor, parsing: Tensor | None, occlusion: Tensor | None) -> Batch:
         """Normalise here rather than in the workers: bytes are a quarter of what would have to be sent."""
         # (N, H, W, C) seen as (N, C, H, W) is torch's channels_last layout, which convolutions like best on a CPU.
         images = pixels.permute(0, 3, 1, 2).float().sub_(self._mean).div_(self._std)
-        rows = torch.tensor(part.positions)
+        views = len(images) // len(part.positions)
+        positions = part.positions * views
+        rows = torch.tensor(positions)
         targets = Targets(
             identity=self._identity[rows],
             camera=self._camera[rows],
-            path=tuple(self.samples[position].name for position in part.positions),
+            path=tuple(self.samples[position].name for position in positions),
             parsing=None if parsing is None else parsing.long(),
             occlusion_mask=None if occlusion is None else occlusion.float(),
+            view=None if views == 1 else torch.arange(views).repeat_interleave(len(part.positions)),
         )
         return Batch(images, targets)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one process takes of one batch: positions, and how often the epoch has shown each before."""
-
-    epoch: int
-    positions: tuple[int, ...]
-    occurrences: tuple[int, ...]
-
-
-# uint8 images (N, H, W, 3), parsing (N, H, W), occlusion (N, H, W); or why there are none.
-_Prepared = tuple[Tensor, Tensor | None, Tensor | None] | OccludedReIDError
-
-
-class _Views(Dataset[_Prepared]):
-    """Augmented bytes of a part of a batch: what worker processes make."""
-
-    def __init__(self, images: DecodedImages, input: InputConfig, data: DataConfig, seed: int) -> None:
-        self.images, self.seed = images, seed
-        people = partial(_pedestrians, images) if images.masks else None
-        self.transforms = [make_transform(component, mean=input.mean, people=people) for component in data.augment]
-        self.occludes = any(transform.occludes for transform in self.transforms)
-
-    def __getitem__(self, part: _Part) -> _Prepared:
-        shape = (len(part.positions), self.images.height, self.images.width)
-        pixels = torch.empty((*shape, 3), dtype=torch.uint8)
-        parsing = torch.empty(shape, dtype=torch.uint8) if self.images.masks else None
-        occlusion = torch.zeros(shape, dtype=torch.uint8) if self.occludes else None
-        try:
-            for row, (position, occurrence) in enumerate(zip(part.positions, part.occurrences, strict=True)):
-                view = self._view(part.epoch, position, occurrence)
-                pixels.numpy()[row] = view.image
-                if parsing is not None:
-                    parsing.numpy()[row] = view.parsing
-                if occlusion is not None and view.occlusion is not None:
-                    occlusion.numpy()[row] = view.occlusion
-        except OccludedReIDError as error:
-            # Handed over as it is: raised in a worker, its message would be buried under the worker's stack.
-            return error
-        return pixels, parsing, occlusion
-
-    def _view(self, epoch: int, position: int, occurrence: int) -> View:
-        image, parsing = self.images[position]
-        view = View(image, parsing, identity=self.images.samples[position].identity)
-        generator = sample_generator(self.seed, epoch, position, occurrence)
-        for transform in self.transforms:
-            view = transform(view, generator)
-        return view
-
-
 def _as_it_is(prepared: Any) -> Any:
     return prepared
-
-
-def _pedestrians(images: DecodedImages) -> Occluders:
-    """People cut out of at most 400 images, spread evenly over the split."""
-    chosen = [int(i) for i in np.unique(np.linspace(0, len(images) - 1, _PEOPLE).round())]
-    decoded = [images[position] for position in chosen]
-    return Occluders.pedestrians(
-        [image for image, _ in decoded],
-        [mask for _, mask in decoded if mask is not None],
-        [images.samples[position].identity for position in chosen],
-    )
 
 
 def _occurrences(positions: np.ndarray) -> np.ndarray:

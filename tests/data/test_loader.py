@@ -13,8 +13,9 @@ from PIL import Image
 from occluded_reid.config import DataConfig, InputConfig
 from occluded_reid.contracts import Batch
 from occluded_reid.data.dataset import Sample
-from occluded_reid.data.loader import TrainLoader, _Part
-from occluded_reid.errors import DataError, ImageError, MaskError
+from occluded_reid.data.loader import TrainLoader
+from occluded_reid.data.views import Part
+from occluded_reid.errors import DataError, ImageError, MaskError, RecipeError
 
 INPUT = InputConfig(height=32, width=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 AUGMENT = ["flip", {"type": "pad_crop", "options": {"pad": 3}}, "erase", "color_jitter", "occlude"]
@@ -41,7 +42,8 @@ def load(
     samples: list[Sample], augment: Any = (), *, batch: int = 8, sampler: Any = "shuffle", masks: Any = 8, **more: Any
 ):
     classes = {identity: number for number, identity in enumerate(sorted({s.identity for s in samples}))}
-    data = DataConfig(batch=batch, sampler=sampler, instances=2, augment=augment, masks=masks)
+    views = more.pop("views", "single")
+    data = DataConfig(batch=batch, sampler=sampler, instances=2, augment=augment, views=views, masks=masks)
     return TrainLoader(samples, classes=classes, input=INPUT, data=data, **{"seed": 4, **more})
 
 
@@ -50,7 +52,7 @@ def same(first: Iterator[Batch], second: Iterator[Batch]) -> int:
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one.images, two.images)
         assert one.targets.path == two.targets.path
-        for name in ("identity", "camera", "parsing", "occlusion_mask"):
+        for name in ("identity", "camera", "parsing", "occlusion_mask", "view"):
             a, b = getattr(one.targets, name), getattr(two.targets, name)
             assert (a is None and b is None) or torch.equal(a, b)
         count += 1
@@ -100,7 +102,7 @@ def test_workers_that_are_spawned_make_the_same(samples: list[Sample]) -> None:
     options = {"p": 1.0, "kinds": ["generated", "pedestrians"]}
     views = load(samples, ["flip", {"type": "occlude", "options": options}])._views
     copied = pickle.loads(pickle.dumps(views))  # noqa: S301
-    part = _Part(3, (4, 0, 21, 0), (0, 0, 0, 1))
+    part = Part(3, (4, 0, 21, 0), (0, 0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(views[part], copied[part], strict=True))
 
 
@@ -179,6 +181,94 @@ def test_occluders_come_with_their_mask(samples: list[Sample]) -> None:
             occluded += bool(mask[row].any())
             assert mask[row].any() or torch.equal(batch.images[row], clean.images[row])
     assert 2 <= occluded <= 14
+
+
+SHARED = ["color_jitter", "flip", {"type": "pad_crop", "options": {"pad": 3}}, "erase"]
+NPO = {"type": "npo", "options": {"kinds": ["generated", "strips", "pedestrians"], "patches": 6}}
+OCCLUDE = {"type": "occlude", "options": {"p": 0.5}}
+DOUBLED = "clean_and_occluded"
+
+
+@pytest.mark.parametrize("occluders", [[NPO], [OCCLUDE], [OCCLUDE, NPO]])
+@pytest.mark.parametrize("sampler", ["shuffle", "pk"])
+def test_either_half_of_a_doubled_batch_is_a_batch_of_single_views(
+    samples: list[Sample], occluders: list[Any], sampler: str
+) -> None:
+    both = load(samples, SHARED + occluders, sampler=sampler, views=DOUBLED)
+    clean, occluded = load(samples, SHARED, sampler=sampler), load(samples, SHARED + occluders, sampler=sampler)
+    assert both.steps_per_epoch == clean.steps_per_epoch
+    for batch, one, two in zip(both.batches(2), clean.batches(2), occluded.batches(2), strict=True):
+        targets = batch.targets
+        assert len(batch) == 16
+        assert targets.view is not None
+        assert targets.view.dtype == torch.int64
+        assert targets.view.tolist() == [0] * 8 + [1] * 8
+        assert targets.path == one.targets.path * 2
+        assert targets.occlusion_mask is not None
+        assert two.targets.occlusion_mask is not None
+        assert one.targets.view is None
+        assert not targets.occlusion_mask[:8].any()
+        assert torch.equal(targets.occlusion_mask[8:], two.targets.occlusion_mask)
+        assert torch.equal(batch.images, torch.cat([one.images, two.images]))
+        for name in ("identity", "camera", "parsing"):
+            halves = getattr(one.targets, name), getattr(two.targets, name)
+            assert torch.equal(getattr(targets, name), torch.cat(halves))
+        moved = (batch.images[:8] != batch.images[8:]).any(1)
+        assert (moved <= _grown(targets.occlusion_mask[8:])).all()  # the views differ by occluders alone
+        assert moved.any()
+
+
+def _grown(mask: torch.Tensor) -> torch.Tensor:
+    """With the occluders' soft edges, which the mask leaves out."""
+    return torch.nn.functional.max_pool2d(mask[:, None], 9, 1, 4)[:, 0] > 0
+
+
+@forking
+def test_doubled_views_with_workers_from_the_middle_and_in_shares(samples: list[Sample]) -> None:
+    made = {"views": DOUBLED, "sampler": "pk"}
+    whole = load(samples, [*SHARED, NPO], **made)
+    helped = load(samples, [*SHARED, NPO], workers=2, **made)
+    assert same(whole.batches(3), helped.batches(3)) == whole.steps_per_epoch > 1
+    assert same(whole.batches(3, 1), helped.batches(3, 1)) == whole.steps_per_epoch - 1
+    assert same(iter(list(whole.batches(3))[1:]), whole.batches(3, 1)) == whole.steps_per_epoch - 1
+    shares = [load(samples, [*SHARED, NPO], rank=rank, world_size=2, **made).batches(3) for rank in range(2)]
+    for batch, *parts in zip(whole.batches(3), *shares, strict=True):
+        assert [len(part) for part in parts] == [8, 8]
+        assert all(part.targets.view.tolist() == [0] * 4 + [1] * 4 for part in parts)
+        assert torch.equal(batch.images[:8], torch.cat([part.images[:4] for part in parts]))  # clean
+        assert torch.equal(batch.images[8:], torch.cat([part.images[4:] for part in parts]))  # occluded
+        assert all(part.targets.path[:4] == part.targets.path[4:] for part in parts)
+        assert batch.targets.path[:8] == parts[0].targets.path[:4] + parts[1].targets.path[:4]
+
+
+def test_a_difference_is_that_of_the_two_views(samples: list[Sample]) -> None:
+    options = {"mask": "difference", "kinds": ["strips"], "p": 0.7}
+    loader = load(samples, [*SHARED, {"type": "npo", "options": options}], views=DOUBLED, masks=0)
+    batch = next(loader.batches(1))
+    mask = batch.targets.occlusion_mask
+    assert mask is not None
+    assert mask.dtype == torch.float32
+    assert batch.targets.parsing is None
+    std = torch.tensor(INPUT.std).view(1, 3, 1, 1)
+    difference = ((batch.images[8:] - batch.images[:8]) * std).abs().sum(1)
+    assert torch.allclose(mask[8:], difference, atol=1e-5)
+    assert not mask[:8].any()
+    assert mask.max() > 1  # summed over three channels
+    assert {bool(row.any()) for row in mask[8:]} == {True, False}
+
+
+def test_views_that_a_recipe_cannot_have(samples: list[Sample]) -> None:
+    for augment in ([], SHARED):
+        with pytest.raises(RecipeError, match=r"holds no transform that occludes\. Add 'npo' or 'occlude' at its end"):
+            load(samples, augment, views=DOUBLED)
+    for late in ("flip", "color_jitter"):
+        with pytest.raises(RecipeError, match=rf"'{late}' comes after 'npo', which occludes.*Put '{late}' before it"):
+            load(samples, [NPO, OCCLUDE, late], views=DOUBLED)
+    load(samples, [NPO, "flip"])  # single views may do so
+    with pytest.raises(RecipeError, match="compares an image with what it was before its only occluder; there are 2"):
+        load(samples, [{"type": "npo", "options": {"mask": "difference"}}, OCCLUDE])
+    with pytest.raises(RecipeError, match=r"'npo': 'pedestrians' are cut out with part masks, and data.masks is 0"):
+        load(samples, [NPO], views=DOUBLED, masks=0)
 
 
 @forking

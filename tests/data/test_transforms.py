@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 
 from occluded_reid.config import Component
 from occluded_reid.data.occlusion import Occluders
@@ -51,7 +52,7 @@ def test_every_transform_keeps_its_word(name: str) -> None:
         changed += not np.array_equal(result.image, before.image)
         bare = transform(View(before.image), sample_generator(1, 2, index))
         assert bare.parsing is None
-        assert name != "occlude" or (bare.occlusion is None) == np.array_equal(bare.image, before.image)
+        assert not transform.occludes or (bare.occlusion is None) == np.array_equal(bare.image, before.image)
     assert changed >= 5
 
 
@@ -115,12 +116,70 @@ def test_erase_fills_a_box_with_the_mean() -> None:
         assert 0.2 < high / wide < 4.5
 
 
+def test_erase_fills_a_box_with_noise() -> None:
+    view = View(np.full((128, 64, 3), 255, dtype=np.uint8))
+    options = {"p": 1.0, "fill": "noise", "area": (0.3, 0.3), "aspect": (1.0, 1.0)}
+    erase = make_transform(Component(type="erase", options=options), mean=(0.2, 0.5, 0.6), std=(0.1, 0.05, 0.2))
+    values = []
+    for index in range(8):
+        result = erase(view, sample_generator(0, 0, index))
+        red = result.image[..., 0] != 255  # 8 deviations above the mean
+        rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
+        box = result.image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert red.sum() == box[..., 0].size == round((0.3 * 128 * 64) ** 0.5) ** 2
+        values.append((box.reshape(-1, 3) / 255 - (0.2, 0.5, 0.6)) / (0.1, 0.05, 0.2))
+    normal = np.concatenate(values)  # what normalisation makes of it: about 20,000 pixels
+    assert np.abs(np.corrcoef(normal.T) - np.eye(3)).max() < 0.03  # each channel by itself
+    assert np.abs(normal[:, :2].mean(0)).max() < 0.03
+    assert np.abs(normal[:, :2].std(0) - 1).max() < 0.03
+    assert (normal[:, 2] <= 2.0 + 1e-9).all()  # white: bytes end there, and what lies beyond becomes it
+    assert 0.015 < (normal[:, 2] > 1.99).mean() < 0.03
+    assert np.abs((np.abs(normal[:, :2]) < 1).mean(0) - 0.683).max() < 0.03
+    assert np.array_equal(result.image, erase(view, sample_generator(0, 0, 7)).image)
+
+
 def test_color_jitter_follows_its_amounts() -> None:
     grey = View(np.full((4, 4, 3), 100, dtype=np.uint8))
     values = [make("color_jitter", brightness=0.5)(grey, sample_generator(0, 0, i)).image[0, 0, 0] for i in range(50)]
     assert 49 <= min(values) < 70 < 130 < max(values) <= 151
     still = make("color_jitter", brightness=0, contrast=0, saturation=0)(coded_view(), sample_generator(0, 0, 0))
     assert np.array_equal(still.image, coded_view().image)
+
+
+def test_color_jitter_in_fixed_and_in_random_order() -> None:
+    """Brightness cuts white off, contrast does not bring it back: so the order can be seen."""
+    view = coded_view()
+    amounts = {"brightness": 0.9, "contrast": 0.9, "saturation": 0.9}
+    fixed, random = make("color_jitter", **amounts), make("color_jitter", **amounts, order="random")
+    orders = set()
+    for index in range(40):
+        generator = sample_generator(0, 0, index)
+        generator.random()  # for the probability
+        order = generator.permutation(3)
+        image = Image.fromarray(view.image)
+        for step in order:
+            enhancer = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[step]
+            image = enhancer(image).enhance(generator.uniform(0.1, 1.9))
+        assert np.array_equal(random(view, sample_generator(0, 0, index)).image, np.asarray(image))
+        orders.add(tuple(order))
+        generator = sample_generator(0, 0, index)
+        generator.random()
+        image = Image.fromarray(view.image)
+        for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+            image = enhancer(image).enhance(generator.uniform(0.1, 1.9))
+        assert np.array_equal(fixed(view, sample_generator(0, 0, index)).image, np.asarray(image))
+    assert len(orders) == 6
+
+
+def test_a_difference_moves_with_the_image() -> None:
+    view = coded_view()
+    change = view.image.sum(2, dtype=np.float32) / 255
+    for name in ("flip", "pad_crop"):
+        for index in range(5):
+            result = make(name)(View(view.image, occlusion=change), sample_generator(0, 0, index))
+            assert result.occlusion is not None
+            assert result.occlusion.dtype == np.float32
+            assert np.allclose(result.occlusion, result.image.sum(2) / 255)
 
 
 def test_occlude_blanks_the_mask_under_the_occluder() -> None:

@@ -1,10 +1,11 @@
-"""Occluding a stated share of a body with generated shapes, cut-outs from a folder, or other pedestrians."""
+"""Occluding people, a stated share or along a side, with generated shapes, files, or other pedestrians."""
 
 from __future__ import annotations
 
 from occluded_reid.data.occlusion.cutouts import Cutout
 from occluded_reid.data.occlusion.generated import KINDS
+from occluded_reid.data.occlusion.npo import paste_npo
 from occluded_reid.data.occlusion.occluders import Occluders
 from occluded_reid.data.occlusion.place import Occluded, occlude
 
-__all__ = ["KINDS", "Cutout", "Occluded", "Occluders", "occlude"]
+__all__ = ["KINDS", "Cutout", "Occluded", "Occluders", "occlude", "paste_npo"]

@@ -1,4 +1,4 @@
-"""Occluders: what may be pasted over a person: generated shapes, cut-outs from a folder, other pedestrians."""
+"""Occluders: what may be pasted over a person: generated shapes, files of a folder, other pedestrians, strips."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from occluded_reid.errors import DataError, ImageError, ShapeError
 __all__ = ["Occluders"]
 
 SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+CROPS = (*SUFFIXES, ".jpg", ".jpeg", ".bmp")
+STRIP = 0.3  # of the width or height of the picture that a strip is cut from
 
 
 class Occluders:
-    """A stock of cut-outs, made with `generated`, `from_folder`, `pedestrians`, or by adding such stocks.
+    """A stock of cut-outs, made with `generated`, `from_folder`, `pedestrians`, `strips`, or by adding such stocks.
 
     A draw picks one of the added stocks first and then one of its cut-outs, each with equal chance, so that a small
     folder beside thousands of pedestrians is still seen.
@@ -53,25 +55,29 @@ class Occluders:
         return cls([("generated", GeneratedCutouts(seed, max(count, 0)))])
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> Occluders:
+    def from_folder(cls, folder: str | Path, *, crops: bool = False) -> Occluders:
         """Return the cut-outs of a folder: PNG, WebP or TIFF files with transparency, in the order of their names.
 
         Every other one is ``Occluders.from_folder(folder)[::2]``.
 
+        Args:
+            folder: its sub-folders are not looked into.
+            crops: take files without transparency, too, JPEG and BMP among them; they cover a whole rectangle.
+
         Raises:
-            DataError: no such folder, no such files, or a file without transparency.
+            DataError: no such folder, no such files, or, unless `crops`, a file without transparency.
             ImageError: a file cannot be read; it is named.
         """
         root = Path(folder)
+        wanted = "PNG, WebP or TIFF files with transparency"
+        if crops:
+            wanted = f"pictures of what stands in front of people: {wanted}, or rectangular crops (JPEG, PNG, …)"
         if not root.is_dir():
-            raise DataError(f"'{root}' is no folder. Give a folder of cut-outs: PNG files with transparency.")
-        paths = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
+            raise DataError(f"'{root}' is no folder. Give a folder of cut-outs: {wanted}.")
+        paths = sorted(path for path in root.iterdir() if path.suffix.lower() in (CROPS if crops else SUFFIXES))
         if not paths:
-            raise DataError(
-                f"'{root}' holds no cut-outs. Put PNG, WebP or TIFF files with transparency there, "
-                "or use generated occluders."
-            )
-        return cls([(f"folder {root.name}", tuple(_read(path) for path in paths))])
+            raise DataError(f"'{root}' holds no cut-outs. Put {wanted} there, or use generated occluders.")
+        return cls([(f"folder {root.name}", tuple(_read(path, crops) for path in paths))])
 
     @classmethod
     def pedestrians(
@@ -105,6 +111,32 @@ class Occluders:
             raise DataError(f"none of {len(images)} pictures shows enough of a body to cut out. Look at the masks.")
         return cls([("pedestrians", tuple(people))])
 
+    @classmethod
+    def strips(cls, images: Sequence[np.ndarray], identities: Sequence[str] | None = None) -> Occluders:
+        """Return border strips of pictures of people, 30 % of a side: mostly what stands around a person.
+
+        One is cut from each picture, from the left, the right, and from the top or the bottom in turn.
+
+        Args:
+            images: each (H, W, 3) uint8.
+            identities: for each image; nobody is then occluded by a strip of his own picture.
+
+        Raises:
+            ShapeError: images and identities do not fit each other.
+            DataError: there are no images.
+        """
+        if identities is not None and len(identities) != len(images):
+            raise ShapeError(f"{len(images)} images need as many identities; got {len(identities)}.")
+        made: list[Cutout] = []
+        for number, image in enumerate(images):
+            rows, columns = (max(round(STRIP * side), 1) for side in image.shape[:2])
+            sides = (np.s_[:, :columns], np.s_[:, -columns:], np.s_[-rows:] if number % 2 else np.s_[:rows])
+            strip = image[sides[number % 3]]
+            opaque = np.full(strip.shape[:2], 255, dtype=np.uint8)
+            who = None if identities is None else identities[number]
+            made.append(make_cutout(np.dstack([strip, opaque]), "strip", who))
+        return cls([("strips", tuple(made))])
+
     @property
     def description(self) -> str:
         """What is in stock, for reports: ``"generated (240) + folder signs (12)"``."""
@@ -127,6 +159,23 @@ class Occluders:
         """
         return Occluders([(name, cutouts[chosen]) for name, cutouts in self._stocks])
 
+    def pooled(self) -> Occluders:
+        """Return the same cut-outs as one stock, from which each is drawn with equal chance."""
+        name = " + ".join(name for name, _ in self._stocks)
+        return Occluders([(name, tuple(cutout for _, cutouts in self._stocks for cutout in cutouts))])
+
+    def at_most(self, count: int, seed: int = 0) -> Occluders:
+        """Return a stock of which each part keeps at most `count` cut-outs, chosen by a seed, in their old order."""
+        if count < 1 or seed < 0:
+            raise DataError(f"at_most needs a count of 1 or more and a seed that is not negative; got {count}, {seed}.")
+        kept: list[tuple[str, Sequence[Cutout]]] = []
+        for number, (name, cutouts) in enumerate(self._stocks):
+            if len(cutouts) > count:
+                order = np.random.default_rng(np.random.SeedSequence([seed, number])).permutation(len(cutouts))
+                cutouts = tuple(cutouts[int(chosen)] for chosen in np.sort(order[:count]))
+            kept.append((name, cutouts))
+        return Occluders(kept)
+
     def draw(self, generator: np.random.Generator, identity: str | None = None) -> Cutout:
         """Return a random cut-out.
 
@@ -148,10 +197,10 @@ class Occluders:
         )
 
 
-def _read(path: Path) -> Cutout:
+def _read(path: Path, crops: bool) -> Cutout:
     try:
         with Image.open(path) as image:
-            if not image.has_transparency_data:
+            if not crops and not image.has_transparency_data:
                 raise DataError(
                     f"the cut-out '{path}' has no transparency (mode {image.mode}). Save it with an alpha channel, "
                     "or take it out of the folder."
