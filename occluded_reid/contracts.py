@@ -76,7 +76,8 @@ class Targets:
         camera: (N,) int64.
         path: file of each image, for messages.
         parsing: (N, H, W) int64 part classes, or None where no masks are used.
-        occlusion_mask: (N, H, W) float, 1 where an augmentation has pasted an occluder, or None.
+        occlusion_mask: (N, H, W) float, 1 where an augmentation has pasted an occluder (or, where the recipe asks for
+            the difference, Σ over channels of how much the pixel has changed, in 0 … 3), or None.
         view: (N,) int64, 0 for a clean view and 1 for an occluded one of a doubled batch, or None.
     """
 

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from occluded_reid.backbones.base import Backbone
-from occluded_reid.backbones.weights import load_into, transfer_by_name
+from occluded_reid.backbones.weights import load_into, read_weights, transfer_by_name
 from occluded_reid.contracts import FeatureMaps, StageInfo
 from occluded_reid.errors import BuildError, WeightsError
 from occluded_reid.registry import BACKBONES
 
 __all__ = ["TimmBackbone"]
 
+_OF_FEATURES = ("out_indices", "output_stride", "feature_cls")  # keywords of the pyramid
+
 
 @BACKBONES.register("timm")
 class TimmBackbone(Backbone):
     """A timm model's feature maps, named ``stage0 …`` from fine to coarse; ResNet's layer4 is ``stage4``.
+
+    A transformer with a class token gives it too, `FeatureMaps.class_token`; its stages are the patch tokens after the
+    last blocks (timm takes three; ``{"out_indices": 1}`` takes the last one), and all have been through the network's
+    final norm. Its position embedding is resized to the grid of the images when weights are loaded.
 
     Args:
         input_size: (height, width) of the images in pixels.
         name: timm's name of the model, with or without a weights tag: ``"resnet50.tv_in1k"``.
         last_stride: stride of the last stage, 1 or 2. 1 changes the stride without dilation and doubles the last map
             (Sun et al., Beyond Part Models, 2018); timm's own output_stride dilates, which is another network.
-        options: further keywords of timm.create_model, such as ``{"drop_path_rate": 0.1}``.
+        options: further keywords of timm.create_model, such as ``{"drop_path_rate": 0.1}``, which rises linearly from 0
+            over the blocks.
+        positions: how a position embedding is resized: "bicubic" with antialiasing, timm's way, or "bilinear" without,
+            TransReID's and FED's.
 
     Raises:
         BuildError: timm gives no feature maps for this model, or its last stage cannot run at stride 1.
     """
 
     def __init__(
-        self, input_size: tuple[int, int], name: str, *, last_stride: int = 2, options: dict[str, Any] | None = None
+        self,
+        input_size: tuple[int, int],
+        name: str,
+        *,
+        last_stride: int = 2,
+        options: dict[str, Any] | None = None,
+        positions: Literal["bicubic", "bilinear"] = "bicubic",
     ) -> None:
         super().__init__(input_size)
-        self.name = name
+        self.name, self.positions = name, positions
         self.options = dict(options or {})
         try:
-            self.network = timm.create_model(name, pretrained=False, features_only=True, **self._sized())
+            self.network = self._make_network()
         except (RuntimeError, TypeError, AttributeError, AssertionError, KeyError) as error:
             raise BuildError(
                 f"timm cannot give feature maps of '{name}' with {self.options}: {error}. Choose a model of "
@@ -51,14 +67,18 @@ class TimmBackbone(Backbone):
         if last_stride == 1:
             self._unstride_last_stage(sizes)
             sizes = self._map_sizes()
-        channels = self.network.feature_info.channels()
+        given = self.network.feature_info
+        channels = given if isinstance(given, list) else given.channels()
         self.feature_info = {
             f"stage{i}": StageInfo(c, max(1, round(input_size[0] / size[0])))
             for i, (c, size) in enumerate(zip(channels, sizes, strict=True))
         }
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """Return every stage as (N, C, h, w)."""
+        """Return every stage as (N, C, h, w), and the class token (N, C) of a transformer that has one."""
+        if self.class_token is not None:
+            grids, class_token = self.network.tokens(images)
+            return FeatureMaps(dict(zip(self.feature_info, grids, strict=True)), images, class_token)
         maps = [m.permute(0, 3, 1, 2) if self._channels_come_last else m for m in self.network(images)]
         return FeatureMaps(dict(zip(self.feature_info, maps, strict=True)), images)
 
@@ -75,21 +95,69 @@ class TimmBackbone(Backbone):
         """
         if source == "hub":
             try:
-                whole = timm.create_model(self.name, pretrained=True, **self._sized())
+                whole = timm.create_model(self.name, pretrained=True, **self._keywords(sized=not self._has_positions))
             except (OSError, RuntimeError) as error:
                 raise WeightsError(
                     f"the weights of '{self.name}' could not be fetched from timm's hub: {error}. "
                     "Give a local file instead, or train from random values (weights: null)."
                 ) from error
         else:
-            whole = timm.create_model(self.name, pretrained=False, **self._sized())
+            whole = self._whole(source)
             load_into(whole, source, match)
+        if self._has_positions:
+            self._resize_positions(whole)
         transfer_by_name(whole, self.network, self.name)
 
-    def _sized(self) -> dict[str, Any]:
+    def _make_network(self) -> Any:
+        """The features_only form; of a transformer with a class token one that keeps it, and the final norm."""
+        if self._fixed_grid:
+            whole = timm.create_model(self.name, pretrained=False, **self._keywords())
+            if isinstance(getattr(whole, "cls_token", None), Tensor) and hasattr(whole, "forward_intermediates"):
+                self.class_token = int(whole.num_features)
+                return _TokenNet(whole, self.options.get("out_indices", 3))
+        return timm.create_model(
+            self.name, pretrained=False, features_only=True, **self._keywords(), **self._feature_keywords()
+        )
+
+    def _keywords(self, sized: bool = True) -> dict[str, Any]:
         """timm's keywords; transformers with a fixed position grid must know the image size."""
-        fixed = any(word in self.name for word in ("vit", "deit", "beit", "eva", "swin"))
-        return {**({"img_size": self.input_size} if fixed else {}), **self.options}
+        size = {"img_size": self.input_size} if sized and self._fixed_grid else {}
+        return {**size, **{key: value for key, value in self.options.items() if key not in _OF_FEATURES}}
+
+    def _feature_keywords(self) -> dict[str, Any]:
+        return {key: value for key, value in self.options.items() if key in _OF_FEATURES}
+
+    @property
+    def _fixed_grid(self) -> bool:
+        return any(word in self.name for word in ("vit", "deit", "beit", "eva", "swin"))
+
+    @property
+    def _has_positions(self) -> bool:
+        """Whether the network learns an embedding for each position of one grid."""
+        positions = getattr(getattr(self.network, "model", None), "pos_embed", None)
+        return isinstance(positions, Tensor) and positions.ndim == 3
+
+    def _whole(self, source: str) -> Any:
+        """The whole model at the image size of a file: that of the pretraining, unless its positions do not fit."""
+        if self._has_positions:
+            whole = timm.create_model(self.name, pretrained=False, **self._keywords(sized=False))
+            if whole.pos_embed.shape in {tensor.shape for tensor in read_weights(source).values()}:
+                return whole
+        return timm.create_model(self.name, pretrained=False, **self._keywords())
+
+    def _resize_positions(self, whole: Any) -> None:
+        own = self.network.model
+        if tuple(whole.patch_embed.grid_size) == tuple(own.patch_embed.grid_size):
+            return
+        resized = resample_abs_pos_embed(
+            whole.pos_embed,
+            new_size=list(own.patch_embed.grid_size),
+            old_size=list(whole.patch_embed.grid_size),
+            num_prefix_tokens=0 if getattr(whole, "no_embed_class", False) else whole.num_prefix_tokens,
+            interpolation=self.positions,
+            antialias=self.positions == "bicubic",
+        )
+        whole.pos_embed = nn.Parameter(resized)
 
     @property
     def _channels_come_last(self) -> bool:
@@ -146,6 +214,29 @@ class TimmBackbone(Backbone):
             self.network.set_submodule(name, _EvenConv2d(module))
             return
         module.stride = (1, 1)
+
+
+class _TokenNet(nn.Module):
+    """A transformer's patch tokens as maps, beside its class token, all after its final norm.
+
+    timm's own features_only form drops both the class token and the norm.
+    """
+
+    def __init__(self, model: Any, out_indices: Any) -> None:
+        super().__init__()
+        self.indices = model.prune_intermediate_layers(out_indices, prune_norm=False)
+        self.model = model
+        self.feature_info = [int(model.num_features)] * len(self.indices)
+
+    def tokens(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return a map (N, C, h, w) for each block that is taken, and the class token (N, C) after the last."""
+        taken = self.model.forward_intermediates(
+            images, indices=self.indices, return_prefix_tokens=True, norm=True, intermediates_only=True
+        )
+        return [grid for grid, _ in taken], taken[-1][1][:, 0]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.tokens(images)[0]
 
 
 class _EvenConv2d(nn.Conv2d):
