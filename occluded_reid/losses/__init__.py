@@ -4,8 +4,25 @@ from occluded_reid.losses.base import Loss
 from occluded_reid.losses.center import CenterLoss
 from occluded_reid.losses.criterion import Criterion, LossValues
 from occluded_reid.losses.identity import IdentityLoss
+from occluded_reid.losses.memory_contrast import MemoryContrastLoss
+from occluded_reid.losses.occlusion_scores import OcclusionScoresLoss
 from occluded_reid.losses.segmentation import SegmentationLoss
+from occluded_reid.losses.separation import SeparationLoss
 from occluded_reid.losses.spc import SPCLoss
 from occluded_reid.losses.triplet import TripletLoss
+from occluded_reid.losses.visible_part import VisiblePartLoss
 
-__all__ = ["CenterLoss", "Criterion", "IdentityLoss", "Loss", "LossValues", "SPCLoss", "SegmentationLoss", "TripletLoss"]
+__all__ = [
+    "CenterLoss",
+    "Criterion",
+    "IdentityLoss",
+    "Loss",
+    "LossValues",
+    "MemoryContrastLoss",
+    "OcclusionScoresLoss",
+    "SPCLoss",
+    "SegmentationLoss",
+    "SeparationLoss",
+    "TripletLoss",
+    "VisiblePartLoss",
+]
