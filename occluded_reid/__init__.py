@@ -38,6 +38,7 @@ _HOME = {
     "ReIDData": "data.dataset",
     "ReIDModel": "models",
     "Recipe": "config",
+    "RegionParser": "contracts",
     "Registry": "registry",
     "Report": "evaluation",
     "Sample": "data.dataset",
@@ -50,7 +51,9 @@ _HOME = {
     "load_dataset": "data.dataset",
     "load_model": "models",
     "load_recipe": "config",
+    "parse_folder": "parsing.write",
     "train": "training",
+    "train_parser": "training.parser",
 }
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
         HeadOutput,
         MapInfo,
         ModelOutput,
+        RegionParser,
         Targets,
     )
     from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from occluded_reid.losses.base import Loss
     from occluded_reid.matchers.base import Matcher
     from occluded_reid.models import Preprocess, ReIDModel, build_model, list_models, load_model
+    from occluded_reid.parsing.write import parse_folder
     from occluded_reid.registry import (
         BACKBONES,
         DATASETS,
@@ -87,6 +92,7 @@ if TYPE_CHECKING:
         Registry,
     )
     from occluded_reid.training import Trainer, train
+    from occluded_reid.training.parser import train_parser
 else:
 
     def __getattr__(name: str) -> object:
@@ -130,6 +136,7 @@ __all__ = [
     "ReIDData",
     "ReIDModel",
     "Recipe",
+    "RegionParser",
     "Registry",
     "Report",
     "Sample",
@@ -143,5 +150,7 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_recipe",
+    "parse_folder",
     "train",
+    "train_parser",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from occluded_reid._version import __version__
-from occluded_reid.cli import data, demo, evaluate, index, listing, search, train
+from occluded_reid.cli import data, demo, evaluate, index, listing, parse, search, train, train_parser
 from occluded_reid.errors import OccludedReIDError
 
 __all__ = ["app", "main"]
@@ -39,12 +39,14 @@ def _root(
 
 
 app.command("train")(train.train_command)
+app.command("train-parser")(train_parser.train_parser_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("index")(index.index_command)
 app.command("search")(search.search_command)
 app.command("demo")(demo.demo_command)
 app.command("list")(listing.list_command)
 app.command("data")(data.data_command)
+app.command("parse")(parse.parse_command)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     MATCHERS = "matchers"
     BACKBONES = "backbones"
     DATASETS = "datasets"
+    PARSERS = "parsers"
 
 
 def list_command(
@@ -28,7 +29,7 @@ def list_command(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'resnet*'.")] = "*",
     as_json: Json = False,
 ) -> None:
-    """List models, heads, losses, matchers, backbones (timm's too) or data sets.
+    """List models, heads, losses, matchers, backbones (timm's too), data sets or parsers.
 
     Example: [bold]occluded-reid list backbones 'resnet50*'[/bold]
     """
@@ -62,5 +63,6 @@ def _names(kind: Kind) -> list[str]:
         Kind.LOSSES: registry.LOSSES,  # type: ignore[dict-item]
         Kind.MATCHERS: registry.MATCHERS,  # type: ignore[dict-item]
         Kind.DATASETS: registry.DATASETS,  # type: ignore[dict-item]
+        Kind.PARSERS: registry.PARSERS,
     }
     return chosen[kind].names()

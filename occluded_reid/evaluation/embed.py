@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image, open_mask
+from occluded_reid.data.resize import crop_mask, resize_mask
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError, MaskError
 from occluded_reid.models import ReIDModel
+from occluded_reid.models.preprocess import ImageLike
 
 if TYPE_CHECKING:
     from occluded_reid.data.occlusion import Occluders
@@ -64,6 +65,10 @@ def occluded_sample(sample: Sample, occlusion: Occlusion) -> tuple[np.ndarray, n
 def true_visibility(model: ReIDModel, parts: Sequence[np.ndarray]) -> torch.Tensor:
     """Visibility (N, S) of a model's slots by its own rule, from true part masks instead of predicted ones.
 
+    Args:
+        model: gives the rule.
+        parts: part masks (H, W), cropped as their images were.
+
     Raises:
         EvaluationError: no head of the model turns a mask into visibility.
     """
@@ -74,7 +79,7 @@ def true_visibility(model: ReIDModel, parts: Sequence[np.ndarray]) -> torch.Tens
             "Leave the matching 'true' out."
         )
     size = (model.preprocess.width, model.preprocess.height)
-    resized = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.NEAREST)) for p in parts]
+    resized = [resize_mask(mask, size[1], size[0]) for mask in parts]
     foreground = torch.from_numpy(np.stack(resized) > 0).float()
     columns: dict[str, torch.Tensor] = {}
     for head in heads:
@@ -151,18 +156,20 @@ def embed_with_truth(
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         parts: list[np.ndarray] = []
+        images: list[ImageLike]
         if occlusion is not None:
             pictures = [occluded_sample(sample, occlusion) for sample in chunk]
-            pixels = [model.preprocess.resize(image) for image, _, _ in pictures]
+            images = [image for image, _, _ in pictures]
             parts = [mask for _, mask, _ in pictures]
             covered += sum(share for _, _, share in pictures)
         else:
-            images = [open_image(sample.path) for sample in chunk]
-            pixels = [model.preprocess.resize(image) for image in images]
-            parts = [_parts(s, image.size) for s, image in zip(chunk, images, strict=True)] if truth else []
-        rows.append(model.embed(model.preprocess.normalize(np.stack(pixels))).to("cpu"))
+            opened = [open_image(sample.path) for sample in chunk]
+            images = list(opened)
+            parts = [_parts(s, image.size) for s, image in zip(chunk, opened, strict=True)] if truth else []
+        boxes = model.preprocess.boxes(images)
+        rows.append(model.embed(model.preprocess.normalize(model.preprocess.pixels(images, boxes))).to("cpu"))
         if truth:
-            truths.append(true_visibility(model, parts))
+            truths.append(true_visibility(model, [crop_mask(m, box) for m, box in zip(parts, boxes, strict=True)]))
         if progress is not None:
             progress(start + len(chunk), len(samples))
     identity, camera = data.labels(samples)

@@ -118,8 +118,8 @@ def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str,
     """Return (file name, caption, picture) of what the model's heads see on some images: part masks, maps M_n."""
     if not samples:
         return []
-    images = [np.asarray(open_image(sample.path)) for sample in samples]
-    output = model.infer(model.preprocess(images))
+    images, pixels = _as_seen(model, [open_image(sample.path) for sample in samples])
+    output = model.infer(pixels)
     pictures: list[tuple[str, str, Image.Image]] = []
     for name, head in output.heads.items():
         if "segmentation" in head.maps:
@@ -207,7 +207,8 @@ def write_report(
 def _query_row(
     model: ReIDModel, image: np.ndarray, items: Sequence[RankedItem], sample: Sample | None = None
 ) -> RankedQuery:
-    output = model.infer(model.preprocess([image]))
+    (image,), pixels = _as_seen(model, [image])  # what was cut off lies under no mask
+    output = model.infer(pixels)
     seen = model.collect(output).visibility[0].tolist()
     maps = [head.maps["segmentation"] for head in output.heads.values() if "segmentation" in head.maps]
     visibility: Mapping[str, float] = dict(zip(model.slots, seen, strict=True))
@@ -220,6 +221,14 @@ def _query_row(
         identity=sample.identity if sample else None,
         camera=sample.camera if sample else None,
     )
+
+
+def _as_seen(model: ReIDModel, images: Sequence[Image.Image | np.ndarray]) -> tuple[list[np.ndarray], torch.Tensor]:
+    """What the model keeps of each image, at the image's own scale, and what it makes of that."""
+    boxes = model.preprocess.boxes(images)
+    arrays = [np.asarray(image) for image in images]
+    kept = [a if box is None else a[box[1] : box[3], box[0] : box[2]] for a, box in zip(arrays, boxes, strict=True)]
+    return kept, model.preprocess.normalize(model.preprocess.pixels(images, boxes))
 
 
 def _gallery_image(path: str | None) -> np.ndarray:

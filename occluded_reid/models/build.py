@@ -8,15 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from occluded_reid.backbones import create_backbone
 from occluded_reid.config import Component, Recipe, list_recipes, load_recipe
-from occluded_reid.contracts import BuildInfo
-from occluded_reid.errors import BuildError, RecipeError
+from occluded_reid.contracts import BuildInfo, RegionParser
+from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.errors import BuildError, OccludedReIDError, RecipeError
 from occluded_reid.heads.base import Head
 from occluded_reid.losses.base import Loss
 from occluded_reid.losses.criterion import Criterion
+from occluded_reid.matchers.base import Matcher
 from occluded_reid.models.model import ReIDModel, build_info
-from occluded_reid.registry import HEADS, LOSSES, MATCHERS, MODELS, Registry, check_options
+from occluded_reid.models.preprocess import Preprocess
+from occluded_reid.parsing.network import ParsingNetwork
+from occluded_reid.parsing.saved import load_parser_weights, parser_folder, read_parser_options
+from occluded_reid.registry import HEADS, LOSSES, MATCHERS, MODELS, PARSERS, Registry, check_options
 
 __all__ = ["build_model", "find_recipe", "list_models"]
 
@@ -45,7 +52,8 @@ def build_model(
         backbone: another backbone: a registered name or any timm name.
         heads: heads to add or to replace, by name: a registered name, a component, a class, an instance; None removes.
         pretrained: True loads the weights that the recipe names (timm's hub if it names none); a path loads that file;
-            False starts from random values.
+            False starts from random values. The parser's weights, where the recipe names some, are loaded in any case:
+            it is not trained with the model.
         **overrides: ``**{"model.heads.local.options.num_parts": 6}``.
 
     Raises:
@@ -53,6 +61,7 @@ def build_model(
         UnknownNameError: a part is not registered.
         UnknownOptionError: a part takes no such option.
         BuildError: the parts do not fit each other.
+        CheckpointError, WeightsError: the parser's weights cannot be read, or do not fit.
 
     Example:
         >>> model = build_model("sorn_lite", num_classes=5)
@@ -65,20 +74,25 @@ def build_model(
     if backbone is not None:
         recipe = recipe.override({"model.backbone": {**recipe.model.backbone.model_dump(), "type": backbone}})
     recipe, made = _merge_heads(recipe, heads or {})
+    recipe, parser = _build_parser(recipe)
     config = recipe.model
+    preprocess = Preprocess(config.input, parser)
     network = create_backbone(config.backbone.type, (config.input.height, config.input.width), config.backbone.options)
     if pretrained:
         source = (config.backbone.weights or "hub") if pretrained is True else str(pretrained)
         network.load_pretrained(source, config.backbone.weights_match)
-    info = build_info(recipe, network, num_classes)
+    info = replace(build_info(recipe, network, num_classes), parser=parser)
     built: dict[str, Head] = {}
     for name, component in config.heads.items():
         built[name] = _build_head(replace(info, name=name), component, made.get(name))
         info = replace(info, heads={**info.heads, name: built[name].info})
     _check_slots(built)
+    if num_classes is None:  # checked like the others, and let go: their weights would never be used
+        built = {name: head for name, head in built.items() if not head.info.training_only}
     criterion = _build_criterion(recipe, info) if num_classes is not None else None
     matcher = _create(MATCHERS, config.matcher, "model.matcher")
-    return ReIDModel(recipe, num_classes, network, built, criterion, matcher)
+    _try_matcher(matcher, config.matcher.type, built)
+    return ReIDModel(recipe, num_classes, network, built, criterion, matcher, preprocess)
 
 
 def find_recipe(
@@ -108,6 +122,39 @@ def _create(registry: Registry[Any], component: Component, where: str, *args: An
     elif on is not None and on.default is on.empty and "on" not in options:
         raise RecipeError(f"{where}.on: '{component.type}' has to be told what it works on, such as on: global.")
     return factory(*args, **extra, **options)
+
+
+def _build_parser(recipe: Recipe) -> tuple[Recipe, RegionParser | None]:
+    """Make the recipe's parser; the recipe then holds all its options, so that a checkpoint can make it again."""
+    config = recipe.model.parser
+    if config is None:
+        return recipe, None
+    options = dict(config.options)
+    folder = None if config.weights is None else parser_folder(config.weights)
+    if folder is not None:
+        kind, trained = read_parser_options(folder)
+        if kind != config.type:
+            raise BuildError(
+                f"model.parser.type is '{config.type}', but '{config.weights}' holds the parser '{kind}'. "
+                f"Set model.parser.type={kind}, or give other weights."
+            )
+        options = {**trained, **options}
+        recipe = recipe.override({"model.parser": {**config.model_dump(), "options": options}})
+    factory = PARSERS.get(config.type)
+    parser = factory(**check_options(factory, options, f"model.parser.options of '{config.type}'"))
+    if not isinstance(parser, RegionParser):
+        raise BuildError(
+            f"model.parser.type is '{config.type}', a {type(parser).__name__}, which makes masks but is no network "
+            "that a model can carry. Train a network on its masks (occluded-reid train-parser), and name that one."
+        )
+    if config.weights is not None:
+        if not isinstance(parser, ParsingNetwork):
+            raise BuildError(
+                f"model.parser.weights is given, but the parser '{config.type}' is no ParsingNetwork and loads none. "
+                "Leave the weights out."
+            )
+        load_parser_weights(parser, config.weights)
+    return recipe, parser
 
 
 def _build_head(info: BuildInfo, component: Component, made: Callable[[BuildInfo], Head] | Head | None) -> Head:
@@ -173,6 +220,18 @@ def _check_slots(heads: Mapping[str, Head]) -> None:
         )
     if not any(head.info.inference_slots for head in heads.values()):
         raise BuildError("no head gives a slot for matching. Add a head such as 'global' or 'local'.")
+
+
+def _try_matcher(matcher: Matcher, name: str, heads: Mapping[str, Head]) -> None:
+    """Compare two empty rows, so that weights of unknown slots and the like are said now and not after training."""
+    widths = {slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots}
+    rows = PartEmbeddings(
+        tuple(widths), tuple(torch.ones(1, width) for width in widths.values()), torch.ones(1, len(widths))
+    )
+    try:
+        matcher.distance(rows, rows)
+    except OccludedReIDError as error:
+        raise BuildError(f"matcher '{name}' does not fit this model: {error}") from error
 
 
 def _build_criterion(recipe: Recipe, info: BuildInfo) -> Criterion:

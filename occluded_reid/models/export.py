@@ -70,7 +70,10 @@ def load_model(
             f"'{folder}' was built with a head given as an object: {', '.join(missing)}. "
             "Pass the same one: load_model(…, heads={name: class}), or register it by name before training."
         )
-    model = build_model(load_recipe(content["recipe"]), num_classes=num_classes, heads=heads)
+    recipe = load_recipe(content["recipe"])
+    if recipe.model.parser is not None:  # its weights are here: the folder they came from is not asked again
+        recipe = recipe.override({"model.parser.weights": None})
+    model = build_model(recipe, num_classes=num_classes, heads=heads)
     tensors, metadata = read_safetensors(folder / "model.safetensors", CheckpointError)
     if metadata.get("fingerprint") != content["fingerprint"]:
         raise CheckpointError(

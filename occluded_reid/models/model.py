@@ -46,13 +46,14 @@ class ReIDModel(nn.Module):
         heads: Mapping[str, Head],
         criterion: Criterion | None,
         matcher: Matcher,
+        preprocess: Preprocess | None = None,
     ) -> None:
         super().__init__()
         self.recipe, self.num_classes = recipe, num_classes
         self.backbone = backbone
         self.heads = nn.ModuleDict(dict(heads))
         self.matcher = matcher
-        self.preprocess = Preprocess(recipe.model.input)
+        self.preprocess = Preprocess(recipe.model.input) if preprocess is None else preprocess
         self.slots = {slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots}
         self._criterion = criterion
 
@@ -166,6 +167,12 @@ class ReIDModel(nn.Module):
         """``name@`` and twelve digits of a hash over what decides an embedding: configuration and inference weights."""
         model = self.recipe.model.model_dump(mode="json", exclude={"losses", "matcher"})
         model["backbone"] = {"type": model["backbone"]["type"], "options": model["backbone"]["options"]}
+        # Where weights once came from decides nothing; and what a model does without must not change its name.
+        parser = model.pop("parser")
+        if parser is not None:
+            model["parser"] = {"type": parser["type"], "options": parser["options"]}
+        if model["input"]["crop"]["rule"] == "none":
+            del model["input"]["crop"]
         digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
         for key, value in sorted(self.inference_state().items()):
             if not key.endswith("num_batches_tracked"):

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from occluded_reid.config import Recipe
 from occluded_reid.contracts import Batch
+from occluded_reid.data.cache import DecodedImages
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.loader import TrainLoader
 from occluded_reid.errors import DataError
+from occluded_reid.models import Preprocess
 
 __all__ = ["Batches", "make_loader"]
 
@@ -28,13 +30,22 @@ class Batches(Protocol):
 
 
 def make_loader(
-    data: ReIDData, recipe: Recipe, *, seed: int = 0, workers: int = 0, rank: int = 0, world_size: int = 1
+    data: ReIDData,
+    recipe: Recipe,
+    preprocess: Preprocess | None = None,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> TrainLoader:
     """Make the loader of a data set's training split as the recipe's data part says.
 
     Args:
         data: its training identities, sorted, become classes 0, 1, …
         recipe: input size, batch, sampler, augmentation, masks.
+        preprocess: of the model that is to be trained, whose parser crops the images where the recipe says so. Without
+            it nothing is cropped, and of such a recipe nothing is decoded yet: such a loader is for checks only.
         seed: of order and augmentation.
         workers: processes that prepare batches.
         rank: of this process.
@@ -44,11 +55,23 @@ def make_loader(
         DataError: the training split is empty, has one identity, or does not fill a batch.
         MaskError: the recipe needs part masks and some are missing.
     """
+    images = None
+    if recipe.model.input.crop.rule != "none":
+        images = DecodedImages(
+            data.train,
+            recipe.model.input.height,
+            recipe.model.input.width,
+            masks=recipe.data.masks,
+            resample=recipe.model.input.resample,
+            crop=None if preprocess is None else preprocess.boxes,
+            limit_bytes=0 if preprocess is None else 4 << 30,
+        )
     loader = TrainLoader(
         data.train,
         classes=data.train_classes(),
         input=recipe.model.input,
         data=recipe.data,
+        images=images,
         seed=seed,
         workers=workers,
         rank=rank,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from occluded_reid.models import ReIDModel
+from occluded_reid.parsing.network import hash_weights
 from occluded_reid.training.batches import Batches
 
 __all__ = ["describe_run", "differences"]
@@ -15,11 +16,14 @@ __all__ = ["describe_run", "differences"]
 def describe_run(model: ReIDModel, loader: Batches, seed: int, processes: int) -> dict[str, Any]:
     """Return everything that decides the weights of a run, as plain JSON.
 
-    Where the backbone's first weights came from is left out: they are in the checkpoint.
+    Where first weights came from is left out: they are in the checkpoint. A parser that crops has decided what is
+    learnt from before the checkpoint is read, so its weights must be those of before.
     """
     recipe = model.recipe.model_dump(mode="json")
     for key in ("weights", "weights_match"):
-        recipe["model"]["backbone"].pop(key, None)
+        for part in (recipe["model"], recipe["model"]["backbone"], recipe["model"].get("parser") or {}):
+            part.pop(key, None)
+    parser = getattr(getattr(model, "preprocess", None), "parser", None)
     digest = hashlib.sha256()
     samples = getattr(loader, "samples", ())
     for sample in samples:
@@ -30,6 +34,7 @@ def describe_run(model: ReIDModel, loader: Batches, seed: int, processes: int) -
         "num_classes": model.num_classes,
         "processes": processes,
         "training images": f"{len(samples)}, {digest.hexdigest()[:12]}",
+        **({} if parser is None else {"parser": hash_weights(parser)[:12]}),
     }
 
 

@@ -14,8 +14,8 @@ def rate_factor(optim: OptimConfig, epoch: int) -> float:
 
     Warm-up over w epochs rises linearly from `warmup_start` in epoch 1 to 1 in epoch w; with w = 1 epoch 1 is already
     at the full rate. `steps` {e: f} multiply by f from epoch e on. With `cosine_end` the rate falls along a half cosine
-    from its full value in epoch max(w, 1), or in epoch `cosine_start` as if there were no warm-up, to that share of it in
-    the last epoch.
+    from its full value in epoch max(w, 1), or in epoch `cosine_start` as if there were no warm-up, to that share of it
+    in the last epoch.
 
     Args:
         optim: the recipe's optimisation part.

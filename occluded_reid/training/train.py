@@ -78,11 +78,13 @@ def train(
     """
     settings = recipe.recipe if isinstance(recipe, ReIDModel) else find_recipe(recipe)
     processes = Processes(make_accelerator(settings.optim.precision))
+    place: dict[str, Any] = {"workers": workers, "rank": processes.index, "world_size": processes.count}
     # Before the model: what is wrong with the data should be said before weights are fetched.
-    loader = make_loader(data, settings, seed=seed, workers=workers, rank=processes.index, world_size=processes.count)
+    loader = make_loader(data, settings, seed=seed, **place)
     if isinstance(recipe, ReIDModel):
         model = recipe
     else:
+        _require_trained_parser(settings)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the same first weights in every process and every run
             model = build_model(
@@ -92,6 +94,10 @@ def train(
                 heads=heads,
             )
     _check_masks(model)
+    if model.preprocess.crops:
+        # Until now only the data were checked: what an image shows of a person is for the model's parser to say.
+        model.preprocess.to(processes.device)
+        loader = make_loader(data, settings, model.preprocess, seed=seed, **place)
     trainer = Trainer(
         model,
         loader,
@@ -107,6 +113,18 @@ def train(
         on_epoch=on_epoch,
     )
     return trainer.fit(resume=resume)
+
+
+def _require_trained_parser(recipe: Recipe) -> None:
+    """A parser is not trained with the model: one with random weights would stay so, and nobody would notice."""
+    parser = recipe.model.parser
+    if parser is not None and parser.weights is None:
+        training = "small_parser" if parser.type == "small" else "sgam_parser"
+        raise RecipeError(
+            f"'{recipe.name}' asks the parser '{parser.type}' what is seen of a person; model.parser.weights names no "
+            f"weights. Train one first: occluded-reid train-parser {training} --data IMAGES --masks MASKS --output "
+            "PARSER; then give its folder: --set model.parser.weights=PARSER/model."
+        )
 
 
 def _check_masks(model: ReIDModel) -> None:

@@ -101,8 +101,9 @@ class Trainer:
                     f"'{data.name}' has {len(data.train_classes())} training identities; the model classifies "
                     f"{model.num_classes}. Build it with num_classes={len(data.train_classes())}."
                 )
-            place = (self.processes.index, self.processes.count)
-            data = make_loader(data, model.recipe, seed=seed, workers=workers, rank=place[0], world_size=place[1])
+            place = {"rank": self.processes.index, "world_size": self.processes.count}
+            model.preprocess.to(self.processes.device)
+            data = make_loader(data, model.recipe, model.preprocess, seed=seed, workers=workers, **place)
         self.loader: Batches = data
         self.checkpoint_every, self.checkpoint_steps = checkpoint_every, checkpoint_steps
         self.scoring = Scoring(evaluate, evaluate_every, self.optim.epochs, best_by, self.processes)

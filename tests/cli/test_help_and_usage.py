@@ -20,7 +20,7 @@ from occluded_reid.cli import app
 from occluded_reid.evaluation.study import MATCHINGS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("data", "demo", "evaluate", "index", "list", "search", "train")
+COMMANDS = ("data", "demo", "evaluate", "index", "list", "parse", "search", "train", "train-parser")
 Cli = Callable[..., Any]
 
 

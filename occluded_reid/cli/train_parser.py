@@ -1,0 +1,89 @@
+"""`occluded-reid train-parser`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occluded_reid.cli.console import (
+    DataRoot,
+    DatasetName,
+    Holdout,
+    Json,
+    Masks,
+    Overrides,
+    Seed,
+    console,
+    open_data,
+    print_json,
+    read_overrides,
+)
+
+__all__ = ["train_parser_command"]
+
+
+def train_parser_command(
+    recipe: Annotated[str, typer.Argument(help="'small_parser', 'sgam_parser', or a file ending in .yaml.")],
+    data: DataRoot,
+    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log, scores and the parser.")],
+    dataset: DatasetName = "market1501",
+    masks: Masks = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label set of the masks: sorn8, lip20, … Default: that of the network.")
+    ] = None,
+    holdout: Holdout = 0,
+    weights: Annotated[
+        str | None, typer.Option(help="Backbone weights: 'hub', 'none', or a file. Default: what the recipe says.")
+    ] = None,
+    weights_match: Annotated[
+        str | None, typer.Option(help="'names', or 'order' for a file with other key names but the same tensor order.")
+    ] = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches; 0 prepares them in line.", min=0)] = 0,
+    evaluate_every: Annotated[
+        int, typer.Option(help="Score what is held out every n epochs; 0: at the end only.", min=0)
+    ] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --output.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs too (extra: tracking).")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a human parser on images and part masks. With --dataset images any folder of images will do.
+
+    Example: [bold]occluded-reid train-parser small_parser --data market/ --masks masks/ --output runs/parser[/bold]
+    """
+    from occluded_reid.data.holdout import holdout as split_off
+    from occluded_reid.parsing.labelled import load_images
+    from occluded_reid.parsing.recipe import load_parser_recipe
+    from occluded_reid.training.parser import train_parser
+
+    changes = read_overrides(overrides)
+    if weights is not None:
+        changes["model.backbone.weights"] = None if weights == "none" else weights
+    if weights_match is not None:
+        changes["model.backbone.weights_match"] = weights_match
+    if labels is not None:
+        changes["data.labels"] = labels
+    settings = load_parser_recipe(recipe, changes)
+    if dataset == "images":
+        loaded = load_images(data)
+        loaded = loaded if masks is None else loaded.with_masks(masks)
+        loaded = split_off(loaded, holdout, seed) if holdout else loaded
+    else:
+        loaded = open_data(dataset, data, masks, holdout, seed)
+    result = train_parser(
+        settings,
+        loaded,
+        output,
+        seed=seed,
+        workers=workers,
+        evaluate_every=evaluate_every,
+        resume=resume,
+        tensorboard=tensorboard,
+    )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        console().print(result.summary(), markup=False, soft_wrap=True)

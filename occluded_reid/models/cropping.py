@@ -1,0 +1,175 @@
+"""Automatic cropping: what of an image is kept, decided by the regions that a human parser sees (SGAM §3.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from occluded_reid.config import CropConfig
+from occluded_reid.contracts import RegionParser
+from occluded_reid.data.resize import Box, resize_image
+from occluded_reid.errors import BuildError
+from occluded_reid.functional.checks import require_rank
+from occluded_reid.functional.regions import region_visibility
+from occluded_reid.models.crop_cache import CropCache
+from occluded_reid.parsing.network import hash_weights
+from occluded_reid.registry import did_you_mean
+
+__all__ = ["Cropper", "visible_box"]
+
+_BATCH = 64
+
+
+def visible_box(
+    probabilities: Tensor,
+    visible: Sequence[bool],
+    size: tuple[int, int],
+    *,
+    rule: Literal["rows", "box"] = "rows",
+    threshold: float = 0.5,
+    margin: float = 0.02,
+    min_height: float = 0.3,
+) -> Box | None:
+    """The part of an image in which its visible regions lie (SGAM §3.1, which gives no rule).
+
+    With every region visible, or with none of which a cell is seen, the image stays whole. Otherwise the cells in which
+    the visible regions together have a probability above `threshold` are bounded; the bound, taken to the image's
+    pixels and widened to whole ones, grows by the margin on each side, and then about its middle to the least size.
+
+    Args:
+        probabilities: (R, h, w) of one image.
+        visible: whether each region counts as visible.
+        size: (height, width) of the image in pixels.
+        rule: "rows" keeps the full width, "box" bounds columns too.
+        threshold: of the summed probability.
+        margin: share of the image's height (and width) that is added on each side.
+        min_height: least share of the image's height (with "box", of its width too) that is kept.
+
+    Returns:
+        (left, top, right, bottom) in pixels, or None where the image stays whole.
+
+    Raises:
+        ShapeError: probabilities is not (R, h, w).
+
+    Example:
+        >>> upper = torch.tensor([[[0.9], [0.8], [0.0], [0.0]], [[0.0], [0.0], [0.0], [0.1]]])
+        >>> visible_box(upper, [True, False], (100, 40), margin=0.0)
+        (0, 0, 40, 50)
+    """
+    require_rank(probabilities, 3, "probabilities", "(R, h, w)")
+    chosen = [region for region, seen in enumerate(visible) if seen]
+    if len(chosen) == len(visible) or not chosen:
+        return None
+    cells: np.ndarray = (probabilities[chosen].sum(0) > threshold).cpu().numpy()
+    if not cells.any():
+        return None
+    top, bottom = _bounds(np.any(cells, axis=1), size[0], margin, min_height)
+    left, right = _bounds(np.any(cells, axis=0), size[1], margin, min_height) if rule == "box" else (0, size[1])
+    box = (left, top, right, bottom)
+    return None if box == (0, 0, size[1], size[0]) else box
+
+
+def _bounds(seen: np.ndarray, length: int, margin: float, least: float) -> tuple[int, int]:
+    """First and last pixel + 1 of the cells that are set, with margin, and not shorter than the least share."""
+    cells = np.flatnonzero(seen)
+    # Rounded first: 0.02 · 150 is a trifle above 3, and would widen by a whole pixel.
+    start = math.floor(round(int(cells[0]) * length / len(seen) - margin * length, 6))
+    stop = math.ceil(round((int(cells[-1]) + 1) * length / len(seen) + margin * length, 6))
+    start, stop = max(0, start), min(length, stop)
+    wanted = min(length, math.ceil(round(least * length, 6)))
+    if stop - start < wanted:
+        start = min(max(0, start - (wanted - (stop - start)) // 2), length - wanted)
+        stop = start + wanted
+    return start, stop
+
+
+class Cropper:
+    """Decides the crop of images with a model's parser, in batches, and remembers it on disk where that is asked for.
+
+    Args:
+        parser: the model's; it stays the property of whoever made it.
+        config: the rule.
+        input_size: (height, width) that images are brought to for a parser that names no size of its own.
+        resample: how they are brought there.
+
+    Raises:
+        BuildError: there is no parser, or the rule asks for what it does not have.
+    """
+
+    def __init__(
+        self, parser: RegionParser | None, config: CropConfig, input_size: tuple[int, int], resample: str
+    ) -> None:
+        if parser is None:
+            raise BuildError(
+                f"model.input.crop.rule is '{config.rule}', which asks a human parser for what is visible, and this "
+                "model has none. Name one: model.parser: {type: small, weights: FOLDER}; or set the rule to none."
+            )
+        self.parser, self.config, self.resample = parser, config, resample
+        self.size: tuple[int, int] = getattr(parser, "input_size", None) or input_size
+        self.thresholds = _thresholds(config.visible, parser.names)
+        if config.visibility == "ref" and not isinstance(getattr(parser, "reference", None), Tensor):
+            raise BuildError(
+                f"model.input.crop.visibility is 'ref', but the parser {type(parser).__name__} knows no usual area of "
+                "its regions (a buffer 'reference'). Set visibility to area, relative or peak."
+            )
+        self._cache: CropCache | None = None
+
+    def remember_in(self, folder: str | Path) -> None:
+        """Keep boxes in a folder from now on, under parser, rule and image; call it when the weights are loaded."""
+        parser = [type(self.parser).__qualname__, hash_weights(self.parser), self.size, self.resample]
+        what = json.dumps([self.config.model_dump(mode="json"), parser], sort_keys=True)
+        self._cache = CropCache(folder, hashlib.sha256(what.encode()).hexdigest())
+
+    def boxes(self, images: Sequence[Image.Image]) -> list[Box | None]:
+        """Return the box that is kept of each RGB picture, or None where it stays whole."""
+        found: list[Box | None] = []
+        for start in range(0, len(images), _BATCH):
+            chunk = images[start : start + _BATCH]
+            found += self._parsed(chunk) if self._cache is None else self._cache.get(chunk, self._parsed)
+        return found
+
+    @torch.no_grad()
+    def _parsed(self, images: Sequence[Image.Image]) -> list[Box | None]:
+        device = next((tensor.device for tensor in self.parser.state_dict().values()), torch.device("cpu"))
+        pixels = torch.from_numpy(np.stack([resize_image(image, *self.size, self.resample) for image in images]))
+        maps = self.parser(pixels.to(device).permute(0, 3, 1, 2).float() / 255).float()
+        reference = getattr(self.parser, "reference", None) if self.config.visibility == "ref" else None
+        visibility = region_visibility(maps, self.config.visibility, reference)
+        seen = (visibility.cpu() >= torch.tensor(self.thresholds)).tolist()
+        return [
+            visible_box(
+                one,
+                visible,
+                (image.height, image.width),
+                rule="box" if self.config.rule == "box" else "rows",
+                threshold=self.config.threshold,
+                margin=self.config.margin,
+                min_height=self.config.min_height,
+            )
+            for image, one, visible in zip(images, maps.cpu(), seen, strict=True)
+        ]
+
+
+def _thresholds(visible: float | dict[str, float], names: Sequence[str]) -> list[float]:
+    if not isinstance(visible, dict):
+        return [visible] * len(names)
+    if strange := sorted(set(visible) - set(names)):
+        raise BuildError(
+            f"model.input.crop.visible names the region '{strange[0]}', which the parser does not have."
+            f"{did_you_mean(strange[0], names)} Its regions: {', '.join(names)}."
+        )
+    if missing := [name for name in names if name not in visible]:
+        raise BuildError(
+            f"model.input.crop.visible gives no threshold for {', '.join(missing)}. Name every region of the parser "
+            f"({', '.join(names)}), or give one number for all."
+        )
+    return [visible[name] for name in names]
