@@ -33,6 +33,55 @@ def tiny() -> Callable[..., ReIDModel]:
     return build
 
 
+SYSTEM = {
+    "model.input.height": 96,
+    "model.input.width": 32,
+    "model.backbone": {"type": "test_efficientnet", "options": {"last_stride": 1}},
+}
+"""Any lite recipe on that network; what a system needs besides is in MORE."""
+MORE: dict[str, dict[str, Any]] = {
+    "sorn_lite": TINY,
+    "sgam_lite": {
+        "model.parser": {
+            "type": "small",
+            "options": {"backbone": "test_efficientnet", "height": 96, "width": 32, "widths": [16, 16]},
+        }
+    },
+}
+
+
+@pytest.fixture
+def system() -> Callable[..., ReIDModel]:
+    """Build a lite recipe on a small network, the same weights each time."""
+
+    def build(recipe: str, num_classes: int | None = 4, **overrides: Any) -> ReIDModel:
+        torch.manual_seed(0)
+        return build_model(recipe, num_classes=num_classes, **{**SYSTEM, **MORE.get(recipe, {}), **overrides})
+
+    return build
+
+
+@pytest.fixture
+def views() -> Callable[..., tuple[torch.Tensor, Targets]]:
+    """Random images, each identity twice, clean and then with its lower part covered: every system trains on them."""
+
+    def make(people: int = 4) -> tuple[torch.Tensor, Targets]:
+        generator = torch.Generator().manual_seed(1)
+        clean = torch.randn(2 * people, 3, 96, 32, generator=generator)
+        parsing = torch.randint(0, 8, (2 * people, 96, 32), generator=generator)
+        occluded, masks = clean.clone(), torch.zeros(4 * people, 96, 32)
+        occluded[:, :, 72:] = 0.5
+        masks[2 * people :, 72:] = 1
+        identity = torch.arange(people).repeat_interleave(2).repeat(2)
+        view = torch.arange(2).repeat_interleave(2 * people)
+        names = tuple(f"image_{i}" for i in range(4 * people))
+        return torch.cat([clean, occluded]), Targets(
+            identity, torch.zeros(4 * people, dtype=torch.long), names, parsing.repeat(2, 1, 1), masks, view
+        )
+
+    return make
+
+
 @pytest.fixture
 def batch() -> Callable[..., tuple[torch.Tensor, Targets]]:
     """Random images with targets, the same each time."""

@@ -90,6 +90,24 @@ TESTED_ALONE = {
     "num_classes that does not fit the checkpoint": [
         "models/test_export.py::test_classifiers_come_back_only_when_asked_for"
     ],
+    "identity with one image under P×K": ["data/test_samplers.py::test_pk_shows_every_image_of_a_small_identity"],
+    "map too small for the stripes": ["models/test_build.py::test_what_does_not_fit_is_said_when_it_is_built"],
+    "two providers of one slot's visibility": [
+        "models/test_build.py::test_what_does_not_fit_is_said_when_it_is_built",
+        "heads/test_sgam_heads.py::test_one_head_gives_a_regions_visibility",
+    ],
+    "inference build asked for a loss": [
+        "models/test_build.py::test_inference_build_has_no_classifier_and_no_loss",
+        "models/test_systems.py::test_saved_and_loaded_it_gives_the_same_embeddings",
+    ],
+    "matcher that wants another slot": [
+        "models/test_systems.py::test_a_matcher_that_does_not_fit_is_refused_when_the_model_is_built"
+    ],
+    "empty folder of occluders": ["data/test_occlusion.py::test_bad_input", "data/test_npo.py::test_refused"],
+    "SGAM without a parser": ["heads/test_sgam_heads.py::test_no_parser_says_how_to_get_one"],
+    "teacher whose classes do not match": [
+        "parsing/test_onnx.py::test_classes_that_do_not_fit_are_said_when_the_teacher_is_made"
+    ],
     "read-only output folder": [
         "test_files.py::test_a_read_only_folder",
         "training/test_trainer.py::test_output_that_cannot_be_written",

@@ -54,7 +54,7 @@ def resolved(recipe: str, key: str) -> Any:
             place = place[int(part)]
         elif part in place or (part.isdigit() and int(part) in place):
             if part == "options":
-                owner = place["type"]
+                owner = place.get("type", owner)
             place = place[part if part in place else int(part)]
         else:
             assert owner is not None, f"the recipe '{recipe}' has no {key}"

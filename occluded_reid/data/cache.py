@@ -113,9 +113,7 @@ class DecodedImages:
         parts = crop_mask(self.labels(sample.mask, image.size), box)
         return pixels, resize_mask(parts, self.height, self.width)
 
-    def _read_all(
-        self, skip_unreadable: bool, crop: Crop | None, progress: Callable[[int, int], None] | None
-    ) -> None:
+    def _read_all(self, skip_unreadable: bool, crop: Crop | None, progress: Callable[[int, int], None] | None) -> None:
         total = len(self.samples)
         images = parts = None
         if self.in_memory:

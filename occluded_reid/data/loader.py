@@ -50,6 +50,7 @@ class TrainLoader:
     Attributes:
         images: the decoded images.
         samples: those that can be read.
+        classes: identity -> class index, as given.
         steps_per_epoch: batches of an epoch, the same for each.
 
     Raises:
@@ -90,6 +91,7 @@ class TrainLoader:
             progress=progress,
         )
         self.samples = self.images.samples
+        self.classes = dict(classes)
         self._identity = torch.tensor([classes[sample.identity] for sample in self.samples])
         self._camera = torch.tensor([sample.camera for sample in self.samples])
         self._sampler = make_sampler(data, self._identity.numpy(), seed=seed)
