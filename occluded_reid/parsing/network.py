@@ -176,7 +176,7 @@ class ParsingNetwork(RegionParser, Teacher):
 
 
 def hash_weights(network: nn.Module) -> str:
-    """Return the SHA-256 of a network's weights and buffers, by name; the counters of batch normalisation are not read."""
+    """Return the SHA-256 of a network's weights and buffers by name, without the counters of batch normalisation."""
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
         if not key.endswith("num_batches_tracked"):
