@@ -173,11 +173,11 @@ class Registry(Generic[T]):
     def _is_same(self, candidate: str, name: str, target: Any) -> bool:
         """Whether `candidate` is free, or is the very object that is being registered (a module imported twice)."""
         where = f"{getattr(target, '__module__', '?')}:{getattr(target, '__qualname__', '?')}"
+        if candidate in self._aliases:
+            return candidate != name and self._aliases[candidate] == name and self._owner(name) == where
         plugin = None if candidate in self._entries else self._find_plugins().get(candidate)
         if plugin is not None and plugin.module.partition(".")[0] == where.partition(":")[0].partition(".")[0]:
             return True  # a plug-in may decorate, in any of its modules, what its entry point announces
-        if candidate in self._aliases:
-            return candidate != name and self._aliases[candidate] == name and self._owner(name) == where
         return candidate not in self or self._owner(candidate) == where
 
     def _owner(self, name: str) -> str:

@@ -183,13 +183,12 @@ def _side_by_side(output: HeadOutput) -> Tensor:
 
 def _training_images(model: ReIDModel, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised images and class indices: this process's share of the training split, a batch at a time."""
-    images, samples = getattr(loader, "images", None), getattr(loader, "samples", None)
-    if images is None or samples is None:
+    images, samples, classes = (getattr(loader, name, None) for name in ("images", "samples", "classes"))
+    if images is None or samples is None or classes is None:
         for batch in loader.batches(0):
             clean = slice(None) if batch.targets.view is None else batch.targets.view == 0
             yield batch.images[clean], batch.targets.identity[clean]
         return
-    classes = loader.classes
     if len(classes) != model.num_classes:
         raise TrainingError(
             f"the loader shows {len(classes)} identities; the model classifies {model.num_classes}. "

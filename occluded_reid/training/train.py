@@ -14,6 +14,8 @@ from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import RecipeError
 from occluded_reid.models import ReIDModel, build_model
 from occluded_reid.models.build import find_recipe
+from occluded_reid.parsing.network import ParsingNetwork
+from occluded_reid.registry import PARSERS
 from occluded_reid.training.batches import make_loader
 from occluded_reid.training.processes import Processes, make_accelerator
 from occluded_reid.training.result import EpochRecord, TrainResult
@@ -118,7 +120,8 @@ def train(
 def _require_trained_parser(recipe: Recipe) -> None:
     """A parser is not trained with the model: one with random weights would stay so, and nobody would notice."""
     parser = recipe.model.parser
-    if parser is not None and parser.weights is None:
+    kind = None if parser is None else PARSERS.get(parser.type)
+    if parser is not None and parser.weights is None and isinstance(kind, type) and issubclass(kind, ParsingNetwork):
         training = "small_parser" if parser.type == "small" else "sgam_parser"
         raise RecipeError(
             f"'{recipe.name}' asks the parser '{parser.type}' what is seen of a person; model.parser.weights names no "
