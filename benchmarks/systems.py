@@ -1,8 +1,9 @@
 """All systems on one data set: clean and with a share of each query's body occluded, by three kinds of occluders.
 
 Trained models are read from `--runs` (folders that `occluded-reid train` has written). Every model answers the same
-queries; an occlusion depends on the query and the seed alone, so rows compare in pairs. The cut-outs are those at
-odd positions (the 2nd, 4th, …) of the folder, sorted by name; training may have used the others.
+queries; an occlusion depends on the query and the seed alone, so rows compare in pairs. The cut-outs are those at odd
+positions (the 2nd, 4th, …) of the folder, sorted by name; training may have used the others. A run that was measured
+before, with the same weights and seeds, is read from `--output` instead of being measured again.
 
     python benchmarks/systems.py --data market1501 --masks masks --cutouts occluders --holdout 100 --output systems \\
         --runs runs/sorn_lite runs/bot_lite runs/bot_npo_lite --base bot_npo_lite
@@ -15,13 +16,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from occluded_reid import load_dataset, load_model
+from occluded_reid import ReIDData, ReIDModel, load_dataset, load_model
+from occluded_reid.data.occlusion import Occluders
 from occluded_reid.data.occlusion.stock import open_occluders
-from occluded_reid.evaluation.study import Study, study
+from occluded_reid.evaluation.intervals import bootstrap_means, interval_of
+from occluded_reid.evaluation.study import study
 
 KINDS = ("cut-outs", "generated", "pedestrians")
+METRICS = ("Rank-1", "mAP")
+RESAMPLES, CONFIDENCE = 1000, 0.95
+
+Measured = dict[str, Any]
 
 
 def main() -> None:
@@ -46,27 +54,44 @@ def main() -> None:
         "generated": open_occluders("generated"),
         "pedestrians": open_occluders("pedestrians", people=data.gallery),
     }
-    measured: dict[str, dict[str, Study]] = {}
-    costs: dict[str, dict[str, float]] = {}
+    measured: dict[str, Measured] = {}
     for run in options.runs:
-        model = load_model(run / "model")
-        costs[run.name] = cost(run, model)
-        measured[run.name] = {
-            kind: study(model, data, fractions=[options.share], occluders=stock, seeds=range(options.seeds))
-            for kind, stock in stocks.items()
-        }
-        content: dict[str, Any] = {"cost": costs[run.name]}
-        content |= {kind: found.to_dict() for kind, found in measured[run.name].items()}
-        (options.output / f"{run.name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        model, place = load_model(run / "model"), options.output / f"{run.name}.json"
+        key = {"model": model.fingerprint, "share": options.share, "seeds": options.seeds}
+        known = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+        if known.get("key") != key:
+            known = {"key": key, **measure(model, data, stocks, options.share, options.seeds), **cost(run, model)}
+            place.write_text(json.dumps(known), encoding="utf-8")
+        measured[run.name] = known
         print(f"{run.name}: measured", flush=True)
-    print(next(iter(next(iter(measured.values())).values())).card())
-    print(results_table(measured, costs, options.share))
+    print(next(iter(measured.values()))["card"])
+    print(
+        table(
+            ["system", "clean", *(f"{options.share:.0%} {kind}" for kind in KINDS), "parameters", "embedding"],
+            [result_row(name, found) for name, found in measured.items()],
+        )
+    )
     if options.base:
-        print(differences_table(measured, options.base, options.share))
+        base = measured[options.base]
+        rows = [[name, *(difference(found, base, at) for at in ("clean", *KINDS))] for name, found in measured.items()]
+        print(table([f"minus {options.base}", "clean", *KINDS], [row for row in rows if row[0] != options.base]))
 
 
-def cost(run: Path, model: Any) -> dict[str, float]:
-    """Seconds of training, parameters of the model as it is used, numbers an embedding holds."""
+def measure(model: ReIDModel, data: ReIDData, stocks: dict[str, Occluders], share: float, seeds: int) -> Measured:
+    """Rank-1 and AP of every query, clean and occluded; those of an occluded query are means over the seeds."""
+    values: dict[str, list[list[float]]] = {}
+    card = ""
+    for kind, stock in stocks.items():
+        found = study(model, data, fractions=[share], occluders=stock, seeds=range(seeds))
+        columns = [list(found.get("own").metrics).index(name) for name in METRICS]
+        values["clean"] = found.get("own").values()[:, columns].tolist()
+        values[kind] = found.get("own", share).values()[:, columns].tolist()
+        card = card or found.card()
+    return {"values": values, "card": card}
+
+
+def cost(run: Path, model: ReIDModel) -> Measured:
+    """Seconds of training, parameters of the model as it is used, numbers that an embedding holds."""
     lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return {
         "seconds": sum(json.loads(line)["seconds"] for line in lines),
@@ -75,40 +100,34 @@ def cost(run: Path, model: Any) -> dict[str, float]:
     }
 
 
-def results_table(measured: dict[str, dict[str, Study]], costs: dict[str, dict[str, float]], share: float) -> str:
-    """Rank-1 / mAP in per cent with 95 % intervals, and what each system costs."""
-    heads = ["system", "clean", *(f"{share:.0%} {kind}" for kind in KINDS), "training", "parameters", "embedding"]
-    lines = [heads, ["---"] * len(heads)]
-    for name, studies in measured.items():
-        cells = [cell(studies[KINDS[0]], 0.0), *(cell(studies[kind], share) for kind in KINDS)]
-        spent = costs[name]
-        last = [f"{spent['seconds']:,.0f} s", f"{spent['parameters'] / 1e6:.2f} M", f"{spent['embedding']:,.0f}"]
-        lines.append([name, *cells, *last])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def result_row(name: str, found: Measured) -> list[str]:
+    """Rank-1 / mAP in per cent with 95 % intervals, and what the system costs."""
+    cells = []
+    for at in ("clean", *KINDS):
+        rows = 100 * np.asarray(found["values"][at])
+        means = bootstrap_means(rows, RESAMPLES, seed=0)
+        bounds = [interval_of(means[:, i], CONFIDENCE) for i in range(len(METRICS))]
+        cells.append(
+            " / ".join(f"{m:.1f} [{b.low:.1f}, {b.high:.1f}]" for m, b in zip(rows.mean(0), bounds, strict=True))
+        )
+    return [name, *cells, f"{found['parameters'] / 1e6:.2f} M", f"{found['embedding']:,}"]
 
 
-def cell(found: Study, fraction: float) -> str:
-    """``90.4 [87.3, 92.9] / 82.5 [80.2, 84.8]``."""
-    condition = found.get("own", fraction)
+def difference(found: Measured, base: Measured, at: str) -> str:
+    """Paired difference in points of Rank-1 and mAP; bold where the interval leaves 0 out."""
+    rows = 100 * (np.asarray(found["values"][at]) - np.asarray(base["values"][at]))
+    means = bootstrap_means(rows, RESAMPLES, seed=0)
     shown = []
-    for name in found.headline:
-        interval = condition.intervals[name]
-        shown.append(f"{100 * condition.metrics[name]:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]")
+    for i, mean in enumerate(rows.mean(0)):
+        bound = interval_of(means[:, i], CONFIDENCE)
+        text = f"{mean:+.1f} [{bound.low:+.1f}, {bound.high:+.1f}]"
+        shown.append(f"**{text}**" if bound.low > 0 or bound.high < 0 else text)
     return " / ".join(shown)
 
 
-def differences_table(measured: dict[str, dict[str, Study]], base: str, share: float) -> str:
-    """Paired differences to `base` in points of Rank-1 and mAP."""
-    lines = [[f"minus {base}", "clean", *KINDS], ["---"] * (2 + len(KINDS))]
-    for name, studies in measured.items():
-        if name == base:
-            continue
-        cells = []
-        for kind, fraction in [(KINDS[0], 0.0), *((kind, share) for kind in KINDS)]:
-            found = studies[kind].get("own", fraction).minus(measured[base][kind].get("own", fraction))
-            cells.append(", ".join(str(found[metric]) for metric in studies[kind].headline))
-        lines.append([name, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_shuffled_labels_stay_at_chance(system, shuffled: ReIDData, name: str, t
     before, after = (sum(weight * losses[name] for name, weight in told.items()) for losses in (first, last))
     assert after < before, "it did learn the labels it was given"
     # A query has 2 right answers among 158 images that it may find: chance is 1.3 %, the binomial 99.9 % bound of 80
-    # queries about 6 %. A network finds more by colour without having learnt anything, stripe by stripe the more so; and
+    # queries about 6 %. A network finds more by colour without having learnt anything, stripe by stripe the more; and
     # what it learns of single images (which two views of one share a label) makes it a little better at that.
     assert rank_1(load_model(result.model), shuffled) <= max(0.06, untrained) + 0.15
 
