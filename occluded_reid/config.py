@@ -23,20 +23,25 @@ __all__ = [
     "OptimConfig",
     "ParserConfig",
     "Recipe",
+    "ShortComponent",
+    "Strict",
     "apply_overrides",
     "list_recipes",
     "load_recipe",
     "parse_override",
+    "read_recipe",
 ]
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A part of a recipe: frozen, and a key that it does not know is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class Component(_Strict):
+class Component(Strict):
     """One registered part: its type, what it works on, its weight in the total loss, and its own options."""
 
     type: str
@@ -54,7 +59,7 @@ ShortComponent = Annotated[Component, BeforeValidator(_component)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class CropConfig(_Strict):
+class CropConfig(Strict):
     """What is cut off an image before it is resized (SGAM §3.1): rows, or a box, around what the parser finds visible.
 
     `visibility` and `visible` decide whether a region counts as visible: by `functional.region_visibility`, from that
@@ -69,7 +74,7 @@ class CropConfig(_Strict):
     min_height: Share = 0.3
 
 
-class InputConfig(_Strict):
+class InputConfig(Strict):
     """Image size in pixels, how images get there, and the normalisation of RGB values in [0, 1]."""
 
     height: int = Field(384, ge=16, le=4096)
@@ -80,7 +85,7 @@ class InputConfig(_Strict):
     crop: CropConfig = CropConfig()
 
 
-class BackboneConfig(_Strict):
+class BackboneConfig(Strict):
     """A registered backbone, or any timm name; `weights` is "hub", a local file, or None for random values."""
 
     type: str
@@ -89,7 +94,7 @@ class BackboneConfig(_Strict):
     weights_match: Literal["names", "order"] = "names"
 
 
-class ParserConfig(_Strict):
+class ParserConfig(Strict):
     """A model's human parser: a name in `PARSERS`, its options, and its weights.
 
     `weights` is a folder that `occluded-reid train-parser` has made, whose options fill in those left out here; or a
@@ -101,7 +106,7 @@ class ParserConfig(_Strict):
     weights: str | None = None
 
 
-class ModelConfig(_Strict):
+class ModelConfig(Strict):
     """The network, its losses and its matcher, and the human parser that crops for it or gives it regions."""
 
     input: InputConfig = InputConfig()
@@ -112,7 +117,7 @@ class ModelConfig(_Strict):
     matcher: ShortComponent = Component(type="visibility_weighted")
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """How training batches are made: global batch size, sampler, augmentation in order, views of an image, part masks.
 
     With "clean_and_occluded" views a batch of `batch` images has twice as many rows: all clean ones, then all occluded
@@ -133,7 +138,7 @@ class DataConfig(_Strict):
         return self
 
 
-class OptimConfig(_Strict):
+class OptimConfig(Strict):
     """Optimiser and schedule. Epochs are counted from 1; `steps` {30: 0.1} multiplies the rate from epoch 30 on.
 
     `warmup_epochs` w: the rate rises linearly from warmup_start · lr in epoch 1 to lr in epoch w.
@@ -169,7 +174,7 @@ class OptimConfig(_Strict):
         return self
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """A published system, or one's own: model, data, optimisation."""
 
     name: str
@@ -205,26 +210,39 @@ def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Mapping
     if isinstance(name_or_path, Mapping):
         content, source = dict(name_or_path), str(name_or_path.get("name", "recipe"))
     else:
-        path = Path(name_or_path)
-        if path.suffix not in (".yaml", ".yml"):
-            path = RECIPES / f"{name_or_path}.yaml"
-            if str(name_or_path) not in list_recipes():
-                hint = did_you_mean(str(name_or_path), list_recipes())
-                raise RecipeError(
-                    f"no recipe is named '{name_or_path}'.{hint} There are: {', '.join(list_recipes())}. "
-                    "A recipe of your own is given as a path that ends in .yaml."
-                )
-        source = str(name_or_path)
-        try:
-            loaded = parse_yaml(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"the recipe '{path}' cannot be read: {error.strerror}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RecipeError(f"the recipe '{path}' is not valid YAML: {error}") from error
-        if not isinstance(loaded, dict):
-            raise RecipeError(f"the recipe '{path}' holds {type(loaded).__name__}; wanted a mapping with 'model'.")
-        content = {"name": path.stem, **loaded}
+        content, source = read_recipe(name_or_path, RECIPES), str(name_or_path)
     return _validate(apply_overrides(content, overrides or {}), source)
+
+
+def read_recipe(name_or_path: str | Path, folder: Path, kind: str = "recipe") -> dict[str, Any]:
+    """Read the YAML of a recipe by its name in a folder, or by its path; without a name it is called after the file.
+
+    Args:
+        name_or_path: a name, or a path ending in .yaml or .yml.
+        folder: where the library's own lie.
+        kind: what the message calls it.
+
+    Raises:
+        RecipeError: there is none of that name (with the closest one), or the file is no YAML mapping.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        known = sorted(each.stem for each in folder.glob("*.yaml"))
+        path = folder / f"{name_or_path}.yaml"
+        if str(name_or_path) not in known:
+            raise RecipeError(
+                f"no {kind} is named '{name_or_path}'.{did_you_mean(str(name_or_path), known)} There are: "
+                f"{', '.join(known)}. A recipe of your own is given as a path that ends in .yaml."
+            )
+    try:
+        loaded = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"the {kind} '{path}' cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the {kind} '{path}' is not valid YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise RecipeError(f"the {kind} '{path}' holds {type(loaded).__name__}; wanted a mapping with 'model'.")
+    return {"name": path.stem, **loaded}
 
 
 def list_recipes() -> list[str]:

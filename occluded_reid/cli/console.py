@@ -23,13 +23,19 @@ __all__ = [
     "Json",
     "Masks",
     "Overrides",
+    "Resume",
     "Seed",
+    "TensorBoard",
+    "Weights",
+    "WeightsMatch",
+    "Workers",
     "bold",
     "console",
     "open_data",
     "print_json",
     "progress_bar",
     "read_overrides",
+    "read_weights",
 ]
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)]
@@ -47,6 +53,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a key of the recipe: --set optim.epochs=20 (repeatable).")
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Backbone weights: 'hub', 'none', or a file. Default: what the recipe says."),
+]
+WeightsMatch = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-match", help="'names', or 'order' for a file with other key names but timm's tensor order."
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Processes that prepare batches; 0 prepares them in line.", min=0)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (extra: tracking).")]
 
 
 def console(*, quiet: bool = False) -> Console:
@@ -111,3 +132,13 @@ def read_overrides(texts: list[str] | None) -> dict[str, Any]:
     from occluded_reid.config import parse_override
 
     return dict(parse_override(text) for text in texts or [])
+
+
+def read_weights(weights: str | None, weights_match: str | None) -> dict[str, Any]:
+    """Return what --weights and --weights-match replace in a recipe."""
+    changes: dict[str, Any] = {}
+    if weights is not None:
+        changes["model.backbone.weights"] = None if weights == "none" else weights
+    if weights_match is not None:
+        changes["model.backbone.weights_match"] = weights_match
+    return changes

@@ -14,11 +14,17 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Overrides,
+    Resume,
     Seed,
+    TensorBoard,
+    Weights,
+    WeightsMatch,
+    Workers,
     console,
     open_data,
     print_json,
     read_overrides,
+    read_weights,
 )
 
 __all__ = ["train_parser_command"]
@@ -34,19 +40,15 @@ def train_parser_command(
         str | None, typer.Option(help="Label set of the masks: sorn8, lip20, … Default: that of the network.")
     ] = None,
     holdout: Holdout = 0,
-    weights: Annotated[
-        str | None, typer.Option(help="Backbone weights: 'hub', 'none', or a file. Default: what the recipe says.")
-    ] = None,
-    weights_match: Annotated[
-        str | None, typer.Option(help="'names', or 'order' for a file with other key names but the same tensor order.")
-    ] = None,
+    weights: Weights = None,
+    weights_match: WeightsMatch = None,
     overrides: Overrides = None,
-    workers: Annotated[int, typer.Option(help="Processes that prepare batches; 0 prepares them in line.", min=0)] = 0,
+    workers: Workers = 0,
     evaluate_every: Annotated[
         int, typer.Option(help="Score what is held out every n epochs; 0: at the end only.", min=0)
     ] = 0,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --output.")] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs too (extra: tracking).")] = False,
+    resume: Resume = False,
+    tensorboard: TensorBoard = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -59,11 +61,7 @@ def train_parser_command(
     from occluded_reid.parsing.recipe import load_parser_recipe
     from occluded_reid.training.parser import train_parser
 
-    changes = read_overrides(overrides)
-    if weights is not None:
-        changes["model.backbone.weights"] = None if weights == "none" else weights
-    if weights_match is not None:
-        changes["model.backbone.weights_match"] = weights_match
+    changes = {**read_overrides(overrides), **read_weights(weights, weights_match)}
     if labels is not None:
         changes["data.labels"] = labels
     settings = load_parser_recipe(recipe, changes)

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from occluded_reid.config import Component, OptimConfig, apply_overrides
+from occluded_reid.config import OptimConfig, ShortComponent, Strict, apply_overrides, read_recipe
 from occluded_reid.errors import RecipeError
-from occluded_reid.registry import did_you_mean
-from occluded_reid.yaml12 import parse_yaml
 
 __all__ = ["ParserRecipe", "list_parser_recipes", "load_parser_recipe"]
 
 _RECIPES = Path(__file__).parents[1] / "recipes" / "parsers"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class ParserBackboneConfig(_Strict):
+class ParserBackboneConfig(Strict):
     """First weights of the backbone: "hub", a file, or None for random values."""
 
     weights: str | None = None
     weights_match: Literal["names", "order"] = "names"
 
 
-class ParserLossConfig(_Strict):
+class ParserLossConfig(Strict):
     """Cross-entropy over pixels.
 
     `at` is where it is taken: at the "input" size, to which the class map is stretched, or at the size of the "map".
@@ -41,7 +34,7 @@ class ParserLossConfig(_Strict):
     class_balanced: bool = False
 
 
-class ParserModelConfig(_Strict):
+class ParserModelConfig(Strict):
     """The network: a name in `PARSERS`, its options, what it starts from, and its loss.
 
     `weights` is a parser folder, or a file of the whole network, to go on from; the backbone's are then not read.
@@ -54,22 +47,18 @@ class ParserModelConfig(_Strict):
     loss: ParserLossConfig = ParserLossConfig()
 
 
-def _component(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-class ParserDataConfig(_Strict):
+class ParserDataConfig(Strict):
     """Global batch size, augmentation in order, and the label set of the masks (None: that of the network).
 
     A flip swaps left and right classes where the label set has such.
     """
 
     batch: int = Field(16, ge=2)
-    augment: list[Annotated[Component, BeforeValidator(_component)]] = Field(default_factory=list)
+    augment: list[ShortComponent] = Field(default_factory=list)
     labels: str | None = None
 
 
-class ParserRecipe(_Strict):
+class ParserRecipe(Strict):
     """How a parsing network is trained."""
 
     name: str
@@ -106,7 +95,7 @@ def load_parser_recipe(
     elif isinstance(name_or_path, Mapping):
         content = {"name": "parser", **name_or_path}
     else:
-        content = _read(name_or_path)
+        content = read_recipe(name_or_path, _RECIPES, "parser recipe")
     content = apply_overrides(content, overrides or {})
     try:
         return ParserRecipe.model_validate(content)
@@ -120,24 +109,3 @@ def load_parser_recipe(
             f"A parser recipe has the keys {', '.join(ParserRecipe.model_fields)}; its model "
             f"{', '.join(ParserModelConfig.model_fields)}."
         ) from error
-
-
-def _read(name_or_path: str | Path) -> dict[str, Any]:
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        known = list_parser_recipes()
-        if str(name_or_path) not in known:
-            raise RecipeError(
-                f"no parser recipe is named '{name_or_path}'.{did_you_mean(str(name_or_path), known)} There are: "
-                f"{', '.join(known)}. One of your own is given as a path that ends in .yaml."
-            )
-        path = _RECIPES / f"{name_or_path}.yaml"
-    try:
-        loaded = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"the parser recipe '{path}' cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the parser recipe '{path}' is not valid YAML: {error}") from error
-    if not isinstance(loaded, dict):
-        raise RecipeError(f"the parser recipe '{path}' holds {type(loaded).__name__}; wanted a mapping with 'model'.")
-    return {"name": path.stem, **loaded}

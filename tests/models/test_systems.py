@@ -174,21 +174,25 @@ def test_training_with_a_random_parser_is_refused(tmp_path: Path):
         train("sgam_lite", load_dataset("synthetic", generate(tmp_path / "set", TWELVE)), tmp_path / "run", show=False)
 
 
+# At 96×32 these backbones end in a map of 3×1 (the ViT: 6×2): too small for four parts, six stripes, two columns in the
+# middle; and none is the pyramid that SORN's deconvolutions need.
+TOO_SMALL = frozenset({"test_resnet", "test_convnext", "test_byobnet"})
+REFUSED = {
+    **dict.fromkeys(("fed_lite", "ocnet_lite", "pcb_lite"), TOO_SMALL),
+    "sorn_lite": TOO_SMALL | {"test_vit"},
+}
+
+
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_vit", "test_byobnet"])
 @pytest.mark.parametrize("recipe", LITE)
 def test_another_backbone_fits_or_says_why_when_it_is_built(system, views, recipe, backbone):
-    overrides = {
-        "model.input.height": 96,
-        "model.input.width": 32,
-        "model.backbone": {"type": backbone, "options": {}},
-    }
-    try:
-        model = system(recipe, None, **overrides)
-    except BuildError:
-        # What it says is tested where it is made. Were it said in the forward pass, the lines below would fail.
+    overrides = {"model.backbone": {"type": backbone, "options": {}}}
+    if backbone in REFUSED.get(recipe, ()):
+        with pytest.raises(BuildError, match=r"3×1|last two stages at one stride"):
+            system(recipe, None, **overrides)
         return
     images, _ = views()
-    assert len(model.embed(images)) == len(images)
+    assert len(system(recipe, None, **overrides).embed(images)) == len(images)
 
 
 @pytest.mark.parametrize("recipe", sorted(set(list_models()) - set(LITE)))
