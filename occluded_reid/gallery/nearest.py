@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.images import Source
+from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.gallery.store import ROW_ID, Store
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search import TopK, exact_topk
 
-__all__ = ["Exclusions", "nearest", "own_rows", "per_query"]
+__all__ = ["Exclusions", "exclusions", "nearest"]
 
 _TILE_NUMBERS = 1 << 24  # numbers of a tile: 64 MB in float32
 _GROUP_MARGIN = 4  # rows asked for, for each group wanted, before looking further
@@ -111,25 +110,16 @@ def nearest(
     return TopK([np.array(p, dtype=np.int64) for p in positions], [np.array(d) for d in distances])
 
 
-def per_query(name: str, value: Any, count: int) -> Sequence[Any] | None:
-    """Return a value for each query, whether one for all or one for each was given.
-
-    Raises:
-        GalleryError: another number of values was given.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str | int | np.integer):
-        return [value] * count
-    values = [v.item() if isinstance(v, np.generic) else v for v in value]
-    if len(values) != count:
-        raise GalleryError(
-            f"{name} has {len(values)} values for {count} queries; give one for each query, or one for all."
-        )
-    return values
+def exclusions(question: Question, store: Store, rows: TableRows) -> Exclusions:
+    """Return what each query of a question may not find among these rows."""
+    codes: list[np.ndarray | None] = [
+        None if values is None else np.array([rows.code_of(label, value) for value in values])
+        for label, values in (("camera", question.cameras), ("identity", question.identities))
+    ]
+    return Exclusions(*codes, positions=_own_rows(store, rows, question.origins))
 
 
-def own_rows(store: Store, rows: TableRows, origins: Sequence[Sequence[Source]]) -> list[np.ndarray]:
+def _own_rows(store: Store, rows: TableRows, origins: Sequence[Sequence[Source]]) -> list[np.ndarray]:
     """Return for each query the positions of its own images in the gallery, known by key or by content."""
     everything = [source for sources in origins for source in sources]
     positions: dict[str, list[int]] = {}

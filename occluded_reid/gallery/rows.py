@@ -14,36 +14,47 @@ __all__ = ["TableRows"]
 
 
 class TableRows:
-    """Rows that a filter leaves, in the order in which they were added; a replaced image counts as added anew.
+    """Rows of one version, in the order in which they were added; a replaced image counts as added anew.
 
     Positions 0 … len - 1 follow the column `row`, which grows with every addition: ties of a search are broken by it.
-    Only addresses and the labels asked for are held in memory.
+    Held in memory are 16 bytes a row, and 8 for each label that a search has asked for.
 
     Args:
         store: the table.
-        where: SQL filter, or None for every row.
-        labels: columns to hold as numbers, one for each different value.
-
-    Raises:
-        GalleryError: the filter is not understood.
     """
 
-    def __init__(self, store: Store, where: str | None = None, labels: Sequence[str] = ()) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._values: dict[str, dict[object, int]] = {label: {} for label in labels}
         numbers, ids = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
-        codes: dict[str, list[np.ndarray]] = {label: [np.empty(0, np.int64)] for label in labels}
-        for batch in store.scan(["row", *labels], where):
+        for batch in store.scan(["row"]):
             numbers.append(batch.column("row").to_numpy())
             ids.append(batch.column(ROW_ID).to_numpy())
-            for label in labels:
-                codes[label].append(_encode(batch.column(label), self._values[label]))
-        order = np.argsort(np.concatenate(numbers), kind="stable")  # a replacement may put rows anywhere in the table
-        self._ids = np.concatenate(ids)[order]
-        self._codes = {label: np.concatenate(parts)[order] for label, parts in codes.items()}
+        self.numbers = np.concatenate(numbers)
+        self._ids = np.concatenate(ids)
+        order = np.argsort(self.numbers, kind="stable")  # a replacement may put rows anywhere in the table
+        self.numbers, self._ids = self.numbers[order], self._ids[order]
+        self._values: dict[str, dict[object, int]] = {}
+        self._codes: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.numbers)
+
+    def where(self, condition: str | None) -> TableRows:
+        """Return the rows that a filter leaves, in the same order; all of them without one.
+
+        Raises:
+            GalleryError: the filter is not understood.
+        """
+        return self if condition is None else self._cut(self.passing(condition))
+
+    def passing(self, condition: str) -> np.ndarray:
+        """Return the positions of the rows that a filter leaves, ascending.
+
+        Raises:
+            GalleryError: the filter is not understood.
+        """
+        found = [batch.column("row").to_numpy() for batch in self._store.scan(["row"], condition)]
+        return np.searchsorted(self.numbers, np.sort(np.concatenate([*found, np.empty(0, np.int64)])))
 
     def tiles(self, rows: int) -> Iterator[tuple[int, PartEmbeddings]]:
         """Yield (position of the first row, at most `rows` rows) in order.
@@ -55,7 +66,8 @@ class TableRows:
 
     def take(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
         """Return the rows at these positions, in the order asked for."""
-        return to_embeddings(self.records(positions, self._columns), self._store.layout)
+        layout = self._store.layout
+        return to_embeddings(self.records(positions, ["visibility", *layout.columns]), layout)
 
     def records(self, positions: Sequence[int] | np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Return columns of the rows at these positions, in the order asked for."""
@@ -63,23 +75,36 @@ class TableRows:
 
     def codes(self, label: str) -> np.ndarray:
         """Return one number for each row, equal for equal values of a label; -1 where it is not known."""
+        if label not in self._codes:
+            numbers, codes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+            values = self._values.setdefault(label, {})
+            for batch in self._store.scan(["row", label]):
+                numbers.append(batch.column("row").to_numpy())
+                codes.append(_encode(batch.column(label), values))
+            order = np.argsort(np.concatenate(numbers), kind="stable")
+            known = np.concatenate(numbers)[order]
+            self._codes[label] = np.concatenate(codes)[order][np.searchsorted(known, self.numbers)]
         return self._codes[label]
 
     def code_of(self, label: str, value: object) -> int:
         """Return the number of a value; -2 where no row has it, or where the value is None."""
+        self.codes(label)
         return -2 if value is None else self._values[label].get(value, -2)
 
     def positions_of(self, ids: np.ndarray) -> np.ndarray:
-        """Return the positions of these addresses; -1 for those that the filter has left out."""
+        """Return the positions of these addresses; -1 for those that are not among the rows."""
         if not len(self):
             return np.full(len(ids), -1)
         order = np.argsort(self._ids)
         place = order[np.minimum(np.searchsorted(self._ids, ids, sorter=order), len(order) - 1)]
         return np.where(self._ids[place] == ids, place, -1)
 
-    @property
-    def _columns(self) -> list[str]:
-        return ["visibility", *self._store.layout.columns]
+    def _cut(self, positions: np.ndarray) -> TableRows:
+        cut = object.__new__(TableRows)
+        cut._store, cut._values = self._store, self._values
+        cut.numbers, cut._ids = self.numbers[positions], self._ids[positions]
+        cut._codes = {label: codes[positions] for label, codes in self._codes.items()}
+        return cut
 
 
 def _encode(column: pa.Array, values: dict[object, int]) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_table_rows_are_tiled_and_taken_in_order(tmp_path: Path, make_rows: Rows
     gallery.remove(["k1", "k20"])
     kept = [i for i in range(23) if i not in (1, 20)]
     for where, chosen in ((None, kept), ("camera % 2 = 0", [i for i in kept if i % 2 == 0])):
-        source = TableRows(Store(gallery.path, gallery.layout), where, ["camera"])
+        source = TableRows(Store(gallery.path, gallery.layout)).where(where)
         assert len(source) == len(chosen)
         starts, sizes, tiles = zip(*((s, len(t), t) for s, t in source.tiles(tile)), strict=True)
         assert list(starts) == list(range(0, len(chosen), tile))

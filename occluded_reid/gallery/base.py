@@ -1,0 +1,250 @@
+"""What every gallery does, wherever its rows lie: add, remove, search."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.errors import GalleryError
+from occluded_reid.gallery.filters import Where
+from occluded_reid.gallery.hit import AddResult, Hit
+from occluded_reid.gallery.images import EmbeddingModel, ImageLike, Source, as_list, embed_images, identify
+from occluded_reid.gallery.layout import Layout, fit_rows, short_name
+from occluded_reid.gallery.query import mean_query
+from occluded_reid.gallery.question import GroupBy, Question, per_query, require_k
+from occluded_reid.gallery.records import Labels, make_records
+from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.writer import Progress, Writer, remove_keys
+from occluded_reid.matchers import Matcher
+
+__all__ = ["GalleryBase", "Images"]
+
+Images = ImageLike | Sequence[ImageLike]
+
+
+class GalleryBase(ABC):
+    """Embedded images that can be added to, removed from and searched; where they lie is a subclass's business.
+
+    Args:
+        path: folder or address, for messages.
+        layout: model, slots, dtype and matcher of the gallery.
+        store: its rows.
+        matcher: the distance of its searches.
+        model: embeds images; None where only embeddings will be given.
+        pinned: opened at an older version, for reading only.
+    """
+
+    def __init__(
+        self, path: Path, layout: Layout, store: Store, matcher: Matcher, model: EmbeddingModel | None, pinned: bool
+    ) -> None:
+        self.path, self.layout, self.matcher = path, layout, matcher
+        self._store: Store | None = store
+        self._model = model
+        self._pinned = pinned
+
+    @abstractmethod
+    def _answer(self, question: Question) -> list[list[Hit]]:
+        """Return the hits of each query of a checked question that has at least one query."""
+
+    def add(
+        self,
+        images: PartEmbeddings | Images,
+        *,
+        keys: Sequence[str] | None = None,
+        identity: Sequence[str | None] | str | None = None,
+        camera: Sequence[int | None] | int | None = None,
+        time: Sequence[float | None] | float | None = None,
+        track: Sequence[str | None] | str | None = None,
+        path: Sequence[str | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        batch_size: int = 64,
+        replace: bool = False,
+        skip_unreadable: bool = False,
+        progress: Progress | None = None,
+    ) -> AddResult:
+        """Add images or embeddings; what the gallery holds already is skipped, so that a broken run is simply repeated.
+
+        Images are committed in groups of up to 1,024, embeddings of up to 8,192, each whole or not at all: where an
+        error stops the call, the groups before it stay and nothing of its own group is added.
+
+        Args:
+            images: N paths, PIL images or (H, W, 3) uint8 arrays, which the gallery's model embeds; or N embeddings.
+            keys: N unique names. By default the path as it is given, for an image in memory the sha256 of its pixels;
+                embeddings need keys.
+            identity: who, a text for each image or one for all; None where it is not known.
+            camera: number of the camera, likewise.
+            time: when, in any one unit, likewise.
+            track: name of the track, likewise.
+            path: file of each image, where it is not the path that is added.
+            metadata: a mapping for each image, of what JSON can hold.
+            batch_size: images that the model embeds at a time.
+            replace: replace an image whose key is there with other embeddings or labels, instead of refusing it.
+            skip_unreadable: leave out images that cannot be read, and name them in the result.
+            progress: called with (images done, images in all).
+
+        Returns:
+            How many were added, skipped and replaced.
+
+        Raises:
+            GalleryError: a key is taken by other content, labels do not fit, or the folder cannot be written.
+            GalleryMismatchError: embeddings have other slots than the gallery.
+            ImageError: an image cannot be read; it is named.
+        """
+        store = self._writable()
+        if batch_size < 1:
+            raise GalleryError(f"batch_size is {batch_size}; it must be at least 1.")
+        labels: Labels = {"identity": identity, "camera": camera, "time": time, "track": track, "metadata": metadata}
+        if isinstance(images, PartEmbeddings):
+            if keys is None:
+                raise GalleryError("embeddings were given without keys; give a unique key for each of them.")
+            rows = fit_rows(images, self.layout, self.path, "these embeddings have")
+            records = make_records(len(rows), keys, {**labels, "path": path})
+            store.refresh()
+            return Writer(store, records, replace, progress).add_rows(rows)
+        model = self._embedder()
+        pictures = as_list(images)
+        paths = [Path(image).as_posix() if isinstance(image, str | Path) else None for image in pictures]
+        if keys is None:
+            keys = [given or identify(image).key for given, image in zip(paths, pictures, strict=True)]
+        records = make_records(len(pictures), keys, {**labels, "path": paths if path is None else path})
+        store.refresh()
+        return Writer(store, records, replace, progress).add_images(pictures, model, batch_size, skip_unreadable)
+
+    def remove(self, keys: Sequence[str] | str) -> int:
+        """Hide images from now on; older versions of the gallery still hold them.
+
+        Returns:
+            How many images were hidden.
+
+        Raises:
+            GalleryError: a key is not in the gallery (then nothing is removed), or the folder cannot be written.
+        """
+        store = self._writable()
+        store.refresh()
+        return remove_keys(store, [keys] if isinstance(keys, str) else keys)
+
+    def search(
+        self,
+        query: PartEmbeddings | Images,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        query_camera: Sequence[int | None] | int | None = None,
+        query_identity: Sequence[str | None] | str | None = None,
+        exclude_self: bool = True,
+        group_by: GroupBy | None = None,
+        combine: bool = False,
+        batch_size: int = 64,
+    ) -> list[list[Hit]]:
+        """Find the k nearest images of each query: exactly, in bounded memory, by the gallery's matcher.
+
+        Args:
+            query: images, or embeddings of which each row is a query.
+            k: how many hits; where fewer may be found, all of them.
+            where: what the gallery's rows must fulfil: SQL over `key`, `identity`, `camera`, `time`, `track`, `path`,
+                `sha256` and `metadata` (JSON text), or a mapping such as ``{"camera": [1, 2], "identity": "0002"}``.
+            query_camera: camera of each query, or one for all: rows of the same camera are left out.
+            query_identity: with `query_camera`, leave out only rows of the same camera *and* the same identity, as
+                evaluation does.
+            exclude_self: leave out rows with the key or the sha256 of a query's image (embeddings have neither).
+            group_by: keep the nearest hit of each "identity" or "track"; rows without one stay single.
+            combine: take all rows for images of one person and search once, with `mean_query`.
+            batch_size: images that the model embeds at a time.
+
+        Returns:
+            Hits of each query, nearest first.
+
+        Raises:
+            GalleryError: k is below 1, the filter is not understood, or labels do not fit the queries.
+            GalleryMismatchError: the query has other slots than the gallery.
+            ImageError: an image cannot be read; it is named.
+        """
+        self._opened()
+        k = require_k(k)
+        if group_by not in (None, "identity", "track"):
+            raise GalleryError(f"group_by is {group_by!r}; give 'identity', 'track' or None.")
+        if query_identity is not None and query_camera is None:
+            raise GalleryError(
+                "query_identity was given without query_camera: images are left out where both are the query's. "
+                "Give query_camera as well, or filter with where."
+            )
+        rows, sources = self._embed_query(query, batch_size)
+        origins = [[source] for source in sources]
+        if combine and len(rows):
+            rows, origins = mean_query(rows), [sources]
+        cameras = per_query("query_camera", query_camera, len(rows))
+        identities = per_query("query_identity", query_identity, len(rows))
+        question = Question(
+            rows=rows,
+            origins=origins if exclude_self and sources else [[] for _ in range(len(rows))],
+            k=k,
+            where=where,
+            cameras=cameras,
+            identities=identities,
+            group_by=group_by,
+        )
+        return self._answer(question) if len(rows) else []
+
+    @property
+    def version(self) -> int:
+        """Number of the version that is read; every commit makes a new one."""
+        return self._opened().version
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def __repr__(self) -> str:
+        state = f"{len(self)} images" if self._store is not None else "closed"
+        return f"{type(self).__name__}('{self.path}', {state}, {self.layout.describe()})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the table; closing twice does no harm."""
+        self._store = None
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            raise GalleryError(f"the gallery '{self.path}' was closed. Open it again with Gallery.open().")
+        return self._store
+
+    def _writable(self) -> Store:
+        store = self._opened()
+        if self._pinned:
+            raise GalleryError(
+                f"the gallery '{self.path}' was opened at version {store.version}, for reading only. "
+                "Open it without a version to change it."
+            )
+        return store
+
+    def _embedder(self) -> EmbeddingModel:
+        if self._model is None:
+            raise GalleryError(
+                f"the gallery '{self.path}' was opened without a model, so that it cannot embed images. "
+                f"Open it with the model {short_name(self.layout.fingerprint)}, or give PartEmbeddings."
+            )
+        return self._model
+
+    def _embed_query(self, query: PartEmbeddings | Images, batch_size: int) -> tuple[PartEmbeddings, list[Source]]:
+        """Return rows of slots, and where they come from as far as that is known."""
+        if isinstance(query, PartEmbeddings):
+            return fit_rows(query, self.layout, self.path, "the query has"), []
+        if batch_size < 1:
+            raise GalleryError(f"batch_size is {batch_size}; it must be at least 1.")
+        model, images = self._embedder(), as_list(query)
+        if not images:
+            raise GalleryError("a query of no images was given; give at least one.")
+        sources = [identify(image) for image in images]
+        names = [source.path or source.key for source in sources]
+        rows = PartEmbeddings.cat(list(embed_images(model, images, names, batch_size)))
+        return fit_rows(rows, self.layout, self.path, "the model's embeddings have"), sources
