@@ -125,6 +125,6 @@ class Gallery(GalleryBase):
         rows = TableRows(store).where(to_sql(question.where))
         if not len(rows):
             return [[] for _ in question.origins]
-        out = exclusions(question, store, rows)
+        out = exclusions(question, rows)
         best = nearest(question.rows, rows, self.matcher, question.k, out, question.group_by)
         return hits_of(question.rows, rows, self.matcher, self.layout, best)

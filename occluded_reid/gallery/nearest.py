@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.gallery.images import Source
 from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.rows import TableRows
-from occluded_reid.gallery.store import ROW_ID, Store
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search import TopK, exact_topk
 
@@ -110,26 +110,26 @@ def nearest(
     return TopK([np.array(p, dtype=np.int64) for p in positions], [np.array(d) for d in distances])
 
 
-def exclusions(question: Question, store: Store, rows: TableRows) -> Exclusions:
+def exclusions(question: Question, rows: TableRows) -> Exclusions:
     """Return what each query of a question may not find among these rows."""
-    codes: list[np.ndarray | None] = [
-        None if values is None else np.array([rows.code_of(label, value) for value in values])
-        for label, values in (("camera", question.cameras), ("identity", question.identities))
-    ]
-    return Exclusions(*codes, positions=_own_rows(store, rows, question.origins))
+
+    def codes(label: str, values: Sequence[Any] | None) -> np.ndarray | None:
+        return None if values is None else np.array([rows.code_of(label, value) for value in values])
+
+    return Exclusions(
+        camera=codes("camera", question.cameras),
+        identity=codes("identity", question.identities),
+        positions=_own_rows(rows, question.origins),
+    )
 
 
-def _own_rows(store: Store, rows: TableRows, origins: Sequence[Sequence[Source]]) -> list[np.ndarray]:
+def _own_rows(rows: TableRows, origins: Sequence[Sequence[Source]]) -> list[np.ndarray]:
     """Return for each query the positions of its own images in the gallery, known by key or by content."""
     everything = [source for sources in origins for source in sources]
-    positions: dict[str, list[int]] = {}
-    if everything:
-        found = store.find(["key", "sha256"], [[s.key for s in everything], [s.sha256 for s in everything]])
-        place = rows.positions_of(found.column(ROW_ID).to_numpy()).tolist()
-        for key, digest, position in zip(
-            found.column("key").to_pylist(), found.column("sha256").to_pylist(), place, strict=True
-        ):
-            for name in {key, digest} - {None} if position >= 0 else ():
-                positions.setdefault(name, []).append(position)
-    own = [{p for s in sources for name in (s.key, s.sha256) for p in positions.get(name, [])} for sources in origins]
-    return [np.array(sorted(p), dtype=np.int64) for p in own]
+    by_key = rows.holding("key", sorted({s.key for s in everything}))
+    by_content = rows.holding("sha256", sorted({s.sha256 for s in everything}))
+    own = []
+    for sources in origins:
+        found = [by_key.get(source.key) for source in sources] + [by_content.get(source.sha256) for source in sources]
+        own.append(np.unique(np.concatenate([np.empty(0, np.int64), *(p for p in found if p is not None)])))
+    return own

@@ -35,6 +35,7 @@ class TableRows:
         self.numbers, self._ids = self.numbers[order], self._ids[order]
         self._values: dict[str, dict[object, int]] = {}
         self._codes: dict[str, np.ndarray] = {}
+        self._marks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -91,19 +92,42 @@ class TableRows:
         self.codes(label)
         return -2 if value is None else self._values[label].get(value, -2)
 
-    def positions_of(self, ids: np.ndarray) -> np.ndarray:
-        """Return the positions of these addresses; -1 for those that are not among the rows."""
-        if not len(self):
-            return np.full(len(ids), -1)
-        order = np.argsort(self._ids)
-        place = order[np.minimum(np.searchsorted(self._ids, ids, sorter=order), len(order) - 1)]
-        return np.where(self._ids[place] == ids, place, -1)
+    def holding(self, column: str, values: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return for each of these texts the positions of the rows that hold it, ascending; none is left out.
+
+        The first call for a column reads it and keeps 16 bytes a row; what then looks alike is compared as text.
+        """
+        if not len(self) or not values:
+            return {}
+        marks, order = self._marked(column)
+        wanted = np.array([hash(value) for value in values], dtype=np.int64)
+        begin, end = (np.searchsorted(marks, wanted, side=side) for side in ("left", "right"))
+        found = {value: np.sort(order[b:e]) for value, b, e in zip(values, begin, end, strict=True) if b < e}
+        for value, positions in found.items():
+            texts = self.records(positions, [column]).column(column)
+            found[value] = positions[[text == value for text in texts.to_pylist()]]
+        return {value: positions for value, positions in found.items() if len(positions)}
+
+    def _marked(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return hashes of a column's texts in ascending order, and the positions that they come from."""
+        if column not in self._marks:
+            numbers, marks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+            for batch in self._store.scan(["row", column]):
+                numbers.append(batch.column("row").to_numpy())
+                marks.append(np.array([hash(text) for text in batch.column(column).to_pylist()], dtype=np.int64))
+            order = np.argsort(np.concatenate(numbers), kind="stable")
+            known = np.concatenate(numbers)[order]
+            mine = np.concatenate(marks)[order][np.searchsorted(known, self.numbers)]
+            by_mark = np.argsort(mine, kind="stable")
+            self._marks[column] = mine[by_mark], by_mark
+        return self._marks[column]
 
     def _cut(self, positions: np.ndarray) -> TableRows:
         cut = object.__new__(TableRows)
         cut._store, cut._values = self._store, self._values
         cut.numbers, cut._ids = self.numbers[positions], self._ids[positions]
         cut._codes = {label: codes[positions] for label, codes in self._codes.items()}
+        cut._marks = {}
         return cut
 
 
