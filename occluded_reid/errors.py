@@ -8,12 +8,15 @@ from __future__ import annotations
 
 __all__ = [
     "BuildError",
+    "CalibrationError",
     "CheckpointError",
     "DataError",
+    "DeviceError",
     "DuplicateNameError",
     "EmbeddingError",
     "EvaluationError",
     "GalleryError",
+    "GalleryLockedError",
     "GalleryMismatchError",
     "ImageError",
     "MaskError",
@@ -87,8 +90,16 @@ class MaskError(DataError):
     """A part mask is missing, has another size than its image, or holds unknown classes."""
 
 
+class DeviceError(OccludedReIDError, RuntimeError):
+    """The device asked for is not there, or cannot do what is asked of it."""
+
+
 class EvaluationError(OccludedReIDError, ValueError):
     """Queries, gallery and protocol do not make an evaluation."""
+
+
+class CalibrationError(OccludedReIDError, ValueError):
+    """A threshold cannot be calibrated as asked, or a calibration belongs to another model or matcher."""
 
 
 class TrainingError(OccludedReIDError, RuntimeError):
@@ -101,6 +112,10 @@ class NonFiniteLossError(TrainingError):
 
 class GalleryError(OccludedReIDError, ValueError):
     """A gallery cannot be opened, written or searched as asked."""
+
+
+class GalleryLockedError(GalleryError):
+    """Another process is writing to the gallery, or has written meanwhile; try again."""
 
 
 class GalleryMismatchError(GalleryError):

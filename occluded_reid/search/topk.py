@@ -12,15 +12,19 @@ from torch import Tensor
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, Prepared
-from occluded_reid.search.rows import RowSource
+from occluded_reid.search.device import choose_device, full_precision
+from occluded_reid.search.proposals import Proposals
+from occluded_reid.search.rows import RowSource, moved, rows_at, tiles_on
 
-__all__ = ["TopK", "exact_topk"]
+__all__ = ["Allowed", "TopK", "exact_topk"]
 
 Allowed = Callable[[int, int], np.ndarray]
 
 _MARGIN = 16  # candidates beyond k: enough unless ties or near-ties crowd around the k-th answer
-_QUERIES = 512  # queries of a tile at a time
-_RESCORED_ROWS = 4096  # gallery rows held for re-scoring at a time
+_TILE_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 25}  # of a gallery tile: 4 MB in float32 stay near the processor
+_TILE_ROWS = 1024, 1 << 16  # fewer cost the product some of its speed; wide rows have fewer all the same
+_BLOCK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 24}  # distances at a time: 8 MB, 64 MB
+_RESCORED_NUMBERS = 1 << 23  # of gallery rows held for re-scoring: 32 MB in float32
 _RESCORED_PAIRS = 1 << 18  # pairs scored at a time
 
 
@@ -46,22 +50,34 @@ def exact_topk(
     matcher: Matcher,
     k: int,
     *,
-    tile_rows: int = 4096,
+    tile_rows: int | None = None,
     allowed: Allowed | None = None,
+    device: str | torch.device = "cpu",
 ) -> TopK:
     """Find the k nearest rows of each query: the answer of the full float64 distance matrix, without the matrix.
 
-    Tiles propose k + margin rows; these are scored again pair by pair in float64. Where the margin cannot prove that
-    nothing was missed (ties at its edge), a second pass scores every row that could still belong to the answer. So
-    tile size and number of threads change the time, never the answer.
+    Tiles propose k + margin rows; these are scored again pair by pair in float64, on the CPU. Where the margin cannot
+    prove that nothing was missed (ties at its edge), a second pass scores every row that could still belong to the
+    answer. So device, tile size and number of threads change the time, never the answer.
+
+    On a GPU the queries stay there, gallery tiles are copied to it while the next one is read, and the proposals are
+    kept there. Products are in full float32, TF32 or not; those of Euclidean distances are in float64, which cards for
+    data centres do at full or half speed and cards for games at a fraction of it.
+
+    Peak memory beside the rows and the answer, with ΣD numbers a row: the prepared queries (Nq × ΣD × 4 bytes), a tile
+    as it is read and as it is prepared (`tile_rows` × ΣD; by default 4 MB, or 1,024 rows up to 32 MB), its distances
+    (8 MB), the proposals (Nq × (k + 16) × about 80 bytes while they are scored) and 32 MB of rows to be scored again.
+    Euclidean distances need twice the bytes, and five times for the distances of a tile. Of a GPU's memory a search
+    takes a tile of 128 MB and 64 MB of distances, and of the CPU's two tiles, one of them pinned.
 
     Args:
         query: Nq rows.
         rows: the gallery.
         matcher: the distance.
         k: how many; more than the gallery holds gives all of it.
-        tile_rows: gallery rows at a time.
+        tile_rows: gallery rows at a time; None chooses by their width and the device.
         allowed: called with (start, stop), returns a boolean (Nq, stop - start) array: what a query may find.
+        device: where tiles are multiplied; see `choose_device`.
 
     Returns:
         Positions and distances; a list is shorter than k where a query may find fewer rows.
@@ -69,21 +85,33 @@ def exact_topk(
     Raises:
         ShapeError: k or tile_rows is below 1, or `allowed` returns another shape.
         EmbeddingError: the slots of query and gallery differ.
+        DeviceError: there is no such device.
     """
-    if k < 1 or tile_rows < 1:
+    if k < 1 or (tile_rows is not None and tile_rows < 1):
         raise ShapeError(f"k is {k} and tile_rows is {tile_rows}; both must be at least 1.")
-    return _Search(query, rows, matcher, k, tile_rows, allowed).run()
+    chosen = choose_device(device)
+    with full_precision(chosen):
+        return _Search(query, rows, matcher, k, tile_rows, allowed, chosen).run()
 
 
 class _Search:
     """One call of `exact_topk`."""
 
     def __init__(
-        self, query: PartEmbeddings, rows: RowSource, matcher: Matcher, k: int, tile_rows: int, allowed: Allowed | None
+        self,
+        query: PartEmbeddings,
+        rows: RowSource,
+        matcher: Matcher,
+        k: int,
+        tile_rows: int | None,
+        allowed: Allowed | None,
+        device: torch.device,
     ) -> None:
         self.query, self.rows, self.matcher, self.k = query, rows, matcher, k
-        self.tile_rows, self.allowed = tile_rows, allowed
-        self.prepared = matcher.prepare(query)
+        self.allowed, self.device = allowed, device
+        self.width = sum(query.widths.values())
+        self.tile_rows = tile_rows or _tile_rows(max(1, self.width), _TILE_NUMBERS[device.type])
+        self.prepared = matcher.prepare(moved(query, device))
         self.tolerance = matcher.tolerance(self.prepared, self.prepared)
         self.positions: list[np.ndarray] = [np.empty(0, np.int64)] * len(query)
         self.distances: list[np.ndarray] = [np.empty(0)] * len(query)
@@ -91,36 +119,35 @@ class _Search:
     def run(self) -> TopK:
         size = self.k + _MARGIN
         if size >= len(self.rows):  # everything would be proposed
-            self._scan(list(range(len(self.query))), np.full(len(self.query), NO_SHARED_SLOT))
+            self._scan(np.arange(len(self.query)), np.full(len(self.query), NO_SHARED_SLOT))
             return TopK(self.positions, self.distances)
-        edge = self._rescore(*self._propose(size))
-        doubtful = [
-            q
-            for q in range(len(self.query))
-            # The farthest proposal is infinitely far where every allowed row was proposed.
-            if np.isfinite(edge[q]) and not self.distances[q][-1] + self.tolerance < edge[q]
-        ]
-        if doubtful:
+        edge = self._rescore(self._propose(size))
+        # The farthest proposal is infinitely far where every allowed row was proposed.
+        known = np.flatnonzero(np.isfinite(edge))
+        last = np.array([self.distances[q][-1] for q in known])
+        doubtful = ~(last + self.tolerance < edge[known])
+        if doubtful.any():
             # k rows at these distances are known to exist, so nothing beyond them is wanted.
-            self._scan(doubtful, np.array([self.distances[q][-1] for q in doubtful]))
+            self._scan(known[doubtful], last[doubtful])
         return TopK(self.positions, self.distances)
 
-    def _tiles(self, queries: list[int] | None = None) -> Iterator[tuple[int, PartEmbeddings, int, Tensor]]:
+    def _tiles(self, queries: np.ndarray | None = None) -> Iterator[tuple[int, PartEmbeddings, int, Tensor]]:
         """Yield (gallery start, rows, first query, distances (nq, ng)); what is not allowed is infinitely far."""
         prepared = self.prepared if queries is None else _take(self.prepared, queries)
-        for start, tile in self.rows.tiles(self.tile_rows):
+        for start, tile, there in tiles_on(self.rows, self.tile_rows, self.device):
             self.query.require_same_slots(tile)
-            gallery = self.matcher.prepare(tile)
+            gallery = self.matcher.prepare(there)
             self.tolerance = max(self.tolerance, self.matcher.tolerance(self.prepared, gallery))
             mask = self._mask(start, len(tile), queries)
-            for first in range(0, len(prepared), _QUERIES):
-                block = slice(first, first + _QUERIES)
-                distance = self.matcher.tile(prepared[block], gallery).cpu()
+            size = max(1, _BLOCK_VALUES[self.device.type] // len(tile))
+            for first in range(0, len(prepared), size):
+                block = slice(first, first + size)
+                distance = self.matcher.tile(prepared[block], gallery)
                 if mask is not None:
-                    distance.masked_fill_(~mask[block], torch.inf)
+                    distance.masked_fill_(~mask[block].to(self.device), torch.inf)
                 yield start, tile, first, distance
 
-    def _mask(self, start: int, count: int, queries: list[int] | None) -> Tensor | None:
+    def _mask(self, start: int, count: int, queries: np.ndarray | None) -> Tensor | None:
         if self.allowed is None:
             return None
         mask = np.asarray(self.allowed(start, start + count), dtype=bool)
@@ -130,32 +157,39 @@ class _Search:
             )
         return torch.from_numpy(mask if queries is None else mask[queries])
 
-    def _propose(self, size: int) -> tuple[Tensor, Tensor]:
-        """Distances and positions (Nq, k + margin) of the nearest rows; infinitely far where there are none."""
-        best = torch.full((len(self.query), size), torch.inf)
-        where = torch.zeros((len(self.query), size), dtype=torch.int64)
+    def _propose(self, size: int) -> Proposals:
+        """The k + margin nearest rows of each query, as tiles see them."""
+        nearest = Proposals(len(self.query), size, self.device)
         for start, _, first, distance in self._tiles():
-            block = slice(first, first + len(distance))
-            near, column = distance.topk(min(size, distance.shape[1]), largest=False, sorted=False)
-            joined = torch.cat([best[block], near], dim=1)
-            best[block], order = joined.topk(size, largest=False, sorted=False)
-            where[block] = torch.cat([where[block], column + start], dim=1).gather(1, order)
-        return best, where
+            nearest.update(first, distance, start)
+        return nearest
 
-    def _rescore(self, best: Tensor, where: Tensor) -> np.ndarray:
+    def _rescore(self, nearest: Proposals) -> np.ndarray:
         """Keep the k best of the proposals by their exact distance; return the farthest proposed distance (Nq,)."""
-        size = best.shape[1]
-        block = max(1, _RESCORED_ROWS // size)
-        for first in range(0, len(self.query), block):
-            found = best[first : first + block].isfinite().numpy()
-            queries, columns = np.nonzero(found)
-            if not len(queries):
-                continue
-            positions = where[first : first + block].numpy()[queries, columns]
-            unique, inverse = np.unique(positions, return_inverse=True)
-            distance = self.matcher.pairs(self.query, self.rows.take(unique), queries + first, inverse)
-            self._keep(queries + first, positions, distance)
-        return np.asarray(best.amax(1).double().numpy())
+        proposed = nearest.distance.cpu().double().numpy()
+        where = nearest.position.cpu().numpy()
+        # Each of the k nearest as tiles see it is at most a tolerance farther than that. A row that tiles see two
+        # tolerances beyond the last of them comes after all k.
+        kth = np.partition(proposed, self.k - 1, axis=1)[:, self.k - 1, None]
+        queries, columns = np.nonzero(np.isfinite(proposed) & (proposed <= kth + 2 * self.tolerance))
+        exact = np.full(proposed.shape, np.inf)
+        # In the order of the gallery, so that each of its rows is fetched once and near its neighbours.
+        order = np.argsort(where[queries, columns], kind="stable")
+        queries, columns = queries[order], columns[order]
+        unique, begin = np.unique(where[queries, columns], return_index=True)
+        begin = np.append(begin, len(queries))
+        step = max(1, _RESCORED_NUMBERS // max(1, self.width))
+        for first in range(0, len(unique), step):
+            last = min(first + step, len(unique))
+            pairs = slice(begin[first], begin[last])
+            rows, place = rows_at(self.rows, unique[first:last])
+            place = np.repeat(place, np.diff(begin[first : last + 1]))
+            exact[queries[pairs], columns[pairs]] = self.matcher.pairs(self.query, rows, queries[pairs], place)
+        best = np.lexsort((where, exact), axis=1)[:, : self.k]
+        found = np.isfinite(exact).sum(1).clip(max=self.k)
+        for q, count in enumerate(found.tolist()):
+            self.positions[q], self.distances[q] = where[q, best[q, :count]], exact[q, best[q, :count]]
+        return np.asarray(proposed.max(1))
 
     def _keep(self, queries: np.ndarray, positions: np.ndarray, distance: np.ndarray) -> None:
         """Merge scored pairs, none of them known before, into the lists of their queries."""
@@ -166,24 +200,29 @@ class _Search:
             nearest = np.lexsort((merged_positions, merged_distances))[: self.k]
             self.positions[q], self.distances[q] = merged_positions[nearest], merged_distances[nearest]
 
-    def _scan(self, queries: list[int], bound: np.ndarray) -> None:
+    def _scan(self, queries: np.ndarray, bound: np.ndarray) -> None:
         """Score every row of the gallery that lies within `bound` (one for each query): it may belong to the answer."""
         for q in queries:
             self.positions[q], self.distances[q] = np.empty(0, np.int64), np.empty(0)
-        names = np.array(queries)
         for start, tile, first, distance in self._tiles(queries):
             limit = torch.from_numpy(bound[first : first + len(distance)] + self.tolerance)[:, None]
-            block, columns = (x.numpy() for x in torch.nonzero(distance <= limit.float(), as_tuple=True))
+            within = torch.nonzero(distance <= limit.float().to(self.device), as_tuple=True)
+            seen, block, columns = (x.cpu().numpy() for x in (distance[within], *within))
             exact = np.full(len(block), NO_SHARED_SLOT)
             # Pairs without a common slot are known as such; there may be very many of them.
-            near = np.flatnonzero(distance.numpy()[block, columns] < NO_SHARED_SLOT)
+            near = np.flatnonzero(seen < NO_SHARED_SLOT)
             score = self.matcher.scorer(self.query, tile)
             for part in np.split(near, range(_RESCORED_PAIRS, len(near), _RESCORED_PAIRS)):
-                exact[part] = score(names[first + block[part]], columns[part])
-            self._keep(names[first + block], columns + start, exact)
+                exact[part] = score(queries[first + block[part]], columns[part])
+            self._keep(queries[first + block], columns + start, exact)
             for i in np.unique(block) + first:
                 if len(self.distances[queries[i]]) == self.k:
                     bound[i] = min(bound[i], self.distances[queries[i]][-1])
+
+
+def _tile_rows(width: int, numbers: int) -> int:
+    least = max(1, min(_TILE_ROWS[0], 8 * numbers // width))
+    return max(least, min(numbers // width, _TILE_ROWS[1]))
 
 
 def _groups(queries: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -196,7 +235,7 @@ def _groups(queries: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.nd
         yield int(sorted_queries[begin]), order[begin:end]
 
 
-def _take(prepared: Prepared, rows: list[int]) -> Prepared:
+def _take(prepared: Prepared, rows: np.ndarray) -> Prepared:
     """These rows, copied."""
-    index = torch.tensor(rows)
+    index = torch.from_numpy(rows).to(prepared.shared.device)
     return Prepared(tuple(f[index] for f in prepared.factors), prepared.shared[index], prepared.always, prepared.scale)
