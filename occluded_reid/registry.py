@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from occluded_reid.heads.base import Head
     from occluded_reid.losses.base import Loss
     from occluded_reid.matchers.base import Matcher
+    from occluded_reid.search.slot_index import SlotIndex
 
 __all__ = [
     "BACKBONES",
@@ -292,7 +293,7 @@ DATASETS: Registry[ReIDData] = Registry(
         "synthetic": "occluded_reid.data.synthetic.load:load_synthetic",
     },
 )
-INDEXES: Registry[Any] = Registry("index")
+INDEXES: Registry[SlotIndex] = Registry("index", {"faiss": "occluded_reid.search.faiss_index:FaissIndex"})
 PARSERS: Registry[Any] = Registry(
     "parser",
     {

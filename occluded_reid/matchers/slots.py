@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,6 +114,40 @@ class SlotMatcher(Matcher):
         if not any(q and g for q, g in zip(query.always, gallery.always, strict=True)):
             distance.masked_fill_(shared == 0, NO_SHARED_SLOT)
         return distance
+
+    @property
+    def index_metric(self) -> Literal["inner_product", "l2"]:
+        """What an index of one slot compares `index_vectors` by, so that near there is near in that slot's d."""
+        return "l2" if self.metric == "euclidean" and not self.normalize else "inner_product"
+
+    def used(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return those of these slots that count: their weight is not 0.
+
+        Raises:
+            EmbeddingError: a weight names a slot that is not among them.
+        """
+        return tuple(name for name, weight in zip(names, slot_weights(names, self.weights), strict=True) if weight)
+
+    @torch.no_grad()
+    def index_vectors(self, rows: PartEmbeddings, slot: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows where this matcher takes the slot for visible, as an index of that slot holds them.
+
+        Args:
+            rows: queries or gallery rows.
+            slot: a slot's name.
+
+        Returns:
+            Row numbers (n,) int64, ascending, and their vectors (n, D) float32: of length 1 (a zero vector stays), or
+            as they are for Euclidean distances without `normalize`.
+        """
+        visible = self._visible(rows)[:, rows.names.index(slot)] > 0
+        vectors = rows.slot(slot)
+        numbers = visible.nonzero().flatten()
+        if len(numbers) < len(rows):
+            vectors = vectors[numbers]
+        if self.index_metric == "inner_product":
+            vectors = vectors / _lengths(vectors)[:, None]
+        return numbers.cpu().numpy(), np.ascontiguousarray(vectors.detach().float().cpu().numpy())
 
     def scorer(self, query: PartEmbeddings, gallery: PartEmbeddings) -> PairScorer:
         """Return the deciding distances as a function of row numbers."""
