@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DataRoot",
     "DatasetName",
+    "Device",
     "Holdout",
     "Json",
     "Masks",
@@ -36,6 +37,7 @@ __all__ = [
     "progress_bar",
     "read_overrides",
     "read_weights",
+    "read_widths",
 ]
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)]
@@ -62,6 +64,9 @@ WeightsMatch = Annotated[
     typer.Option(
         "--weights-match", help="'names', or 'order' for a file with other key names but timm's tensor order."
     ),
+]
+Device = Annotated[
+    str, typer.Option("--device", help="Where to compute: 'cpu', 'cuda', 'cuda:1'; 'auto' is a GPU where there is one.")
 ]
 Workers = Annotated[
     int, typer.Option("--workers", help="Processes that prepare batches; 0 prepares them in line.", min=0)
@@ -142,3 +147,14 @@ def read_weights(weights: str | None, weights_match: str | None) -> dict[str, An
     if weights_match is not None:
         changes["model.backbone.weights_match"] = weights_match
     return changes
+
+
+def read_widths(texts: list[str] | None) -> dict[str, int]:
+    """Turn ``slot=width`` texts into a mapping; anything else is wrong usage."""
+    widths: dict[str, int] = {}
+    for text in texts or []:
+        slot, _, width = text.rpartition("=")
+        if not slot or not width.isdecimal() or slot in widths:
+            raise typer.BadParameter(f"--reduce is '{text}'; give each slot once, with its width: --reduce global=256.")
+        widths[slot] = int(width)
+    return widths

@@ -20,6 +20,7 @@ from occluded_reid.cli.console import (
     open_data,
     print_json,
     progress_bar,
+    read_widths,
 )
 
 __all__ = ["evaluate_command"]
@@ -73,6 +74,16 @@ def evaluate_command(
     ap: Annotated[
         AveragePrecision, typer.Option(help="Average precision at the hits, or by trapezoid.")
     ] = AveragePrecision.HITS,
+    reduce: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also measure what a smaller slot costs, fitted on the training images: global=256 (repeatable)."
+        ),
+    ] = None,
+    rerank: Annotated[
+        bool,
+        typer.Option("--rerank", help="Re-rank by k-reciprocal encoding (k1 20, k2 6, weight 0.3); uses all queries."),
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for a self-contained HTML report with pictures.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -85,8 +96,10 @@ def evaluate_command(
     from occluded_reid.evaluation import Protocol
     from occluded_reid.evaluation.study import study
     from occluded_reid.models import load_model
+    from occluded_reid.search.reciprocal import KReciprocal
 
     network = load_model(model)
+    widths = read_widths(reduce)
     loaded = open_data(dataset, data, masks, holdout, seed)
     protocol = Protocol(ap=ap.value, seed=seed, dataset=loaded.name)
     things = open_occluders(occluders, people=loaded.gallery, take=take.value, seed=seed)
@@ -99,13 +112,26 @@ def evaluate_command(
             occluders=things,
             seeds=range(seed, seed + occlusion_seeds),
             protocol=protocol,
+            rerank=KReciprocal() if rerank else None,
             progress=move,
         )
+    loss = None
+    if widths:
+        from occluded_reid.evaluation.reduction_loss import fit_on_training, reduction_loss
+
+        with progress_bar("fitting the reduction") as move:
+            reduction, fitted_on = fit_on_training(network, loaded, widths, progress=move)
+        sides = (result.query, result.gallery)
+        loss = reduction_loss(
+            *sides, network.matcher, reduction, protocol, fingerprint=network.fingerprint, fitted_on=fitted_on
+        )
     if as_json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() if loss is None else {**result.to_dict(), "reduction": loss.to_dict()})
     else:
         console().print(result.table())
         console().print(result.card(), markup=False)
+        if loss is not None:
+            console().print(loss.table())
     if report is not None:
         from occluded_reid.evaluation.pictures import write_report
 

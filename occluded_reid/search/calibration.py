@@ -1,0 +1,288 @@
+"""Calibration: from which distance on a hit is nobody, and how likely a hit is the same person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from occluded_reid.embeddings import EmbeddedSet
+from occluded_reid.errors import CalibrationError
+from occluded_reid.files import read_json, write_json
+from occluded_reid.matchers.base import Matcher
+from occluded_reid.search.shared_groups import SharedGroup, by_shared, checked_distances
+
+__all__ = ["CALIBRATION_FILE", "Calibration", "Per"]
+
+CALIBRATION_FILE = "calibration.json"
+"""Its name in the folder of a gallery."""
+
+FORMAT = "occluded_reid.calibration"
+FORMAT_VERSION = 1
+
+Per = Literal["comparison", "search"]
+"""Of what a false-match rate is a share: of comparisons of two people, or of searches for somebody who is not there."""
+
+
+class Calibration(BaseModel):
+    """Thresholds for a wanted false-match rate, and probabilities, by the number of slots that a pair shares.
+
+    Two promises are easily confused, so `per` says which one was made:
+
+    - per **comparison**: of all pairs of two people, at most this share lies within the threshold. It says nothing
+      about a search, which makes as many comparisons as the gallery has images.
+    - per **search**: of all searches for somebody who is *not* in a gallery of `gallery_size` images, at most this
+      share finds anything at all. This is what "nobody here" needs.
+
+    A promise holds on average over calibrations, for people, cameras and occlusions like those calibrated with. It is
+    made by rank, without a model of the distances: a hit must be nearer than the k-th smallest of N, with
+    k = ⌊rate · (N + 1)⌋. Images of one person are alike, so a calibration is less certain than its number of pairs
+    suggests; `evaluation.open_set.evaluate_open_set` tests it on other people.
+
+    Attributes:
+        format: marks the file as ours.
+        format_version: raised when older libraries could no longer read the file.
+        version: of this library.
+        model: fingerprint of the model whose embeddings were compared, or None.
+        reduction: fingerprint of the reduction of its embeddings, or None.
+        slots: slot -> width.
+        matcher: type and options.
+        per: of what `false_match_rate` is a share.
+        false_match_rate: the promise.
+        gallery_size: of searches: images in the gallery that the promise was made for; a smaller one keeps it too.
+        prior: probability of a match beforehand that `probability` takes unless told otherwise.
+        exclude_same_camera: whether matches of one camera were left out.
+        data: name of the data.
+        queries: images asked for, each as somebody who is not there.
+        gallery: images that they were compared with.
+        identities: numbers of the people among them, within that data.
+        groups: one for each number of shared slots, from 1.
+
+    Example:
+        >>> import torch
+        >>> from occluded_reid.embeddings import PartEmbeddings
+        >>> from occluded_reid.matchers import PlainMatcher
+        >>> rows = PartEmbeddings(("global",), (torch.eye(40).repeat(2, 1),), torch.ones(80, 1))
+        >>> people = EmbeddedSet(rows, identity=np.arange(80) % 40, camera=np.arange(80) // 40)
+        >>> found = Calibration.fit(people, people, PlainMatcher(), false_match_rate=0.05, per="search")
+        >>> found.accepts([0.0, 1.0], [1, 1])
+        array([ True, False])
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format: Literal["occluded_reid.calibration"] = "occluded_reid.calibration"
+    format_version: int = FORMAT_VERSION
+    version: str
+    model: str | None = None
+    reduction: str | None = None
+    slots: dict[str, int]
+    matcher: dict[str, Any]
+    per: Per
+    false_match_rate: float = Field(gt=0, lt=1)
+    gallery_size: int | None = Field(default=None, ge=1)
+    prior: float = Field(gt=0, lt=1)
+    exclude_same_camera: bool
+    data: str = ""
+    queries: int = Field(ge=1)
+    gallery: int = Field(ge=1)
+    identities: list[int]
+    groups: list[SharedGroup] = Field(min_length=1)
+
+    @staticmethod
+    def fit(
+        query: EmbeddedSet,
+        gallery: EmbeddedSet,
+        matcher: Matcher,
+        *,
+        false_match_rate: float = 0.01,
+        per: Per = "search",
+        gallery_size: int | None = None,
+        prior: float = 0.5,
+        exclude_same_camera: bool = True,
+        fingerprint: str | None = None,
+        reduction: str | None = None,
+        data: str = "",
+        tile_rows: int = 1024,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Calibration:
+        """Calibrate on people who were neither trained on nor will be tested on.
+
+        Memory: one tile, and for each number of shared slots 20,001 counts and one number a query.
+
+        Args:
+            query: Nq labelled rows, images as they will be asked for: occluded ones if those come.
+            gallery: Ng labelled rows of the same people, and of others.
+            matcher: the distance.
+            false_match_rate: the promise wanted, between 0 and 1.
+            per: "search", the share of searches for somebody unknown that find anything, or "comparison", the share of
+                pairs of two people that look like one.
+            gallery_size: with per="search", the images that will be searched, if they are more than these: the rate is
+                then made up of independent draws of galleries of this size, which is on the safe side. None: these.
+            prior: probability of a match beforehand, for `probability`.
+            exclude_same_camera: leave out matches of one camera, which are easier than what is asked for. Impostors of
+                one camera stay in.
+            fingerprint: of the model.
+            reduction: fingerprint of the reduction of its embeddings.
+            data: name of the data.
+            tile_rows: gallery rows at a time: changes time and memory, never a threshold.
+            progress: called with (gallery rows done, gallery rows in all walks).
+
+        Raises:
+            CalibrationError: there are no impostors, no matches, or too few for that rate.
+            EmbeddingError: the slots of both sides differ.
+        """
+        from occluded_reid.search.calibration_fit import fit
+
+        return fit(
+            query,
+            gallery,
+            matcher,
+            false_match_rate=false_match_rate,
+            per=per,
+            gallery_size=gallery_size,
+            prior=prior,
+            exclude_same_camera=exclude_same_camera,
+            fingerprint=fingerprint,
+            reduction=reduction,
+            data=data,
+            tile_rows=tile_rows,
+            progress=progress,
+        )
+
+    def threshold(self, shared: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the greatest distance at which pairs that share so many slots count as one person.
+
+        Args:
+            shared: numbers of shared slots, any shape. A pair that shares none never counts: -inf.
+
+        Raises:
+            CalibrationError: a number is negative, or larger than any that can occur.
+        """
+        return by_shared(shared, [group.threshold for group in self.groups], -np.inf)
+
+    def accepts(self, distance: Sequence[float] | np.ndarray, shared: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return whether each distance lies within the threshold of its number of shared slots.
+
+        Raises:
+            CalibrationError: a distance is NaN, or a number of shared slots cannot occur.
+        """
+        return np.asarray(checked_distances(distance) <= self.threshold(shared))
+
+    def probability(
+        self,
+        distance: Sequence[float] | np.ndarray,
+        shared: Sequence[int] | np.ndarray,
+        *,
+        prior: float | None = None,
+    ) -> np.ndarray:
+        """Return how likely each pair shows one person, given its distance and how many slots it shares.
+
+        A logistic regression on the distance for each number of shared slots. The answer depends on how likely a match
+        was beforehand: 0.5 asks what the pair alone says; for "is it this one, of n people of whom one is right?" give
+        1 / n. A pair that shares nothing says nothing and gets the prior.
+
+        Args:
+            distance: any shape.
+            shared: numbers of shared slots, likewise.
+            prior: probability of a match beforehand; None is that of the calibration.
+
+        Raises:
+            CalibrationError: a distance is NaN, the prior is not between 0 and 1, or a number cannot occur.
+        """
+        prior = self.prior if prior is None else prior
+        if not 0 < prior < 1:
+            raise CalibrationError(f"the prior is {prior}; give a probability between 0 and 1, both excluded.")
+        intercept = by_shared(shared, [group.intercept for group in self.groups], 0.0)
+        slope = by_shared(shared, [group.slope for group in self.groups], 0.0)
+        odds = intercept + slope * checked_distances(distance) + np.log(prior / (1 - prior))
+        return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
+
+    def require(
+        self,
+        *,
+        matcher: Matcher,
+        slots: Mapping[str, int],
+        fingerprint: str | None = None,
+        reduction: str | None = None,
+    ) -> None:
+        """Refuse distances that this calibration was not made for.
+
+        Args:
+            matcher: the distance in use.
+            slots: slot -> width of the embeddings in use.
+            fingerprint: of the model; None, here or in the calibration, is not compared.
+            reduction: fingerprint of the reduction; None means that there is none.
+
+        Raises:
+            CalibrationError: the model, the reduction, the slots or the matcher differ; both are named.
+        """
+        told = None
+        if fingerprint is not None and self.model is not None and fingerprint != self.model:
+            told = f"the model {self.model}; this one is {fingerprint}"
+        elif dict(slots) != self.slots:
+            told = f"the slots {self.slots}; these are {dict(slots)}"
+        elif reduction != self.reduction:
+            told = f"{_named(self.reduction)}; this is {_named(reduction)}"
+        elif matcher.config != self.matcher:
+            told = f"the matcher {self.matcher}; this one is {matcher.config}"
+        if told is not None:
+            raise CalibrationError(
+                f"the calibration was made for {told}. A threshold means nothing for other distances: calibrate again."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the calibration as JSON, whole or not at all.
+
+        Raises:
+            CalibrationError: the file cannot be written.
+        """
+        write_json(path, self.model_dump(mode="json"), CalibrationError)
+
+    @staticmethod
+    def load(path: str | Path) -> Calibration:
+        """Read what `save` has written.
+
+        Raises:
+            CalibrationError: the file is missing, damaged, of a newer library, or something else.
+        """
+        content = read_json(path, CalibrationError)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise CalibrationError(f"'{path}' holds no calibration; write one with Calibration.save().")
+        version = content.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise CalibrationError(
+                f"the calibration '{path}' has format {version}; this library reads formats up to {FORMAT_VERSION}. "
+                "Update it: pip install --upgrade occluded_reid."
+            )
+        try:
+            found = Calibration.model_validate(content)
+        except ValidationError as cause:
+            first = cause.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise CalibrationError(
+                f"the calibration '{path}' is damaged: {where}: {first['msg'].lower()}. Calibrate again."
+            ) from cause
+        numbers = [group.shared for group in found.groups]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise CalibrationError(
+                f"the calibration '{path}' is damaged: it is of {numbers} shared slots, not of 1, 2, … Calibrate again."
+            )
+        return found
+
+    @property
+    def promise(self) -> str:
+        """What was promised, in words."""
+        if self.per == "comparison":
+            return f"at most {self.false_match_rate:.3g} of the comparisons of two people count as a match"
+        return (
+            f"at most {self.false_match_rate:.3g} of the searches for somebody who is not among {self.gallery_size} "
+            "images find anything"
+        )
+
+
+def _named(reduction: str | None) -> str:
+    return "full embeddings" if reduction is None else f"embeddings reduced by {reduction}"
