@@ -12,51 +12,27 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from measure import (
+    GALLERY,
+    QUERIES,
+    WIDTHS,
+    bare_product,
+    make_sets,
+    median_ratio,
+    output_of,
+    peak_above,
+    seconds,
+    take_turns,
+)
 
-from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
+from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.evaluation import Protocol, Report, evaluate
 from occluded_reid.matchers import VisibilityWeightedMatcher
-
-QUERIES, GALLERY, IDENTITIES, CAMERAS, HIDDEN = 2210, 17661, 702, 8, 0.3
-WIDTHS = {"five": (512,) * 5, "sorn": (3072, 2048, 2048, 2048)}
-MEBIBYTE = 1 << 20
-
-
-def make_sets(widths: tuple[int, ...], seed: int = 0) -> tuple[EmbeddedSet, EmbeddedSet]:
-    """Noisy copies of one direction for each identity and slot; the first slot always visible, others often hidden."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = [torch.randn(IDENTITIES, width, generator=generator) for width in widths]
-    labels = np.random.default_rng(seed)
-
-    def make(count: int) -> EmbeddedSet:
-        identity = labels.integers(0, IDENTITIES, count)
-        rows = torch.from_numpy(identity)
-        slots = []
-        for centre in centres:
-            slot = torch.randn(count, centre.shape[1], generator=generator).mul_(3.0)
-            slots.append(slot.add_(centre[rows]))
-        visible = (torch.rand(count, len(widths), generator=generator) >= HIDDEN).float()
-        visible[:, 0] = 1
-        names = ("global", *(f"part_{n}" for n in range(1, len(widths))))
-        return EmbeddedSet(PartEmbeddings(names, tuple(slots), visible), identity, labels.integers(0, CAMERAS, count))
-
-    return make(QUERIES), make(GALLERY)
-
-
-def bare_product(query: Tensor, gallery: Tensor, tile_rows: int) -> None:
-    """The matrix product alone, on rows that already lie side by side."""
-    for start in range(0, len(gallery), tile_rows):
-        _ = query @ gallery[start : start + tile_rows].T
 
 
 def naive(query: EmbeddedSet, gallery: EmbeddedSet) -> tuple[float, float]:
@@ -82,53 +58,9 @@ def naive(query: EmbeddedSet, gallery: EmbeddedSet) -> tuple[float, float]:
     return float(np.mean(first)), float(np.mean(precisions))
 
 
-def peak_above(work: Callable[[], object]) -> float:
-    """Highest resident memory while `work` runs, in MiB above what was resident before."""
-    page = int(subprocess.run(["getconf", "PAGESIZE"], capture_output=True, check=True, text=True).stdout)
-
-    def resident() -> float:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * page / MEBIBYTE
-
-    before, peak, done = resident(), 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.002):
-            peak = max(peak, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return peak - before
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def take_turns(
-    query: EmbeddedSet, gallery: EmbeddedSet, whole: Callable[[], Report], tile_rows: int, turns: int
-) -> tuple[Report, list[float], list[float]]:
-    """Seconds of the bare product and of the evaluation, in turns, after one unmeasured run of each."""
-    rows = query.embeddings.concatenate(), gallery.embeddings.concatenate()
-    bare_product(*rows, tile_rows)
-    report, bare, full = whole(), [], []
-    for _ in range(turns):
-        bare.append(timed(lambda: bare_product(*rows, tile_rows)))
-        full.append(timed(whole))
-    return report, bare, full
-
-
 def measure_memory(widths: str, what: str) -> float:
     """Peak of one run in a process of its own."""
-    command = [sys.executable, __file__, "--widths", widths, "--only-memory", what]
-    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    return float(output_of(__file__, "--widths", widths, "--only-memory", what))
 
 
 def main() -> None:
@@ -154,12 +86,14 @@ def main() -> None:
         print(peak_above(work))
         return
 
-    report, bare, full = take_turns(query, gallery, whole, protocol.tile_rows, arguments.turns)
+    rows = query.embeddings.concatenate(), gallery.embeddings.concatenate()
+    bare, full = take_turns([lambda: bare_product(*rows, protocol.tile_rows), whole], arguments.turns)
+    report = whole()
     figures: dict[str, float] = {
         "threads": torch.get_num_threads(),
         "bare_product_seconds": statistics.median(bare),
         "evaluation_seconds": statistics.median(full),
-        "ratio": statistics.median(f / b for f, b in zip(full, bare, strict=True)),
+        "ratio": median_ratio(full, bare),
         "evaluation_peak_mib": measure_memory(arguments.widths, "evaluate"),
         "rank_1": report.rank(1),
         "mAP": report.mAP,
@@ -171,7 +105,7 @@ def main() -> None:
             nonlocal result
             result = naive(query, gallery)
 
-        figures["naive_seconds"] = timed(run_naive)
+        figures["naive_seconds"] = seconds(run_naive)
         figures["naive_peak_mib"] = measure_memory(arguments.widths, "naive")
         figures["naive_rank_1"], figures["naive_mAP"] = result
     print(f"{QUERIES} queries x {GALLERY} images, slots {' + '.join(map(str, WIDTHS[arguments.widths]))}")

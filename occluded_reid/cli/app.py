@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from occluded_reid._version import __version__
-from occluded_reid.cli import data, demo, evaluate, index, listing, parse, search, train, train_parser
+from occluded_reid.cli import (
+    calibrate,
+    data,
+    demo,
+    evaluate,
+    gallery,
+    index,
+    listing,
+    parse,
+    search,
+    train,
+    train_parser,
+)
 from occluded_reid.errors import OccludedReIDError
 
 __all__ = ["app", "main"]
@@ -43,6 +55,8 @@ app.command("train-parser")(train_parser.train_parser_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("index")(index.index_command)
 app.command("search")(search.search_command)
+app.command("calibrate")(calibrate.calibrate_command)
+app.add_typer(gallery.gallery_app, name="gallery")
 app.command("demo")(demo.demo_command)
 app.command("list")(listing.list_command)
 app.command("data")(data.data_command)

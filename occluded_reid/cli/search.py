@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from occluded_reid.cli.console import Json, bold, console, print_json
+from occluded_reid.cli.console import Device, Json, bold, console, print_json
 
 __all__ = ["search_command"]
 
@@ -33,10 +33,18 @@ def search_command(
     same_person: Annotated[
         bool, typer.Option(help="All query images show one person: average them over their visible slots.")
     ] = False,
+    effort: Annotated[
+        str, typer.Option(help="'exact', 'auto', or the share of the exact answer to find by the index, such as 0.98.")
+    ] = "exact",
+    threshold: Annotated[
+        str | None,
+        typer.Option(help="Leave out hits that are farther: a distance, a calibration's file, or 'calibrated'."),
+    ] = None,
+    device: Device = "auto",
     picture: Annotated[Path | None, typer.Option(help="Save the ranked list as a PNG.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find a person in a gallery: exact search with the model's own, visibility-aware distance.
+    """Find a person in a gallery with the model's own, visibility-aware distance: exactly, or by an index.
 
     Example: [bold]occluded-reid search mall/ photo.jpg --model runs/sorn/model -k 10 --picture hits.png[/bold]
     """
@@ -44,9 +52,16 @@ def search_command(
     from occluded_reid.models import load_model
 
     network = load_model(model)
-    with Gallery.open(gallery, model=network) as store:
+    with Gallery.open(gallery, model=network, device=device) as store:
+        network.to(store.device)
         found = store.search(
-            list(images), k, where=where, group_by=None if group_by is None else group_by.value, combine=same_person
+            list(images),
+            k,
+            where=where,
+            group_by=None if group_by is None else group_by.value,
+            combine=same_person,
+            effort=_effort(effort),
+            threshold=None if threshold is None else _threshold(threshold),
         )
     shown = [" + ".join(str(p) for p in images)] if same_person else [str(p) for p in images]
     if as_json:
@@ -54,9 +69,25 @@ def search_command(
     else:
         for name, hits in zip(shown, found, strict=True):
             console().print(bold(name), soft_wrap=True)
-            console().print(hits_table(hits))
+            console().print(hits_table(hits) if hits or threshold is None else "nobody here")
     if picture is not None:
         from occluded_reid.evaluation.pictures import save_picture, search_picture
 
         save_picture(search_picture(network, list(images[: len(found)]), found), picture)
         console(quiet=as_json).print(f"ranked list: {bold(picture)}", soft_wrap=True)
+
+
+def _effort(text: str) -> Any:
+    """A number where the text is one; the gallery refuses what makes no sense."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _threshold(text: str) -> Any:
+    """A distance, "calibrated", or the calibration in a file."""
+    from occluded_reid.search.calibration import Calibration
+
+    given = _effort(text)
+    return given if isinstance(given, float) or given == "calibrated" else Calibration.load(text)

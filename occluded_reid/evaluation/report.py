@@ -40,6 +40,7 @@ class ProtocolCard:
         fingerprint: of the model, or empty.
         version: of this library.
         queries_sha256: hash of the queries' identities, cameras and paths.
+        reranking: what re-ranked the images before they were counted, with its parameters, or empty.
     """
 
     queries: int
@@ -53,6 +54,7 @@ class ProtocolCard:
     fingerprint: str
     version: str
     queries_sha256: str
+    reranking: str = ""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ class Report:
             "same identity, same camera": f"{camera} ({card.excluded_pairs} pairs excluded)",
             "average precision": f"by {protocol.ap}",
             "matcher": f"{card.matcher.get('type', '?')}({options})",
+            "re-ranking": card.reranking or "none",
             "slots": ", ".join(f"{name} {width}" for name, width in card.slots.items()),
             "pairs without a common slot": str(card.pairs_without_shared_slot),
             "intervals": resampling,

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, PairScorer
+from occluded_reid.search.blocks import Distances, PlainDistances
+from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.reranked import RerankedDistances
 
 __all__ = ["MatchRanks", "rank_matches"]
 
@@ -51,6 +54,7 @@ def rank_matches(
     *,
     exclude_same_camera: bool = True,
     tile_rows: int = 1024,
+    rerank: KReciprocal | None = None,
     progress: Progress | None = None,
 ) -> MatchRanks:
     """Rank the true matches of each query.
@@ -61,32 +65,41 @@ def rank_matches(
         matcher: the distance.
         exclude_same_camera: drop gallery images of the query's identity and camera.
         tile_rows: gallery rows at a time.
+        rerank: rank by k-reciprocal encodings over all queries and the gallery; None ranks by the matcher alone.
         progress: called after each tile.
     """
     queries, rows, same_camera = _same_identity(query, gallery)
     dropped = same_camera if exclude_same_camera else np.zeros_like(same_camera)
-    score = matcher.scorer(query.embeddings, gallery.embeddings)
-    matches = _Matches(len(query), queries[~dropped], rows[~dropped], score)
+    distances: Distances
+    if rerank is None:
+        distances = PlainDistances(query.embeddings, gallery.embeddings, matcher)
+    else:
+        distances = RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank)
+    matches = _Matches(len(query), queries[~dropped], rows[~dropped], distances.score)
     by_row = np.argsort(rows, kind="stable")
     row_starts = rows[by_row]
-    prepared = matcher.prepare(query.embeddings)
     unshared = int((matches.distance >= NO_SHARED_SLOT).sum())
     for start in range(0, len(gallery), tile_rows):
         stop = min(start + tile_rows, len(gallery))
-        tile = matcher.prepare(gallery.embeddings[start:stop])
-        tolerance = matcher.tolerance(prepared, tile)
+        read = distances.tile(start, stop)
         # Neither dropped images nor other true matches count here: they are moved out of the way.
         mine = by_row[slice(*np.searchsorted(row_starts, [start, stop]))]
         mine = mine[np.argsort(queries[mine], kind="stable")]
         block = max(1, _BLOCK_VALUES // (stop - start))
         for first in range(0, len(query), block):
             last = min(first + block, len(query))
-            distance = matcher.tile(prepared[first:last], tile).cpu()
+            near = read(first, last)
+            distance = near.distance
             here = mine[slice(*np.searchsorted(queries[mine], [first, last]))]
             distance[torch.from_numpy(queries[here] - first), torch.from_numpy(rows[here] - start)] = torch.inf
             ordered = _sorted(distance)
-            matches.count(distance, ordered, first, start, tolerance, score)
-            unshared += _unshared(ordered, np.bincount(queries[here] - first, minlength=last - first))
+            matches.count(distance, ordered, first, start, near.tolerance, distances.score)
+            if near.unshared is None:
+                unshared += _unshared(ordered, np.bincount(queries[here] - first, minlength=last - first))
+            else:
+                out = here[dropped[here]]
+                near.unshared[torch.from_numpy(queries[out] - first), torch.from_numpy(rows[out] - start)] = False
+                unshared += int(near.unshared.sum())
         if progress is not None:
             progress(stop, len(gallery))
     return MatchRanks(matches.offsets, matches.ranks(), int(dropped.sum()), unshared)
@@ -111,7 +124,13 @@ class _Matches:
         return np.asarray(self.before + own + 1)
 
     def count(
-        self, distance: Tensor, ordered: Tensor, first: int, start: int, tolerance: float, score: PairScorer
+        self,
+        distance: Tensor,
+        ordered: Tensor,
+        first: int,
+        start: int,
+        tolerance: float | np.ndarray,
+        score: PairScorer,
     ) -> None:
         """Count the images of a tile before each match of the queries first … first + nq.
 
@@ -120,7 +139,7 @@ class _Matches:
             ordered: the same, each row in ascending order.
             first: the first query.
             start: gallery position of the first column.
-            tolerance: of `distance`.
+            tolerance: of `distance`; one number, or (nq,).
             score: the deciding distances.
         """
         mine = slice(int(self.offsets[first]), int(self.offsets[first + len(distance)]))
@@ -128,7 +147,8 @@ class _Matches:
             return
         local = self.queries[mine] - first
         column = np.arange(mine.start, mine.stop) - self.offsets[self.queries[mine]]
-        around = (self.distance[mine] + np.array([[-tolerance], [tolerance]])).astype(np.float32)
+        margin = tolerance[local] if isinstance(tolerance, np.ndarray) else tolerance
+        around = (self.distance[mine] + np.array([[-1.0], [1.0]]) * margin).astype(np.float32)
         limits = np.full((len(distance), int(column.max()) + 1), -np.inf, dtype=np.float32)
         limits[local, column] = around[0]
         surely = torch.searchsorted(ordered, torch.from_numpy(limits)).numpy()[local, column]

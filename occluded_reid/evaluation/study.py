@@ -21,6 +21,7 @@ from occluded_reid.evaluation.report import Report
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
 from occluded_reid.registry import did_you_mean
+from occluded_reid.search.reciprocal import KReciprocal
 
 __all__ = ["MATCHINGS", "Condition", "Study", "study"]
 
@@ -34,6 +35,7 @@ def study(
     occluders: Occluders | None = None,
     seeds: Iterable[int] = (0,),
     protocol: Protocol | None = None,
+    rerank: KReciprocal | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Study:
     """Evaluate a model on a data set's queries, clean and with a share of each body mask occluded.
@@ -48,6 +50,7 @@ def study(
         occluders: what to occlude with; generated shapes by default.
         seeds: one occlusion of every query for each.
         protocol: what counts.
+        rerank: re-rank each condition by k-reciprocal encodings over all its queries; see `evaluate`.
         progress: called with (images embedded, images to embed).
 
     Raises:
@@ -101,6 +104,7 @@ def study(
                     _seen(gallery, matching),
                     _matcher(model, matching),
                     replace(protocol, name=f"{model.name}, {matching}, {fraction:.0%} occluded"),
+                    rerank=rerank,
                     fingerprint=fingerprint,
                 )
                 conditions.setdefault((matching, fraction), []).append((report, query.covered))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import GalleryError
+from occluded_reid.errors import CalibrationError, GalleryError
+from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.hit import AddResult, Hit
 from occluded_reid.gallery.images import EmbeddingModel, ImageLike, Source, as_list, embed_images, identify
@@ -18,8 +22,11 @@ from occluded_reid.gallery.query import mean_query
 from occluded_reid.gallery.question import GroupBy, Question, per_query, require_k
 from occluded_reid.gallery.records import Labels, make_records
 from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.thresholds import Threshold, answer_within
 from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
+from occluded_reid.search.calibration import Calibration
+from occluded_reid.search.reduction import Reduction
 
 __all__ = ["GalleryBase", "Images"]
 
@@ -35,13 +42,22 @@ class GalleryBase(ABC):
         store: its rows.
         matcher: the distance of its searches.
         model: embeds images; None where only embeddings will be given.
+        reduction: makes embeddings smaller on their way in.
         pinned: opened at an older version, for reading only.
     """
 
     def __init__(
-        self, path: Path, layout: Layout, store: Store, matcher: Matcher, model: EmbeddingModel | None, pinned: bool
+        self,
+        path: Path,
+        layout: Layout,
+        store: Store,
+        matcher: Matcher,
+        model: EmbeddingModel | None,
+        *,
+        reduction: Reduction | None = None,
+        pinned: bool = False,
     ) -> None:
-        self.path, self.layout, self.matcher = path, layout, matcher
+        self.path, self.layout, self.matcher, self.reduction = path, layout, matcher, reduction
         self._store: Store | None = store
         self._model = model
         self._pinned = pinned
@@ -49,6 +65,9 @@ class GalleryBase(ABC):
     @abstractmethod
     def _answer(self, question: Question) -> list[list[Hit]]:
         """Return the hits of each query of a checked question that has at least one query."""
+
+    def _written(self) -> None:  # noqa: B027 - where there are no indexes there is nothing to do
+        """Do what follows a write, while the store is still held for writing."""
 
     def add(
         self,
@@ -65,6 +84,7 @@ class GalleryBase(ABC):
         replace: bool = False,
         skip_unreadable: bool = False,
         progress: Progress | None = None,
+        wait: float = 0.0,
     ) -> AddResult:
         """Add images or embeddings; what the gallery holds already is skipped, so that a broken run is simply repeated.
 
@@ -85,11 +105,15 @@ class GalleryBase(ABC):
             replace: replace an image whose key is there with other embeddings or labels, instead of refusing it.
             skip_unreadable: leave out images that cannot be read, and name them in the result.
             progress: called with (images done, images in all).
+            wait: seconds to wait for another writer; 0 refuses at once, and holds the gallery for the whole call. Where
+                a time is given, images are embedded while others may write, and the gallery is held for each commit:
+                so several processes can add images side by side.
 
         Returns:
             How many were added, skipped and replaced.
 
         Raises:
+            GalleryLockedError: another writer is at work; it is named.
             GalleryError: a key is taken by other content, labels do not fit, or the folder cannot be written.
             GalleryMismatchError: embeddings have other slots than the gallery.
             ImageError: an image cannot be read; it is named.
@@ -101,31 +125,45 @@ class GalleryBase(ABC):
         if isinstance(images, PartEmbeddings):
             if keys is None:
                 raise GalleryError("embeddings were given without keys; give a unique key for each of them.")
-            rows = fit_rows(images, self.layout, self.path, "these embeddings have")
+            rows = self._fit(images, "these embeddings have")
             records = make_records(len(rows), keys, {**labels, "path": path})
-            store.refresh()
-            return Writer(store, records, replace, progress).add_rows(rows)
+            with store.writing(wait):
+                result = Writer(store, records, replace, progress, self._fit).add_rows(rows)
+                self._written()
+                return result
         model = self._embedder()
         pictures = as_list(images)
         paths = [Path(image).as_posix() if isinstance(image, str | Path) else None for image in pictures]
         if keys is None:
             keys = [given or identify(image).key for given, image in zip(paths, pictures, strict=True)]
         records = make_records(len(pictures), keys, {**labels, "path": paths if path is None else path})
-        store.refresh()
-        return Writer(store, records, replace, progress).add_images(pictures, model, batch_size, skip_unreadable)
+        shared = wait > 0
+        with nullcontext() if shared else store.writing():
+            writer = Writer(store, records, replace, progress, self._fit, wait if shared else None)
+            result = writer.add_images(pictures, model, batch_size, skip_unreadable)
+        with store.writing(wait):
+            self._written()
+        return result
 
-    def remove(self, keys: Sequence[str] | str) -> int:
+    def remove(self, keys: Sequence[str] | str, *, wait: float = 0.0) -> int:
         """Hide images from now on; older versions of the gallery still hold them.
+
+        Args:
+            keys: of the images.
+            wait: seconds to wait for another writer.
 
         Returns:
             How many images were hidden.
 
         Raises:
+            GalleryLockedError: another writer is at work.
             GalleryError: a key is not in the gallery (then nothing is removed), or the folder cannot be written.
         """
         store = self._writable()
-        store.refresh()
-        return remove_keys(store, [keys] if isinstance(keys, str) else keys)
+        with store.writing(wait):
+            count = remove_keys(store, [keys] if isinstance(keys, str) else keys)
+            self._written()
+            return count
 
     def search(
         self,
@@ -137,10 +175,12 @@ class GalleryBase(ABC):
         query_identity: Sequence[str | None] | str | None = None,
         exclude_self: bool = True,
         group_by: GroupBy | None = None,
+        effort: EffortLike = "exact",
+        threshold: Threshold | None = None,
         combine: bool = False,
         batch_size: int = 64,
     ) -> list[list[Hit]]:
-        """Find the k nearest images of each query: exactly, in bounded memory, by the gallery's matcher.
+        """Find the k nearest images of each query by the gallery's matcher, in bounded memory.
 
         Args:
             query: images, or embeddings of which each row is a query.
@@ -152,6 +192,11 @@ class GalleryBase(ABC):
                 evaluation does.
             exclude_self: leave out rows with the key or the sha256 of a query's image (embeddings have neither).
             group_by: keep the nearest hit of each "identity" or "track"; rows without one stay single.
+            effort: "exact" compares with every image; a number such as 0.98 looks, by the index, as hard as it takes to
+                find that share of the exact answer; "auto" is 0.98 where there is an index, else "exact"; a pair says
+                how many candidates a slot proposes, and how hard its index looks. Distances are always exact.
+            threshold: leave out what is too far to be the person asked for: a distance, a `Calibration`, or
+                "calibrated", the one that the gallery keeps. A query without hits is answered: nobody here.
             combine: take all rows for images of one person and search once, with `mean_query`.
             batch_size: images that the model embeds at a time.
 
@@ -159,6 +204,7 @@ class GalleryBase(ABC):
             Hits of each query, nearest first.
 
         Raises:
+            CalibrationError: there is no calibration, or it was made for other distances.
             GalleryError: k is below 1, the filter is not understood, or labels do not fit the queries.
             GalleryMismatchError: the query has other slots than the gallery.
             ImageError: an image cannot be read; it is named.
@@ -186,8 +232,17 @@ class GalleryBase(ABC):
             cameras=cameras,
             identities=identities,
             group_by=group_by,
+            effort=require_effort(effort),
         )
-        return self._answer(question) if len(rows) else []
+        limit = self._limit(threshold)
+        if limit is None or not len(rows):
+            return self._answer(question) if len(rows) else []
+        return answer_within(self._answer, question, self.matcher, limit)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration that the gallery keeps, if any."""
+        return None
 
     @property
     def version(self) -> int:
@@ -235,10 +290,38 @@ class GalleryBase(ABC):
             )
         return self._model
 
+    def _fit(self, rows: PartEmbeddings, whose: str) -> PartEmbeddings:
+        """Return rows in the slots of the gallery, reduced where they come in full width."""
+        if self.reduction is not None and self.reduction.fits(rows):
+            rows = self.reduction.apply(rows)
+        return fit_rows(rows, self.layout, self.path, whose)
+
+    def _limit(self, threshold: Threshold | None) -> float | Calibration | None:
+        """Return the threshold as a distance or a calibration that fits."""
+        found = self.calibration if threshold == "calibrated" else threshold
+        if threshold == "calibrated" and found is None:
+            raise CalibrationError(
+                f"the gallery '{self.path}' keeps no calibration. Make one with calibrate(), or give a distance."
+            )
+        if isinstance(found, Calibration):
+            self._require(found)
+        elif found is not None and (isinstance(found, str) or not np.isfinite(found)):
+            raise CalibrationError(f"threshold is {threshold!r}; give a distance, a Calibration, or 'calibrated'.")
+        return found
+
+    def _require(self, calibration: Calibration) -> None:
+        """Refuse a calibration that was made for other distances than this gallery's."""
+        calibration.require(
+            matcher=self.matcher,
+            slots=self.layout.slots,
+            fingerprint=self.layout.fingerprint,
+            reduction=self.layout.reduction,
+        )
+
     def _embed_query(self, query: PartEmbeddings | Images, batch_size: int) -> tuple[PartEmbeddings, list[Source]]:
         """Return rows of slots, and where they come from as far as that is known."""
         if isinstance(query, PartEmbeddings):
-            return fit_rows(query, self.layout, self.path, "the query has"), []
+            return self._fit(query, "the query has"), []
         if batch_size < 1:
             raise GalleryError(f"batch_size is {batch_size}; it must be at least 1.")
         model, images = self._embedder(), as_list(query)
@@ -247,4 +330,4 @@ class GalleryBase(ABC):
         sources = [identify(image) for image in images]
         names = [source.path or source.key for source in sources]
         rows = PartEmbeddings.cat(list(embed_images(model, images, names, batch_size)))
-        return fit_rows(rows, self.layout, self.path, "the model's embeddings have"), sources
+        return self._fit(rows, "the model's embeddings have"), sources

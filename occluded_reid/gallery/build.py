@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, GalleryMismatchError, OccludedReIDError
-from occluded_reid.gallery.images import EmbeddingModel
+from occluded_reid.gallery.checksums import sync
+from occluded_reid.gallery.images import EmbeddingModel, ImageLike, as_list, embed_images
 from occluded_reid.gallery.layout import Layout, describe_slots
+from occluded_reid.gallery.ledger import Ledger
 from occluded_reid.gallery.store import Store, to_embeddings
 from occluded_reid.matchers import Matcher
 from occluded_reid.registry import MATCHERS
+from occluded_reid.search.reduction import REDUCTION_FILE, Reduction
 
-__all__ = ["make", "matcher_of", "require_fit", "require_slots"]
+__all__ = ["fit_reduction", "make", "matcher_of", "read_reduction", "require_fit", "require_slots"]
 
 
-def make(folder: Path, layout: Layout) -> None:
-    """Make the folder with table and gallery.json under another name and rename it: whole or not at all."""
+def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> None:
+    """Make the folder with table, gallery.json and reduction under another name and rename it: whole or not at all."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         holds = (
             "is a gallery already; open it with Gallery.open()" if _is_gallery(folder) else "exists and is no gallery"
@@ -28,10 +33,13 @@ def make(folder: Path, layout: Layout) -> None:
     try:
         building.mkdir(parents=True)
         Store.create(building, layout)
-        layout.write(building)
+        if reduction is not None:
+            with Ledger(building).side_file(REDUCTION_FILE) as file:
+                reduction.save(file)
         if target.exists():
             target.rmdir()
         building.rename(target)
+        sync(target.parent)
     except (OSError, RuntimeError, ValueError) as cause:
         if isinstance(cause, OccludedReIDError):
             raise
@@ -55,11 +63,74 @@ def _is_gallery(folder: Path) -> bool:
 def require_fit(folder: Path, layout: Layout, model: EmbeddingModel) -> None:
     """Refuse a model that has not built this gallery; where the builder is not known, the slots must fit."""
     mark, slots = model.fingerprint, dict(model.slots)
-    if slots != layout.slots or (layout.fingerprint is not None and mark != layout.fingerprint):
+    if slots != (layout.slots_in or layout.slots) or (layout.fingerprint is not None and mark != layout.fingerprint):
         raise GalleryMismatchError(
             f"the gallery '{folder}/' holds embeddings of {layout.describe()}; this model is {mark} "
             f"({describe_slots(slots)}). Open it with the model that built it, or index the images again."
         )
+
+
+def fit_reduction(
+    reduce: Mapping[str, int] | Reduction | None,
+    sample: PartEmbeddings | ImageLike | Sequence[ImageLike] | None,
+    widths: Mapping[str, int],
+    matcher: Matcher,
+    model: EmbeddingModel | None,
+    mark: str | None,
+) -> Reduction | None:
+    """Return the reduction that a gallery is to have, fitted where only widths were given.
+
+    Raises:
+        GalleryError: there is nothing to fit it on, or it is not for embeddings of these slots.
+        EmbeddingError: the sample does not allow these widths.
+    """
+    if reduce is None:
+        if sample is not None:
+            raise GalleryError("a sample was given, but no reduce: say which slots are to become how wide.")
+        return None
+    if not isinstance(reduce, Reduction):
+        if sample is None:
+            raise GalleryError(
+                "reduce was given as widths, without anything to fit them on: pass sample=, embeddings or images like "
+                "those to come (training images, never the test set), or a Reduction."
+            )
+        rows = sample if isinstance(sample, PartEmbeddings) else _embedded(sample, model)
+        reduce = Reduction.fit(rows, reduce, matcher=matcher, model=mark)
+    reduce.require(matcher=matcher, model=mark)
+    if dict(reduce.slots_in) != dict(widths):
+        raise GalleryError(
+            f"the reduction takes the slots ({describe_slots(reduce.slots_in)}); those of the gallery are "
+            f"({describe_slots(widths)}). Fit one for this model."
+        )
+    return reduce
+
+
+def _embedded(sample: ImageLike | Sequence[ImageLike], model: EmbeddingModel | None) -> PartEmbeddings:
+    if model is None:
+        raise GalleryError("the sample consists of images, and no model was given to embed them; give embeddings.")
+    images = as_list(sample)
+    names = [str(image) if isinstance(image, str | Path) else f"sample {n}" for n, image in enumerate(images)]
+    return PartEmbeddings.cat(list(embed_images(model, images, names, batch_size=64)))
+
+
+def read_reduction(folder: Path, layout: Layout) -> Reduction | None:
+    """Return the reduction of a gallery that has one.
+
+    Raises:
+        GalleryError: it is missing, damaged, or another one than gallery.json names.
+    """
+    if layout.reduction is None:
+        return None
+    try:
+        found = Reduction.load(folder / REDUCTION_FILE)
+    except EmbeddingError as cause:
+        raise GalleryError(f"the reduction of the gallery '{folder}' cannot be read: {cause}") from cause
+    if found.fingerprint != layout.reduction:
+        raise GalleryError(
+            f"'{folder / REDUCTION_FILE}' is the reduction {found.fingerprint}; gallery.json names {layout.reduction}. "
+            "Restore both from one copy."
+        )
+    return found
 
 
 def require_slots(matcher: Matcher, layout: Layout) -> None:

@@ -1,10 +1,17 @@
-"""`where`: SQL text as LanceDB takes it, or a mapping that is quoted here."""
+"""`where`: SQL text, a mapping, or a typed condition; rendered for LanceDB as SQL and for Milvus as an expression.
+
+Unknown values follow SQL: a row whose value is not known fulfils neither a comparison nor its opposite. A condition is
+kept without "not" (`~` turns each comparison round), so that both back-ends answer alike whatever they make of NULL.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -12,18 +19,202 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS
 from occluded_reid.registry import did_you_mean
 
-__all__ = ["Where", "to_sql"]
+__all__ = ["MILVUS_KNOWN", "Condition", "Field", "Where", "field", "to_milvus", "to_sql"]
 
-Where = str | Mapping[str, Any]
-"""``"camera = 3 AND identity = '0002'"`` or ``{"camera": 3, "identity": "0002"}``."""
+MILVUS_KNOWN = {name: f"{name}_known" for name in ("identity", "camera", "time", "track", "path", "sha256")}
+"""Milvus before 2.5 has no NULL: an unknown value is stored there as 0 or "", and this column beside it is false."""
+
+_Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+_OPPOSITE: dict[_Operator, _Operator] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_INT64 = 1 << 63
+
+
+class Condition(ABC):
+    """What a row must fulfil, made by `field` and combined with ``&``, ``|`` and ``~``.
+
+    Example:
+        >>> to_sql((field("camera") == 3) & ~field("identity").is_in(["0002", "O'Brien"]))
+        "(`camera` = 3 AND `identity` NOT IN ('0002', 'O''Brien'))"
+    """
+
+    @abstractmethod
+    def sql(self) -> str:
+        """Return the condition as SQL for LanceDB."""
+
+    @abstractmethod
+    def milvus(self) -> str:
+        """Return the condition as a Milvus expression."""
+
+    @abstractmethod
+    def __invert__(self) -> Condition:
+        """Return the opposite; a row whose value is not known fulfils neither."""
+
+    def __and__(self, other: Condition) -> Condition:
+        """Return the condition that both hold."""
+        return _Joined("and", (self, _condition(other, "&")))
+
+    def __or__(self, other: Condition) -> Condition:
+        """Return the condition that at least one holds."""
+        return _Joined("or", (self, _condition(other, "|")))
+
+    def __bool__(self) -> NoReturn:
+        raise GalleryError(
+            "a condition is neither true nor false: 'and', 'or', 'not' and chains such as 1 < field(…) < 3 cannot be "
+            "used. Combine with & and |, turn round with ~, each comparison in parentheses; or use between()."
+        )
+
+
+@dataclass(frozen=True)
+class _Comparison(Condition):
+    column: str
+    operator: _Operator
+    value: str | int | float
+
+    def sql(self) -> str:
+        return f"`{self.column}` {self.operator} {_sql_literal(self.value)}"
+
+    def milvus(self) -> str:
+        operator = "==" if self.operator == "=" else self.operator
+        return _if_known(self.column, f"{self.column} {operator} {_milvus_literal(self.value)}")
+
+    def __invert__(self) -> Condition:
+        return _Comparison(self.column, _OPPOSITE[self.operator], self.value)
+
+
+@dataclass(frozen=True)
+class _Member(Condition):
+    column: str
+    values: tuple[str | int | float, ...]
+    welcome: bool = True
+
+    def sql(self) -> str:
+        if not self.values:
+            return "false" if self.welcome else f"`{self.column}` IS NOT NULL"
+        listed = ", ".join(_sql_literal(value) for value in self.values)
+        return f"`{self.column}` {'IN' if self.welcome else 'NOT IN'} ({listed})"
+
+    def milvus(self) -> str:
+        if not self.values:
+            return 'key == ""' if self.welcome else _Unknown(self.column, unknown=False).milvus()  # no key is empty
+        listed = ", ".join(_milvus_literal(value) for value in self.values)
+        return _if_known(self.column, f"{self.column} {'in' if self.welcome else 'not in'} [{listed}]")
+
+    def __invert__(self) -> Condition:
+        return _Member(self.column, self.values, not self.welcome)
+
+
+@dataclass(frozen=True)
+class _Unknown(Condition):
+    column: str
+    unknown: bool = True
+
+    def sql(self) -> str:
+        return f"`{self.column}` IS {'NULL' if self.unknown else 'NOT NULL'}"
+
+    def milvus(self) -> str:
+        if self.column not in MILVUS_KNOWN:  # key and metadata are always there
+            return 'key == ""' if self.unknown else 'key != ""'
+        return f"{MILVUS_KNOWN[self.column]} == {'false' if self.unknown else 'true'}"
+
+    def __invert__(self) -> Condition:
+        return _Unknown(self.column, not self.unknown)
+
+
+@dataclass(frozen=True)
+class _Joined(Condition):
+    how: Literal["and", "or"]
+    parts: tuple[Condition, Condition]
+
+    def sql(self) -> str:
+        return "(" + f" {self.how.upper()} ".join(part.sql() for part in self.parts) + ")"
+
+    def milvus(self) -> str:
+        return "(" + f" {self.how} ".join(part.milvus() for part in self.parts) + ")"
+
+    def __invert__(self) -> Condition:
+        return _Joined("or" if self.how == "and" else "and", (~self.parts[0], ~self.parts[1]))
+
+
+class Field:
+    """A column of the gallery, to be compared; made by `field`."""
+
+    __hash__ = None  # type: ignore[assignment]  # equality makes a condition
+
+    def __init__(self, column: str) -> None:
+        self._column = _column(column)
+
+    def __eq__(self, value: object) -> Condition:  # type: ignore[override]
+        return self._compare("=", value)
+
+    def __ne__(self, value: object) -> Condition:  # type: ignore[override]
+        return self._compare("!=", value)
+
+    def __lt__(self, value: object) -> Condition:
+        return self._compare("<", value)
+
+    def __le__(self, value: object) -> Condition:
+        return self._compare("<=", value)
+
+    def __gt__(self, value: object) -> Condition:
+        return self._compare(">", value)
+
+    def __ge__(self, value: object) -> Condition:
+        return self._compare(">=", value)
+
+    def between(self, low: object, high: object) -> Condition:
+        """Return the condition that the value lies between two, both included."""
+        return (self >= low) & (self <= high)
+
+    def is_in(self, values: Iterable[object]) -> Condition:
+        """Return the condition that the value is one of these; nothing is in an empty list."""
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise GalleryError(f"where: '{self._column}'.is_in takes a list of values; got {values!r}.")
+        return _member(self._column, values)
+
+    def is_null(self) -> Condition:
+        """Return the condition that the value is not known."""
+        return _Unknown(self._column)
+
+    def __repr__(self) -> str:
+        return f"field({self._column!r})"
+
+    def _compare(self, operator: _Operator, value: object) -> Condition:
+        if value is None:
+            raise GalleryError(
+                f"where: '{self._column}' is compared with None; "
+                f"ask field('{self._column}').is_null(), or ~field('{self._column}').is_null()."
+            )
+        return _Comparison(self._column, operator, _value(self._column, value))
+
+
+def field(column: str) -> Field:
+    """Return a column of the gallery to make conditions of.
+
+    Args:
+        column: `key`, `identity`, `camera`, `time`, `track`, `path`, `sha256` or `metadata` (JSON text).
+
+    Raises:
+        GalleryError: there is no such column; or, when it is compared, a value has another type than the column.
+
+    Example:
+        >>> to_sql(field("time").between(8.5, 17) | field("time").is_null())
+        '((`time` >= 8.5 AND `time` <= 17.0) OR `time` IS NULL)'
+    """
+    return Field(column)
+
+
+Where = str | Mapping[str, Any] | Condition
+"""``"camera = 3 AND identity = '0002'"``, ``{"camera": 3, "identity": "0002"}`` or
+``(field("camera") == 3) & (field("identity") == "0002")``."""
 
 
 def to_sql(where: Where | None) -> str | None:
-    """Return the filter as SQL.
+    """Return the filter as SQL for LanceDB.
 
     Args:
         where: text is passed on as it is (a quote inside a string is doubled: ``'O''Brien'``). In a mapping every entry
             must hold: a value must be equal, a list or set holds the values that are welcome, None means "not known".
+            A condition of `field` says more than that.
 
     Raises:
         GalleryError: the text is blank, a column does not exist, or a value has a type that no column has.
@@ -32,40 +223,103 @@ def to_sql(where: Where | None) -> str | None:
         >>> to_sql({"camera": [1, 3], "track": None, "identity": "O'Brien"})
         "`camera` IN (1, 3) AND `track` IS NULL AND `identity` = 'O''Brien'"
     """
+    text, conditions = _parsed(where)
+    return text if text is not None else " AND ".join(condition.sql() for condition in conditions) or None
+
+
+def to_milvus(where: Where | None) -> str | None:
+    """Return the filter as a boolean expression of Milvus.
+
+    The columns have the names that they have elsewhere; of an unknown value see `MILVUS_KNOWN`.
+
+    Args:
+        where: as in `to_sql`, but text must be an expression of Milvus: ``'camera == 3 and identity == "0002"'``.
+
+    Raises:
+        GalleryError: the text is blank, a column does not exist, or a value has a type that no column has.
+
+    Example:
+        >>> to_milvus({"camera": [1, 3], "track": None})
+        '(camera_known == true and camera in [1, 3]) and track_known == false'
+    """
+    text, conditions = _parsed(where)
+    return text if text is not None else " and ".join(condition.milvus() for condition in conditions) or None
+
+
+def _parsed(where: Where | None) -> tuple[str | None, list[Condition]]:
+    """Return the text, or the conditions that must all hold."""
     if where is None:
-        return None
+        return None, []
     if isinstance(where, str):
         if not where.strip():
             raise GalleryError("where is blank; leave it out to search the whole gallery.")
-        return where
+        return where, []
+    if isinstance(where, Condition):
+        return None, [where]
     if not isinstance(where, Mapping):
-        raise GalleryError(f"where is a {type(where).__name__}; give SQL text or a mapping such as {{'camera': 3}}.")
-    return " AND ".join(_condition(column, value) for column, value in where.items()) or None
+        raise GalleryError(
+            f"where is a {type(where).__name__}; give SQL text, a mapping such as {{'camera': 3}}, "
+            "or a condition such as field('camera') == 3."
+        )
+    return None, [_entry(_column(column), value) for column, value in where.items()]
 
 
-def _condition(column: str, value: Any) -> str:
-    if column not in LABELS:
+def _entry(column: str, value: Any) -> Condition:
+    if value is None:
+        return _Unknown(column)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        return _member(column, value)
+    return _Comparison(column, "=", _value(column, value))
+
+
+def _member(column: str, values: Iterable[object]) -> _Member:
+    ordered = sorted(values, key=repr) if isinstance(values, set | frozenset) else values
+    return _Member(column, tuple(_value(column, value) for value in ordered))
+
+
+def _column(column: object) -> str:
+    if not isinstance(column, str) or column not in LABELS:
         raise GalleryError(
             f"where: no column is named '{column}'.{did_you_mean(str(column), LABELS)} Columns: {', '.join(LABELS)}."
         )
-    if value is None:
-        return f"`{column}` IS NULL"
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
-        members = [
-            _literal(column, member)
-            for member in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)
-        ]
-        return f"`{column}` IN ({', '.join(members)})" if members else "false"
-    return f"`{column}` = {_literal(column, value)}"
+    return column
 
 
-def _literal(column: str, value: Any) -> str:
+def _condition(other: object, sign: str) -> Condition:
+    if not isinstance(other, Condition):
+        raise GalleryError(
+            f"where: {other!r} stands beside '{sign}' and is no condition. Put each comparison in parentheses: "
+            "(field('camera') == 3) & (field('track') == 'a')."
+        )
+    return other
+
+
+def _value(column: str, value: object) -> str | int | float:
+    """Return a value of the column's own type, or refuse it."""
     if isinstance(value, np.generic):
         value = value.item()
-    if column in ("camera", "time"):
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return repr(value)
-    elif isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    wanted = "a number" if column in ("camera", "time") else "a string"
+    wanted = {"camera": "a whole number of 64 bits", "time": "a finite number"}.get(
+        column, "a text that UTF-8 can hold"
+    )
+    if column not in ("camera", "time"):
+        if isinstance(value, str) and value.encode(errors="ignore").decode() == value:
+            return value
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if column == "time":
+            return float(value) + 0.0  # -0.0 is 0.0 here, which databases tell apart
+        if value == int(value) and abs(value) < _INT64:
+            return int(value)
     raise GalleryError(f"where: '{column}' is compared with {value!r}; give {wanted}, None, or a list of such values.")
+
+
+def _sql_literal(value: str | int | float) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+
+
+def _milvus_literal(value: str | int | float) -> str:
+    # JSON's escapes are those of Milvus's string literals.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _if_known(column: str, comparison: str) -> str:
+    return f"({MILVUS_KNOWN[column]} == true and {comparison})" if column in MILVUS_KNOWN else comparison

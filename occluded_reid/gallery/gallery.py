@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
+from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.base import GalleryBase
-from occluded_reid.gallery.build import make, matcher_of, require_fit, require_slots
-from occluded_reid.gallery.filters import to_sql
-from occluded_reid.gallery.hit import Hit
+from occluded_reid.gallery.base import Images
+from occluded_reid.gallery.build import fit_reduction, make, matcher_of, read_reduction, require_fit, require_slots
+from occluded_reid.gallery.folder import FolderGallery
 from occluded_reid.gallery.images import EmbeddingModel
-from occluded_reid.gallery.layout import Layout
-from occluded_reid.gallery.nearest import exclusions, nearest
-from occluded_reid.gallery.query import hits_of
-from occluded_reid.gallery.question import Question
-from occluded_reid.gallery.rows import TableRows
+from occluded_reid.gallery.layout import FILE, Layout
 from occluded_reid.gallery.store import Store
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
+from occluded_reid.search.reduction import Reduction
 
 __all__ = ["Gallery"]
 
 
-class Gallery(GalleryBase):
+class Gallery(FolderGallery):
     """Embedded images in a folder, made by `Gallery.create` and opened by `Gallery.open`.
 
     Opening and searching change nothing on disk. A gallery stays at the version that it has opened, and follows its own
@@ -35,6 +32,7 @@ class Gallery(GalleryBase):
         path: the folder.
         layout: content of its gallery.json: model, slots, dtype, matcher.
         matcher: the distance of its searches.
+        device: where searches multiply.
 
     Example:
         >>> import tempfile, torch
@@ -57,16 +55,25 @@ class Gallery(GalleryBase):
         fingerprint: str | None = None,
         matcher: Matcher | None = None,
         dtype: Literal["float16", "float32"] = "float16",
+        reduce: Mapping[str, int] | Reduction | None = None,
+        sample: PartEmbeddings | Images | None = None,
+        device: str = "auto",
     ) -> Gallery:
         """Make an empty gallery, whole or not at all, and open it.
 
         Args:
-            path: a folder that does not exist yet, or is empty.
+            path: a folder that does not exist yet, or is empty; or an address, "milvus://host:port/collection" or, in
+                an object store that LanceDB reaches, "s3://bucket/mall" (see `RemoteGallery` for what differs).
             model: whose embeddings it will hold; it also embeds the images that are added.
             slots: name -> width, where no model is given.
             fingerprint: of the model that the embeddings come from, where no model is given.
             matcher: the distance of its searches; by default the model's own, or `visibility_weighted`.
             dtype: how embeddings are stored; float16 halves the disk space.
+            reduce: make slots smaller on their way in: a `Reduction`, or slot -> width, which is fitted on `sample`.
+                What it costs is measured by `occluded-reid evaluate --reduce`. Whatever comes in full width, added or
+                asked for, is reduced.
+            sample: embeddings or images like those to come, such as training images, to fit `reduce` on.
+            device: where searches multiply: "cpu", "cuda", "cuda:1"; "auto" is a GPU where there is one, and logs it.
 
         Raises:
             GalleryError: the folder holds something, cannot be written, or the arguments contradict each other.
@@ -81,17 +88,32 @@ class Gallery(GalleryBase):
             raise GalleryError(f"slots are {widths}; give a name and a width of at least 1 for each slot.")
         mark = model.fingerprint if model is not None else fingerprint
         chosen = matcher or (model.matcher if model is not None else VisibilityWeightedMatcher())
+        reduction = fit_reduction(reduce, sample, widths, chosen, model, mark)
         layout = Layout(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             name=mark.partition("@")[0] if mark else None,
             fingerprint=mark,
-            slots=widths,
+            slots=widths if reduction is None else dict(reduction.slots_out),
+            slots_in=None if reduction is None else widths,
+            reduction=None if reduction is None else reduction.fingerprint,
             dtype=dtype,
             matcher=chosen.config,
         )
         require_slots(chosen, layout)
-        make(folder, layout)
-        return Gallery(folder, layout, Store(folder, layout), chosen, model, pinned=False)
+        if _is_address(path):
+            from occluded_reid.gallery.milvus import MilvusGallery
+
+            if reduction is not None:
+                raise GalleryError(f"'{path}' is on a server, which keeps no reduction; give it reduced embeddings.")
+            return cast(Gallery, MilvusGallery.create(path, layout, chosen, model, device=device))
+        if _is_remote(path):
+            from occluded_reid.gallery.remote import RemoteGallery
+
+            if reduction is not None:
+                raise GalleryError(f"'{path}' is an address, which keeps no reduction; give it reduced embeddings.")
+            return cast(Gallery, RemoteGallery.create(str(path), layout, chosen, model, device=device))
+        make(folder, layout, reduction)
+        return Gallery(folder, layout, Store(folder, layout), chosen, model, reduction=reduction, device=device)
 
     @staticmethod
     def open(
@@ -100,31 +122,62 @@ class Gallery(GalleryBase):
         model: EmbeddingModel | None = None,
         matcher: Matcher | None = None,
         version: int | None = None,
+        device: str = "auto",
     ) -> Gallery:
         """Open a gallery; nothing on disk is changed.
 
         Args:
-            path: its folder.
+            path: its folder, or its address.
             model: the model that built it, for adding and searching images; embeddings need none.
             matcher: another distance than the one it was created with.
             version: an older version, for reading only.
+            device: where searches multiply, as for `create`.
 
         Raises:
+            DeviceError: there is no such device.
             GalleryError: there is no gallery, it is damaged, or it was made by a newer library.
             GalleryMismatchError: the model is not the one that built it.
         """
+        if _is_address(path):
+            from occluded_reid.gallery.milvus import MilvusGallery
+
+            if version is not None:
+                raise GalleryError(f"'{path}' was asked for version {version}; a server keeps no older versions.")
+            return cast(Gallery, MilvusGallery.open(path, model=model, matcher=matcher, device=device))
+        if _is_remote(path):
+            from occluded_reid.gallery.remote import RemoteGallery
+
+            return cast(
+                Gallery, RemoteGallery.open(str(path), model=model, matcher=matcher, version=version, device=device)
+            )
         folder = Path(path)
         layout = Layout.read(folder)
         if model is not None:
             require_fit(folder, layout, model)
         chosen = matcher or matcher_of(folder, layout, model)
-        return Gallery(folder, layout, Store(folder, layout, version), chosen, model, pinned=version is not None)
+        store = Store(folder, layout, version)
+        pinned, reduction = version is not None, read_reduction(folder, layout)
+        return Gallery(folder, layout, store, chosen, model, reduction=reduction, device=device, pinned=pinned)
 
-    def _answer(self, question: Question) -> list[list[Hit]]:
-        store = self._opened()
-        rows = TableRows(store).where(to_sql(question.where))
-        if not len(rows):
-            return [[] for _ in question.origins]
-        out = exclusions(question, rows)
-        best = nearest(question.rows, rows, self.matcher, question.k, out, question.group_by)
-        return hits_of(question.rows, rows, self.matcher, self.layout, best)
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether there is a gallery that `open` would find; whether it is whole is not looked at."""
+        if _is_address(path):
+            from occluded_reid.gallery.milvus import MilvusGallery
+
+            return MilvusGallery.exists(path)
+        if _is_remote(path):
+            from occluded_reid.gallery.remote import RemoteGallery
+
+            return RemoteGallery.exists(str(path))
+        return (Path(path) / FILE).is_file()
+
+
+def _is_remote(path: str | Path) -> bool:
+    """Whether a text is the address of an object store, "s3://bucket/mall"; a `Path` never is."""
+    return isinstance(path, str) and "://" in path
+
+
+def _is_address(path: str | Path) -> bool:
+    """Whether a path is the address of a Milvus server; `Path` makes one slash of two."""
+    return str(path).startswith("milvus:/")

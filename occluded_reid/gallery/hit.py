@@ -22,6 +22,7 @@ class Hit:
         rank: 1 for the nearest.
         slot_distances: slot -> distance of this slot alone, whether both images show it or not.
         shared_visibility: slot -> v(query) · v(gallery): how much of the slot both images show.
+        probability: how likely it is the person asked for, where a `Calibration` was the threshold, or None.
         identity: who it is, or None where nobody has said.
         camera: number of the camera, or None.
         time: when, in the unit it was added with, or None.
@@ -35,6 +36,7 @@ class Hit:
     rank: int
     slot_distances: dict[str, float] = field(repr=False)
     shared_visibility: dict[str, float] = field(repr=False)
+    probability: float | None = None
     identity: str | None = None
     camera: int | None = None
     time: float | None = None
@@ -45,6 +47,8 @@ class Hit:
     def __repr__(self) -> str:
         told = {"identity": self.identity, "camera": self.camera, "track": self.track, "time": self.time}
         known = "".join(f", {name}={value!r}" for name, value in told.items() if value is not None)
+        if self.probability is not None:
+            known = f" ({self.probability:.1%}){known}"
         return f"Hit({self.rank}: {self.key!r} at {self.distance:.4f}{known})"
 
 
@@ -73,11 +77,15 @@ def hits_table(hits: Sequence[Hit]) -> Table:
     told = [name for name in ("identity", "camera", "time", "track") if any(getattr(h, name) is not None for h in hits)]
     slots = list(hits[0].shared_visibility) if hits else []
     caption = f"shared: how much both images show of {', '.join(slots)}" if slots else None
-    table = Table("rank", "key", "distance", *told, "shared", caption=caption)
+    judged = ["probability"] if any(hit.probability is not None for hit in hits) else []
+    table = Table("rank", "key", "distance", *judged, *told, "shared", caption=caption)
     table.columns[1].overflow = "fold"
     for hit in hits:
         labels = ("–" if getattr(hit, name) is None else str(getattr(hit, name)) for name in told)
+        likely = [f"{hit.probability or 0:.1%}"] if judged else []
         shared = " ".join(f"{hit.shared_visibility.get(slot, 0):.1f}" for slot in slots)
         # Text, not markup: a key such as "[a]/1.jpg" is shown as it is.
-        table.add_row(*(Text(cell) for cell in (str(hit.rank), hit.key, f"{hit.distance:.4f}", *labels, shared)))
+        table.add_row(
+            *(Text(cell) for cell in (str(hit.rank), hit.key, f"{hit.distance:.4f}", *likely, *labels, shared))
+        )
     return table

@@ -17,7 +17,7 @@ from occluded_reid.files import read_json, write_json
 __all__ = ["FILE", "FORMAT_VERSION", "LABELS", "TABLE", "Layout", "describe_slots", "fit_rows", "short_name"]
 
 FORMAT = "occluded_reid.gallery"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: a version counts when checksums/ acknowledges it
 FILE = "gallery.json"
 TABLE = "images"
 
@@ -34,7 +34,9 @@ class Layout(BaseModel):
         created: time of creation, ISO 8601.
         name: name of the model, for people; None for a gallery that is filled with embeddings alone.
         fingerprint: fingerprint of the model; None where it is not known.
-        slots: slot -> width, in order.
+        slots: slot -> width as stored, in order.
+        slots_in: slot -> width of the model's embeddings, where they are reduced on the way in.
+        reduction: fingerprint of what reduces them.
         dtype: how embeddings are stored.
         matcher: type and options of the matcher that searches use.
     """
@@ -47,6 +49,8 @@ class Layout(BaseModel):
     name: str | None = None
     fingerprint: str | None = None
     slots: dict[str, PositiveInt] = Field(min_length=1)
+    slots_in: dict[str, PositiveInt] | None = None
+    reduction: str | None = None
     dtype: Literal["float16", "float32"] = "float16"
     matcher: dict[str, Any]
 
@@ -64,7 +68,20 @@ class Layout(BaseModel):
             raise GalleryError(
                 f"'{folder}' is no gallery: it has no {FILE}. Give the folder that Gallery.create() made."
             )
-        content = read_json(file, GalleryError)
+        return Layout.parse(read_json(file, GalleryError), str(folder), str(file))
+
+    @staticmethod
+    def parse(content: Any, gallery: str, file: str) -> Layout:
+        """Check a layout that was read from somewhere.
+
+        Args:
+            content: what gallery.json holds.
+            gallery: what messages call the gallery.
+            file: what they call the place that the content comes from.
+
+        Raises:
+            GalleryError: it is damaged, or a newer library has made it.
+        """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise GalleryError(
                 f"'{file}' does not describe a gallery of this library. Give a folder made by Gallery.create()."
@@ -72,7 +89,7 @@ class Layout(BaseModel):
         version = content.get("format_version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise GalleryError(
-                f"the gallery '{folder}' has format {version}; this library reads formats up to {FORMAT_VERSION}. "
+                f"the gallery '{gallery}' has format {version}; this library reads formats up to {FORMAT_VERSION}. "
                 "Update it: pip install --upgrade occluded_reid."
             )
         try:

@@ -10,11 +10,10 @@ import torch
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError
 from occluded_reid.gallery.hit import Hit
-from occluded_reid.gallery.layout import LABELS, Layout
+from occluded_reid.gallery.layout import LABELS
 from occluded_reid.gallery.rows import TableRows
-from occluded_reid.gallery.store import to_embeddings
 from occluded_reid.matchers import Matcher
-from occluded_reid.search import TopK
+from occluded_reid.search import RowSource, TopK
 
 __all__ = ["hits_of", "mean_query"]
 
@@ -52,27 +51,26 @@ def mean_query(rows: PartEmbeddings) -> PartEmbeddings:
     )
 
 
-def hits_of(query: PartEmbeddings, rows: TableRows, matcher: Matcher, layout: Layout, best: TopK) -> list[list[Hit]]:
+def hits_of(query: PartEmbeddings, rows: TableRows, slots: RowSource, matcher: Matcher, best: TopK) -> list[list[Hit]]:
     """Read labels and slots of what was found, some at a time, and say why each hit is as near as it is.
 
     Args:
         query: Nq rows.
-        rows: the gallery, as it was searched.
+        rows: the gallery, for labels.
+        slots: the same rows, for their slots.
         matcher: the distance.
-        layout: of the gallery.
         best: positions and distances of each query, nearest first.
     """
     hits: list[list[Hit]] = [[] for _ in range(len(query))]
     queries = np.repeat(np.arange(len(query)), [len(p) for p in best.positions])
     positions = np.concatenate([*best.positions, np.empty(0, np.int64)])
     distances = np.concatenate([*best.distances, np.empty(0)])
-    size = max(1, _EXPLAINED_NUMBERS // layout.width)
+    size = max(1, _EXPLAINED_NUMBERS // sum(query.widths.values()))
     for first in range(0, len(positions), size):
         block = slice(first, first + size)
         unique, place = np.unique(positions[block], return_inverse=True)
-        table = rows.records(unique, [*LABELS, "visibility", *layout.columns])
-        details = matcher.explain(query, to_embeddings(table, layout), queries[block], place)
-        labels = table.select(["key", "identity", "camera", "time", "track", "path", "metadata"]).to_pylist()
+        details = matcher.explain(query, slots.take(unique), queries[block], place)
+        labels = rows.records(unique, [label for label in LABELS if label != "sha256"]).to_pylist()
         for i, (q, p) in enumerate(zip(queries[block].tolist(), place.tolist(), strict=True)):
             known = {**labels[p], "metadata": json.loads(labels[p]["metadata"])}
             hits[q].append(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
+from occluded_reid.gallery.efforts import EffortLike
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.images import Source
 
@@ -31,6 +32,7 @@ class Question:
         cameras: for each query its camera, whose rows are left out; None where cameras do not matter.
         identities: for each query its identity: then only rows of the same camera *and* the same identity are out.
         group_by: keep the nearest hit of each.
+        effort: how hard to look.
     """
 
     rows: PartEmbeddings
@@ -40,6 +42,19 @@ class Question:
     cameras: Sequence[Any] | None = None
     identities: Sequence[Any] | None = None
     group_by: GroupBy | None = None
+    effort: EffortLike = "exact"
+
+    def part(self, queries: np.ndarray, k: int | None = None) -> Question:
+        """Return the same question for some of its queries, with the same or another k."""
+        chosen = queries.tolist()
+        return replace(
+            self,
+            rows=self.rows[chosen],
+            origins=[self.origins[q] for q in chosen],
+            k=self.k if k is None else k,
+            cameras=None if self.cameras is None else [self.cameras[q] for q in chosen],
+            identities=None if self.identities is None else [self.identities[q] for q in chosen],
+        )
 
 
 def require_k(k: object) -> int:

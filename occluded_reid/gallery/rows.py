@@ -40,14 +40,6 @@ class TableRows:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def where(self, condition: str | None) -> TableRows:
-        """Return the rows that a filter leaves, in the same order; all of them without one.
-
-        Raises:
-            GalleryError: the filter is not understood.
-        """
-        return self if condition is None else self._cut(self.passing(condition))
-
     def passing(self, condition: str) -> np.ndarray:
         """Return the positions of the rows that a filter leaves, ascending.
 
@@ -121,14 +113,6 @@ class TableRows:
             by_mark = np.argsort(mine, kind="stable")
             self._marks[column] = mine[by_mark], by_mark
         return self._marks[column]
-
-    def _cut(self, positions: np.ndarray) -> TableRows:
-        cut = object.__new__(TableRows)
-        cut._store, cut._values = self._store, self._values
-        cut.numbers, cut._ids = self.numbers[positions], self._ids[positions]
-        cut._codes = {label: codes[positions] for label, codes in self._codes.items()}
-        cut._marks = {}
-        return cut
 
 
 def _encode(column: pa.Array, values: dict[object, int]) -> np.ndarray:

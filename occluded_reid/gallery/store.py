@@ -1,36 +1,35 @@
-"""The LanceDB table of a gallery: scans, look-ups and commits, with errors that name the gallery."""
+"""The LanceDB table of a gallery: scans, look-ups, and commits that count when they are acknowledged."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lancedb
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import torch
 
-from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.layout import TABLE, Layout
+from occluded_reid.errors import GalleryError, GalleryLockedError
+from occluded_reid.gallery.layout import FILE, FORMAT_VERSION, TABLE, Layout
+from occluded_reid.gallery.ledger import Ledger, manifest_versions
+from occluded_reid.gallery.lock import WriterLock
+from occluded_reid.gallery.maintenance import finish
+from occluded_reid.gallery.table import LANCE_ERRORS, ROW_ID, TableReader, to_embeddings
 
 __all__ = ["ROW_ID", "Store", "to_embeddings"]
 
-ROW_ID = "_rowid"
-"""LanceDB's own address of a row; good for one version of the table only, so it is never stored."""
-
-_SCAN_ROWS = 8192  # rows of a scan that reads no embeddings
 _DELETED_AT_ONCE = 10_000
+_ATTEMPTS = 5  # to open a version while a writer drops old ones
+_SHOWN = 8
 
 
-class Store:
+class Store(TableReader):
     """One version of the table, and the commits that make the next one.
 
-    A reader stays at the version that it has opened, whatever others write meanwhile.
+    A reader opens the newest version that was acknowledged, and stays there whatever others write meanwhile. A commit
+    of LanceDB counts only when all that it has written is hashed, on the disk for good, and listed in the gallery's
+    `Ledger`: where a writer dies before that, readers never see it, and the next writer goes back to what counts.
 
     Args:
         folder: the gallery.
@@ -43,148 +42,181 @@ class Store:
 
     def __init__(self, folder: Path, layout: Layout, version: int | None = None) -> None:
         self.folder, self.layout = folder, layout
-        with self._errors("opened"):
-            self._table = lancedb.connect(str(folder)).open_table(TABLE)
-            table, wanted = self._table.schema, layout.arrow_schema()
-            wrong = [f.name for f in wanted if f.name not in table.names or table.field(f.name).type != f.type]
-            if wrong:
-                raise GalleryError(
-                    f"the table of the gallery '{folder}' has not the columns {wrong} that its gallery.json describes. "
-                    "Restore both from one copy, or index again."
-                )
-            if version is not None:
-                self._table.checkout(version)
+        self.ledger = Ledger(folder)
+        self._lock = WriterLock(folder)
+        self._present: set[str] = set()
+        with self.errors("opened"):
+            self._table = self._open(version)
+            self._base = self.version
+            self._require_columns()
 
     @staticmethod
     def create(folder: Path, layout: Layout) -> None:
-        """Make an empty table in a folder."""
+        """Make gallery.json and an empty table in a folder, and acknowledge both."""
         lancedb.connect(str(folder)).create_table(TABLE, schema=layout.arrow_schema())
-
-    @property
-    def version(self) -> int:
-        """Number of the version that is read; every commit makes a new one."""
-        return int(self._table.version)
-
-    def __len__(self) -> int:
-        with self._errors("read"):
-            return int(self._table.count_rows())
+        ledger = Ledger(folder)
+        with ledger.side_file(FILE):
+            layout.write(folder)
+        ledger.acknowledge(1, 0, "create", ledger.table_files())
 
     def refresh(self) -> None:
-        """Go on to the newest version."""
-        with self._errors("read"):
-            self._table.checkout_latest()
-
-    def scan(
-        self, columns: Sequence[str], where: str | None = None, rows: int = _SCAN_ROWS
-    ) -> Iterator[pa.RecordBatch]:
-        """Stream columns and the row address; at most `rows` rows at a time.
-
-        Raises:
-            GalleryError: the filter is not understood, or the table is damaged.
-        """
-        with self._errors("read", where):
-            query = self._table.search(None).select(list(columns)).with_row_id(True)
-            if where is not None:
-                query = query.where(where)
-            yield from query.to_batches(batch_size=rows)
-
-    def take(self, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
-        """Return rows by address, in the order asked for, repeats included."""
-        unique, inverse = np.unique(ids, return_inverse=True)
-        if not len(unique):
-            return self.layout.arrow_schema().empty_table().select(list(columns))
-        with self._errors("read"):
-            query = self._table.take_row_ids([int(i) for i in unique]).select(list(columns)).with_row_id()
-            found = query.to_arrow()
-        if found.num_rows != len(unique):
-            raise GalleryError(
-                f"the gallery '{self.folder}' gave {found.num_rows} of {len(unique)} rows that it holds: its table is "
-                "damaged. Restore it from a copy, or index again."
-            )
-        order = np.argsort(found.column(ROW_ID).to_numpy())[inverse]  # LanceDB answers in the order of the table
-        found = found.select(list(columns))
-        return found if np.array_equal(order, np.arange(found.num_rows)) else found.take(order)
-
-    def find(self, columns: Sequence[str], values: Sequence[Sequence[str]]) -> pa.Table:
-        """Return `columns` and address of the rows where any of the columns holds one of its values.
-
-        The values are compared as they are, never through SQL, so that no key needs quoting.
-        """
-        wanted = [pa.array(v, pa.string()) for v in values]
-        found = []
-        for batch in self.scan(columns):
-            hit = pc.is_in(batch.column(columns[0]), wanted[0])
-            for column, value_set in zip(columns[1:], wanted[1:], strict=True):
-                hit = pc.or_(hit, pc.is_in(batch.column(column), value_set))
-            if pc.any(hit).as_py():
-                found.append(batch.filter(hit))
-        empty = pa.schema([*(pa.field(c, pa.string()) for c in columns), pa.field(ROW_ID, pa.uint64())]).empty_table()
-        return pa.concat_tables([pa.Table.from_batches([b]) for b in found]) if found else empty
-
-    def append(self, rows: pa.Table) -> None:
-        """Add rows in one commit."""
-        with self._errors("written"):
-            self._table.add(rows)
-
-    def upsert(self, rows: pa.Table) -> None:
-        """Add rows, and replace those of an equal key, in one commit."""
-        with self._errors("written"):
-            merge = self._table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows)
-
-    def delete(self, numbers: Sequence[int]) -> None:
-        """Hide rows by their number in the column `row`."""
-        with self._errors("written"):
-            for first in range(0, len(numbers), _DELETED_AT_ONCE):
-                some = ", ".join(str(int(n)) for n in numbers[first : first + _DELETED_AT_ONCE])
-                self._table.delete(f"`row` IN ({some})")
+        """Go on to the newest acknowledged version."""
+        with self.errors("read"):
+            self._table = self._open(None)
+            self._base = self.version
 
     @contextmanager
-    def _errors(self, verb: str, where: str | None = None) -> Iterator[None]:
-        """Turn what LanceDB raises into a GalleryError."""
-        try:
-            yield
-        except GalleryError:
-            raise
-        # LanceDB has no exceptions of its own: Rust errors arrive as one of these, Arrow's as a subclass of them.
-        except (ValueError, RuntimeError, OSError) as cause:
-            # The filter's own faults: found while planning (ValueError) or while it is applied to rows.
-            if where is not None and (isinstance(cause, ValueError) or "applying filter" in str(cause)):
+    def writing(self, wait: float = 0.0) -> Iterator[None]:
+        """Be the one writer, at the newest version; what a writer that died has left undone is undone or finished.
+
+        Calls may be nested. Afterwards, the newest version that this store has acknowledged is read.
+
+        Args:
+            wait: seconds to wait for another writer; 0 refuses at once.
+
+        Raises:
+            GalleryLockedError: another writer is at work; it is named as far as it is known.
+            GalleryError: the folder cannot be written.
+        """
+        with self._lock.hold(wait) as outermost:
+            if not outermost:
+                yield
+                return
+            try:
+                self._begin()
+                yield
+            finally:
+                with self.errors("read"):
+                    self._table.checkout(self._base)
+
+    @contextmanager
+    def committing(self, commits: int | None = 1) -> Iterator[Any]:
+        """Give LanceDB's table for some commits, none of which counts before `acknowledge`.
+
+        Args:
+            commits: how many they are, where that is known.
+
+        Raises:
+            GalleryLockedError: another program has written to the table in between; nothing of this counts then.
+            GalleryError: LanceDB could not write.
+        """
+        with self.errors("written"):
+            base = self.version
+            self._table.checkout_latest()
+            if self.version == base:
+                yield self._table
+                if commits is None or self.version == base + commits:
+                    return
+        raise GalleryLockedError(
+            f"the gallery '{self.folder}' has gone from version {base} to {self.version} although this writer has its "
+            "lock: another program writes to it without one. What this call was writing does not count; stop the "
+            "other, and try again."
+        )
+
+    def acknowledge(self, action: str) -> None:
+        """Make the version that was written last count: hash and keep what is new, then say so.
+
+        Args:
+            action: what made it, such as "add 1024".
+
+        Raises:
+            GalleryError: the folder cannot be written; the version does not count then.
+        """
+        with self.errors("written"):
+            present = self.ledger.table_files()
+            self.ledger.acknowledge(self.version, len(self), action, present - self._present)
+        self._present, self._base = present, self.version
+
+    def _open(self, version: int | None) -> Any:
+        """Open the table at a version that counts, or at the newest that does."""
+        for attempt in range(_ATTEMPTS):
+            kept = self.ledger.versions()
+            if version is not None and kept and version not in kept:
+                known = ", ".join(map(str, kept if len(kept) <= _SHOWN else [*kept[: _SHOWN - 1], "…", kept[-1]]))
+                raise GalleryError(f"the gallery '{self.folder}' has no version {version}. It has kept {known}.")
+            if not kept and self.layout.format_version >= FORMAT_VERSION:
                 raise GalleryError(
-                    f'where {where!r} is not understood: {_first_line(cause)}. Write SQL such as "camera = 3 AND '
-                    "identity = '0002'\", with a quote inside a string doubled, or give a mapping: {'camera': 3}."
-                ) from cause
-            advice = (
-                "Free some space, or choose a folder that may be written to; what was committed before is unharmed."
-                if verb == "written"
-                else "Restore it from a copy, or index the images again."
-            )
+                    f"the gallery '{self.folder}' has lost its folder '{self.ledger.path.name}', which tells which "
+                    "versions count. Restore it from a copy, or index again."
+                )
+            try:
+                table = lancedb.connect(str(self.folder)).open_table(TABLE)
+                # A gallery of format 1 has no list yet: every commit counts.
+                table.checkout(version or (kept[-1] if kept else table.version))
+            except LANCE_ERRORS:
+                # Either the version was dropped while we looked, or a machine that lost power has left a torn one.
+                if self.ledger.versions() == kept and (attempt > 0 or not kept or not self._drop_torn(kept[-1])):
+                    raise
+            else:
+                return table
+        raise GalleryLockedError(f"the gallery '{self.folder}' changes faster than it can be opened. Try again.")
+
+    def _drop_torn(self, newest: int) -> bool:
+        """Remove manifests that do not count, of which a loss of power may have left the last one half-written."""
+        torn = [file for version, file in manifest_versions(self.folder).items() if version > newest]
+        if torn:
+            with self._lock.hold():
+                for file in torn:
+                    file.unlink(missing_ok=True)
+        return bool(torn)
+
+    def _require_columns(self) -> None:
+        table, wanted = self._table.schema, self.layout.arrow_schema()
+        wrong = [f.name for f in wanted if f.name not in table.names or table.field(f.name).type != f.type]
+        if wrong:
             raise GalleryError(
-                f"the gallery '{self.folder}' could not be {verb}: {_first_line(cause)}. {advice}"
-            ) from cause
+                f"the table of the gallery '{self.folder}' has not the columns {wrong} that its gallery.json "
+                "describes. Restore both from one copy, or index again."
+            )
 
+    def _begin(self) -> None:
+        """Go to the newest version that counts, past what a writer that died has left."""
+        with self.errors("written"):
+            self._table.checkout_latest()
+            self._adopt()
+            newest = self.ledger.versions()[-1]
+            self._present = self.ledger.table_files()
+            self._base = newest
+            if self.version < newest:
+                raise GalleryError(
+                    f"the gallery '{self.folder}' has lost version {newest}, its newest. Restore it from a copy."
+                )
+            if self.version > newest:
+                self._table.restore(newest)
+                self.acknowledge("undo of a write that was broken off")
+            finish(self)
 
-def to_embeddings(rows: pa.Table, layout: Layout) -> PartEmbeddings:
-    """Return the slots of table rows, in float32, and their visibility."""
+    def _adopt(self) -> None:
+        """Bring a gallery of format 1, which had no checksums, to this format: all that it holds now counts."""
+        if not self.ledger.versions():
+            self.ledger.acknowledge(self.version, len(self), "first checksums", self.ledger.table_files())
+        if self.layout.format_version < FORMAT_VERSION:
+            layout = self.layout.model_copy(update={"format_version": FORMAT_VERSION})
+            with self.ledger.side_file(FILE):
+                layout.write(self.folder)
+            self.layout = layout
 
-    def matrix(column: str, width: int) -> torch.Tensor:
-        chunks = [
-            np.asarray(c.flatten().to_numpy(zero_copy_only=False), np.float32) for c in rows.column(column).chunks
-        ]
-        flat = np.concatenate(chunks) if chunks else np.empty(0, np.float32)
-        # A single float32 chunk is Arrow's own, read-only memory, which torch must not be given.
-        flat = flat if flat.flags.writeable else flat.copy()
-        return torch.from_numpy(flat).reshape(rows.num_rows, width)
+    def append(self, rows: pa.Table) -> None:
+        """Add rows, whole or not at all."""
+        with self.committing() as table:
+            table.add(rows)
+        self.acknowledge(f"add {rows.num_rows}")
 
-    slots = zip(layout.columns, layout.slots.values(), strict=True)
-    return PartEmbeddings(
-        tuple(layout.slots),
-        tuple(matrix(column, width) for column, width in slots),
-        matrix("visibility", len(layout.slots)),
-    )
+    def upsert(self, rows: pa.Table) -> None:
+        """Add rows, and replace those of an equal key, whole or not at all."""
+        with self.committing() as table:
+            table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        self.acknowledge(f"add or replace {rows.num_rows}")
 
+    def delete(self, numbers: Sequence[int]) -> None:
+        """Hide rows by their number in the column `row`, all or none."""
+        if len(numbers):
+            self.hide(numbers)
+            self.acknowledge(f"remove {len(numbers)}")
 
-def _first_line(cause: Any) -> str:
-    """The message without the place in LanceDB's source code."""
-    lines = re.sub(r",?\s*\S+\.rs:\d+(:\d+)?", "", str(cause)).strip().splitlines()
-    return lines[0].rstrip(".: ") if lines else type(cause).__name__
+    def hide(self, numbers: Sequence[int]) -> None:
+        """Hide rows by their number in the column `row`; it does not count before `acknowledge`."""
+        for first in range(0, len(numbers), _DELETED_AT_ONCE):
+            some = ", ".join(str(int(n)) for n in numbers[first : first + _DELETED_AT_ONCE])
+            with self.committing() as table:
+                table.delete(f"`row` IN ({some})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace as with_values
 
 import numpy as np
@@ -12,11 +13,11 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError, ImageError
 from occluded_reid.gallery.hit import AddResult
 from occluded_reid.gallery.images import EmbeddingModel, ImageLike, embed_images, identify
-from occluded_reid.gallery.layout import LABELS, fit_rows
+from occluded_reid.gallery.layout import LABELS
 from occluded_reid.gallery.records import Record, record_of, same_rows, to_table
 from occluded_reid.gallery.store import ROW_ID, Store, to_embeddings
 
-__all__ = ["Progress", "Writer", "remove_keys"]
+__all__ = ["Progress", "Writer", "no_progress", "remove_keys"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -35,11 +36,22 @@ class Writer:
         records: labels of all N images of the call, each with its key.
         replace: replace an image whose key is there with other content, instead of refusing it.
         progress: told how far it is.
+        fit: brings embeddings to the slots of the gallery, or refuses them; takes words for whose they are.
+        wait: seconds to wait for other writers before each commit, where several add images at once; None where the
+            caller holds the gallery for the whole call.
     """
 
-    def __init__(self, store: Store, records: Sequence[Record], replace: bool, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        records: Sequence[Record],
+        replace: bool,
+        progress: Progress | None,
+        fit: Callable[[PartEmbeddings, str], PartEmbeddings],
+        wait: float | None = None,
+    ) -> None:
         self._store, self._layout, self._records, self._replace = store, store.layout, records, replace
-        self._progress = progress or _no_progress
+        self._progress, self._fit, self._wait = progress or no_progress, fit, wait
         self._repeated = {key for key, count in Counter(r.key for r in records).items() if count > 1}
         self._seen: dict[str, tuple[Record, PartEmbeddings | None]] = {}
         self._added = self._skipped = self._replaced = 0
@@ -75,6 +87,7 @@ class Writer:
                     continue
                 group.append(image)
                 records.append(with_values(record, sha256=source.sha256))
+            before = dict(self._seen), self._skipped
             replaced, fresh = self._sort_out(records, None)
             chosen = [*replaced, *fresh]
             names = [records[i].path or records[i].key for i in chosen]
@@ -84,13 +97,21 @@ class Writer:
             for part in embed_images(
                 model, [group[i] for i in chosen], names, batch_size, lost if skip_unreadable else None
             ):
-                parts.append(fit_rows(part, self._layout, self._store.folder, "the model's embeddings have"))
+                parts.append(self._fit(part, "the model's embeddings have"))
                 done += len(part)
                 self._progress(done, len(images))
             unreadable += [names[i] for i in lost]
             kept = [i for number, i in enumerate(chosen) if number not in set(lost)]
             if parts:
-                self._commit([records[i] for i in kept], PartEmbeddings.cat(parts), len(set(kept) & set(replaced)))
+                rows = PartEmbeddings.cat(parts)
+                with nullcontext() if self._wait is None else self._store.writing(self._wait):
+                    if self._wait is not None:  # others may have added some of these images meanwhile
+                        self._seen, self._skipped = before
+                        replaced, fresh = self._sort_out(records, None)
+                        places = [place for place, i in enumerate(kept) if i in {*replaced, *fresh}]
+                        kept, rows = [kept[place] for place in places], rows[places]
+                    if kept:
+                        self._commit([records[i] for i in kept], rows, len(set(kept) & set(replaced)))
             self._progress(min(first + size, len(images)), len(images))
         return AddResult(self._added, self._skipped, self._replaced, tuple(unreadable))
 
@@ -181,7 +202,7 @@ def remove_keys(store: Store, keys: Sequence[str]) -> int:
     return int(found.num_rows)
 
 
-def _no_progress(_done: int, _total: int) -> None:
+def no_progress(_done: int, _total: int) -> None:
     """Tell nobody."""
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from occluded_reid.data.resize import Box
 from occluded_reid.errors import DataError
 
-__all__ = ["CropCache"]
+__all__ = ["CropCache", "forget_crops"]
 
 _TABLE = "create table if not exists crops (key text, image text, box text, primary key (key, image)) without rowid"
 _WAIT = 60.0  # seconds for another process that writes
@@ -77,6 +77,37 @@ class CropCache:
             f"the cache of crops '{self.path}' cannot be used: {cause}. Delete it (crops are then decided anew), or "
             "choose another folder."
         )
+
+
+def forget_crops(folder: str | Path, images: Sequence[Image.Image] | None) -> int:
+    """Delete the crops of some RGB pictures from a cache, under every key, so that no byte of them is left in its file.
+
+    Args:
+        folder: where the cache is.
+        images: the pictures; None deletes the crops of all.
+
+    Returns:
+        How many crops were deleted.
+
+    Raises:
+        DataError: there is no cache, or it cannot be written.
+    """
+    path = Path(folder) / "crops.sqlite"
+    if not path.is_file():
+        raise DataError(f"there is no cache of crops '{path}'. Give a folder that cache_crops() was given.")
+    try:
+        with closing(sqlite3.connect(path, timeout=_WAIT)) as database:
+            database.execute("pragma secure_delete = on")
+            with database:
+                if images is None:
+                    deleted = database.execute("delete from crops").rowcount
+                else:
+                    names = [(_sha256(image),) for image in images]
+                    deleted = database.executemany("delete from crops where image = ?", names).rowcount
+            database.execute("vacuum")
+    except sqlite3.Error as cause:
+        raise DataError(f"the cache of crops '{path}' could not be written: {cause}. Delete the file.") from cause
+    return max(0, deleted)
 
 
 def _sha256(image: Image.Image) -> str:

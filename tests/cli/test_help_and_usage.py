@@ -20,42 +20,63 @@ from occluded_reid.cli import app
 from occluded_reid.evaluation.study import MATCHINGS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("data", "demo", "evaluate", "index", "list", "parse", "search", "train", "train-parser")
+COMMANDS = (
+    "calibrate",
+    "data",
+    "demo",
+    "evaluate",
+    "gallery build-index",
+    "gallery compact",
+    "gallery erase",
+    "gallery remove",
+    "gallery verify",
+    "gallery versions",
+    "index",
+    "list",
+    "parse",
+    "search",
+    "train",
+    "train-parser",
+)
 Cli = Callable[..., Any]
 
 
 def test_these_are_the_commands() -> None:
-    assert tuple(sorted(group().commands)) == COMMANDS
+    assert tuple(sorted(commands())) == COMMANDS
     shown = CliRunner().invoke(app, ["--help"])
     assert shown.exit_code == 0
-    assert all(re.search(rf"^\W*{name} ", shown.output, re.MULTILINE) for name in COMMANDS)
+    assert all(re.search(rf"^\W*{name.split()[0]} ", shown.output, re.MULTILINE) for name in COMMANDS)
 
 
-def group() -> Any:
-    """The commands as the argument parser knows them."""
-    return typer.main.get_command(app)
+def commands() -> dict[str, Any]:
+    """The commands as the argument parser knows them, those of a group under both names."""
+    top = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    inner = {f"{name} {sub}": c for name, group in top.items() for sub, c in getattr(group, "commands", {}).items()}
+    return {name: command for name, command in top.items() if not hasattr(command, "commands")} | inner
 
 
 def parse(line: str) -> dict[str, Any]:
     """Read a command line as the program would, without doing anything."""
     program, name, *arguments = shlex.split(line, comments=True)
     assert program == "occluded-reid"
-    values: dict[str, Any] = group().commands[name].make_context(name, arguments).params
+    if name not in commands():
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
+    values: dict[str, Any] = commands()[name].make_context(name, arguments).params
     return values
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_shows_an_example_that_the_command_understands(name: str) -> None:
-    shown = CliRunner().invoke(app, [name, "--help"], terminal_width=400)
+    shown = CliRunner().invoke(app, [*name.split(), "--help"], terminal_width=400)
     assert shown.exit_code == 0
-    text = group().commands[name].help
+    text = commands()[name].help
     (example,) = re.findall(r"Example: \[bold\](.+?)\[/bold\]", text)
-    assert example.split()[1] == name
+    assert example.removeprefix("occluded-reid ").startswith(f"{name} ")
     assert " ".join(re.findall(r"[\w-]+", example)[:3]) in " ".join(re.findall(r"[\w-]+", shown.output))
     assert parse(example)
-    for parameter in group().commands[name].params:
+    for parameter in commands()[name].params:
         assert parameter.help or parameter.name == "help", f"{name}: {parameter.name} is not explained"
-    assert {"as_json"} <= {parameter.name for parameter in group().commands[name].params}
+    assert {"as_json"} <= {parameter.name for parameter in commands()[name].params}
 
 
 def shell_lines(file: Path) -> Iterator[str]:

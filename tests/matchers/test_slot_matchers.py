@@ -202,3 +202,25 @@ def test_a_matcher_of_ones_own_says_only_what_is_visible() -> None:
     assert Halved().config["type"].endswith("Halved")
     torch.testing.assert_close(Halved().distance(rows, rows), VisibilityWeightedMatcher().distance(rows, rows))
     assert repr(Halved()) == "Halved(metric='cosine', weights={})"
+
+
+@pytest.mark.parametrize("matcher", MATCHERS_HERE, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_an_index_holds_of_a_slot_is_as_near_as_the_slot_says(matcher: SlotMatcher, dtype) -> None:
+    query, gallery = make(6, 40, dtype=dtype), make(50, 41, dtype=dtype)
+    gallery.embeddings[0][7] = 0
+    assert matcher.used(NAMES) == tuple(name for name in NAMES if matcher.weights.get(name, 1) != 0)
+    for s, slot in enumerate(NAMES):
+        asked, x = matcher.index_vectors(query, slot)
+        held, y = matcher.index_vectors(gallery, slot)
+        assert held.tolist() == [i for i, seen in enumerate(matcher.visibility_of(gallery)[:, s].tolist()) if seen]
+        assert (x.dtype, y.dtype, y.shape) == (np.float32, np.float32, (len(held), WIDTHS[s]))
+        said = matcher.explain(query, gallery, np.repeat(asked, len(held)), np.tile(held, len(asked))).slot_distance
+        said = said[:, s].reshape(len(asked), len(held))
+        some = (y != 0).any(1)  # a unit vector is at 1 from a zero vector, its inner product with it is 0
+        if matcher.index_metric == "l2":
+            near = np.sqrt(((x[:, None] - y[None]) ** 2).sum(2))
+        else:
+            near = x @ y.T
+            near = 1 - near if matcher.metric == "cosine" else np.sqrt(np.maximum(0, 2 - 2 * near))
+        np.testing.assert_allclose(near[:, some], said[:, some], atol=2e-3 if dtype == torch.float16 else 2e-5)

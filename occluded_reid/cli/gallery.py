@@ -1,0 +1,197 @@
+"""`occluded-reid gallery`: look after a gallery's files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occluded_reid.cli.console import Json, bold, console, print_json, progress_bar
+
+__all__ = ["gallery_app"]
+
+gallery_app = typer.Typer(
+    name="gallery",
+    help="Look after a gallery: verify its files, list its versions, compact and index it, remove or erase images.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the gallery.")]
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another writer.", min=0)]
+Keys = Annotated[list[str] | None, typer.Argument(help="Keys of images.", show_default=False)]
+KeyFile = Annotated[
+    Path | None, typer.Option("--keys-from", help="A text file with one more key in each line.", show_default=False)
+]
+
+
+@gallery_app.command("verify")
+def verify_command(gallery: Folder, as_json: Json = False) -> None:
+    """Read every file of every version and compare it with its sha256; exit code 1 where one is damaged.
+
+    Example: [bold]occluded-reid gallery verify mall/[/bold]
+    """
+    from occluded_reid.gallery import Gallery
+
+    with Gallery.open(gallery) as store, progress_bar("verifying") as move:
+        report = store.verify(progress=move)
+    if as_json:
+        print_json({**dataclasses.asdict(report), "ok": report.ok})
+    else:
+        for line in report.lines():
+            console().print(line, markup=False, soft_wrap=True)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@gallery_app.command("versions")
+def versions_command(gallery: Folder, as_json: Json = False) -> None:
+    """List the versions that can be opened, and what made them.
+
+    Example: [bold]occluded-reid gallery versions mall/[/bold]
+    """
+    from rich.table import Table
+
+    from occluded_reid.gallery import Gallery
+
+    with Gallery.open(gallery) as store:
+        versions = store.versions()
+    if as_json:
+        print_json([dataclasses.asdict(version) for version in versions])
+        return
+    table = Table("version", "time (UTC)", "images", "made by")
+    for version in versions:
+        table.add_row(str(version.version), version.time[:19].replace("T", " "), f"{version.images:,}", version.action)
+    console().print(table)
+
+
+@gallery_app.command("compact")
+def compact_command(
+    gallery: Folder,
+    keep_versions: Annotated[
+        int, typer.Option("--keep-versions", help="How many of the newest versions stay.", min=1)
+    ] = 2,
+    wait: Wait = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Put small files together, and delete old versions and what crashed writers have left.
+
+    Example: [bold]occluded-reid gallery compact mall/ --keep-versions 1[/bold]
+    """
+    from occluded_reid.gallery import Gallery
+
+    with Gallery.open(gallery) as store, progress_bar("verifying before") as move:
+        result = store.compact(keep_versions, wait=wait, progress=move)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        console().print(
+            f"{bold(gallery)}: {result.bytes_before / 1e6:,.1f} MB before, {result.bytes_after / 1e6:,.1f} MB now; "
+            f"versions that can be opened: {', '.join(map(str, result.versions))}",
+            soft_wrap=True,
+        )
+
+
+@gallery_app.command("build-index")
+def build_index_command(
+    gallery: Folder,
+    factory: Annotated[
+        str | None,
+        typer.Argument(help="Such as 'Flat', 'IVF1024,Flat', 'IVF4096,SQfp16', 'HNSW32'. Default: by the size."),
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it takes, and build nothing.")] = False,
+    wait: Wait = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Index each slot, so that `search --effort` looks at few images; says what each effort finds.
+
+    Example: [bold]occluded-reid gallery build-index mall/ IVF1024,Flat[/bold]
+    """
+    from occluded_reid.gallery import Gallery
+
+    with Gallery.open(gallery) as store:
+        needed = store.estimate_index(factory)
+        if estimate:
+            if as_json:
+                print_json(dataclasses.asdict(needed))
+            else:
+                console().print(str(needed), markup=False, soft_wrap=True)
+            return
+        if not as_json:
+            console().print(str(needed), markup=False, soft_wrap=True)
+        with progress_bar("building") as move:
+            info = store.build_index(factory, wait=wait, progress=move)
+    if as_json:
+        print_json(info.to_dict())
+    else:
+        console().print(str(info), markup=False, soft_wrap=True)
+
+
+@gallery_app.command("remove")
+def remove_command(
+    gallery: Folder, keys: Keys = None, keys_from: KeyFile = None, wait: Wait = 0.0, as_json: Json = False
+) -> None:
+    """Hide images from now on; older versions of the gallery still hold them.
+
+    Example: [bold]occluded-reid gallery remove mall/ 0001_c1s1.jpg --keys-from more.txt[/bold]
+    """
+    from occluded_reid.gallery import Gallery
+
+    with Gallery.open(gallery) as store:
+        count = store.remove(_keys(keys, keys_from), wait=wait)
+        total = len(store)
+    if as_json:
+        print_json({"removed": count, "total": total})
+    else:
+        console().print(f"{bold(gallery)}: {count} images removed, {total} are left", soft_wrap=True)
+
+
+@gallery_app.command("erase")
+def erase_command(
+    gallery: Folder,
+    keys: Keys = None,
+    keys_from: KeyFile = None,
+    caches: Annotated[
+        list[Path] | None,
+        typer.Option("--cache", help="Folder of cached crops to forget them in (repeatable).", show_default=False),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: this cannot be undone.")] = False,
+    wait: Wait = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Delete images for good: from every version, every index and every given cache. Older versions go with them.
+
+    Example: [bold]occluded-reid gallery erase mall/ 0001_c1s1.jpg --yes[/bold]
+    """
+    from occluded_reid.gallery import Gallery
+
+    wanted = _keys(keys, keys_from)
+    if not yes:
+        typer.confirm(f"Erase {len(set(wanted))} images and all older versions of '{gallery}' for good?", abort=True)
+    with Gallery.open(gallery) as store, progress_bar("verifying before") as move:
+        result = store.erase(wanted, caches=caches or [], wait=wait, progress=move)
+        total = len(store)
+    if as_json:
+        print_json({**dataclasses.asdict(result), "total": total})
+    else:
+        console().print(
+            f"{bold(gallery)}: {result.images} images erased, {total} are left; {result.versions_dropped} older "
+            f"versions dropped, {result.crops_forgotten} cached crops forgotten",
+            soft_wrap=True,
+        )
+
+
+def _keys(keys: list[str] | None, file: Path | None) -> list[str]:
+    from occluded_reid.errors import GalleryError
+
+    found = list(keys or [])
+    if file is not None:
+        try:
+            found += [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+        except (OSError, UnicodeDecodeError) as cause:
+            raise GalleryError(f"the keys in '{file}' cannot be read: {cause}. Give a UTF-8 text file.") from cause
+    if not found:
+        raise GalleryError("no keys were given; name some, or a file with one in each line by --keys-from.")
+    return found

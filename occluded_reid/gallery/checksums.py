@@ -1,0 +1,187 @@
+"""sha256 of files: on disk for good before they count, and checked again bit by bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from occluded_reid.errors import GalleryError
+from occluded_reid.files import atomic_write
+
+__all__ = [
+    "FOLDER_FILE",
+    "MISSING",
+    "OTHER",
+    "Moved",
+    "Sums",
+    "compare",
+    "digest",
+    "files_of",
+    "make_durable",
+    "seal",
+    "sync",
+    "unseal",
+    "verify",
+    "write",
+]
+
+FOLDER_FILE = "checksums.json"
+"""Name of the file that `write` puts into a folder."""
+
+MISSING = "is missing"
+OTHER = "has other content than was written"
+
+Sums = dict[str, tuple[int, str]]
+"""Path relative to the folder, with slashes -> (bytes, sha256)."""
+
+Moved = Callable[[int], None]
+"""Told how many more bytes were read."""
+
+_SEALED = re.compile(rb'(\{.*), "sha256": "([0-9a-f]{64})"\}\n', re.DOTALL)
+_CHUNK = 1 << 22
+
+
+def digest(file: Path, moved: Moved | None = None) -> tuple[int, str]:
+    """Return size and sha256 of a file, read in pieces of 4 MiB; `moved` is told the bytes of each."""
+    total, found = 0, hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            found.update(piece)
+            total += len(piece)
+            if moved is not None:
+                moved(len(piece))
+    return total, found.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have the operating system bring a file, or a folder's names, to the disk for good."""
+    if path.is_dir() and os.name == "nt":  # a folder cannot be opened there, and its names need no sync
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_durable(folder: Path, names: Iterable[str]) -> Sums:
+    """Hash files and bring them, and the names in their folders, to the disk.
+
+    Args:
+        folder: what the names are relative to.
+        names: files, with slashes.
+    """
+    sums: Sums = {}
+    folders = {folder}
+    for name in sorted(names):
+        file = folder / name
+        sums[name] = digest(file)
+        sync(file)
+        folders.update(parent for parent in file.parents if parent.is_relative_to(folder))
+    for parent in sorted(folders):
+        sync(parent)
+    return sums
+
+
+def files_of(folder: Path, inside: str = "") -> set[str]:
+    """Return the files below folder/inside, relative to `folder`, with slashes; none where it does not exist."""
+    found: set[str] = set()
+    waiting = [inside]
+    while waiting:
+        below = waiting.pop()
+        try:
+            with os.scandir(folder / below) as entries:
+                for entry in entries:
+                    name = f"{below}/{entry.name}" if below else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(name)
+                    else:
+                        found.add(name)
+        except FileNotFoundError:  # another process has removed it meanwhile
+            continue
+    return found
+
+
+def seal(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON whose last member is the sha256 of all that precedes it, for good, whole or not at all.
+
+    Raises:
+        GalleryError: the folder cannot be written, or the disk is full.
+    """
+    body = json.dumps(content, ensure_ascii=False).encode()
+    if len(content) == 0:
+        raise GalleryError(f"'{path}' would be sealed with nothing in it; give it something to say.")
+    mark = hashlib.sha256(body).hexdigest()
+    with atomic_write(path, GalleryError) as temporary:
+        temporary.write_bytes(body[:-1] + f', "sha256": "{mark}"}}\n'.encode())
+    sync(path.parent)
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """Read what `seal` has written.
+
+    Raises:
+        GalleryError: the file cannot be read, or any bit of it is not as it was written.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as cause:
+        raise GalleryError(f"'{path}' could not be read: {cause.strerror or cause}.") from cause
+    parts = _SEALED.fullmatch(text)
+    if parts is None or hashlib.sha256(parts[1] + b"}").hexdigest().encode() != parts[2]:
+        raise GalleryError(f"'{path}' is damaged: it is not what was written. Restore it from a copy.")
+    content: dict[str, Any] = json.loads(parts[1] + b"}")
+    return content
+
+
+def write(folder: Path) -> None:
+    """Hash every file below a folder, bring them to the disk, and write the sums into ``checksums.json`` in it.
+
+    For folders that are written once and then only read, such as an index: write it last, and the folder is whole
+    where it exists.
+
+    Raises:
+        GalleryError: the folder cannot be written.
+    """
+    try:
+        sums = make_durable(folder, files_of(folder) - {FOLDER_FILE})
+    except OSError as cause:
+        raise GalleryError(f"'{folder}' could not be written: {cause.strerror or cause}.") from cause
+    seal(folder / FOLDER_FILE, {"files": sums})
+
+
+def verify(folder: Path, moved: Moved | None = None) -> dict[str, str]:
+    """Return what is wrong below a folder that `write` has sealed: file -> what; nothing where all is well.
+
+    A file that is not on the list is wrong, too. Memory: the list of the files.
+    """
+    try:
+        listed = unseal(folder / FOLDER_FILE)["files"]
+    except GalleryError:
+        missing = not (folder / FOLDER_FILE).exists()
+        return {FOLDER_FILE: MISSING if missing else OTHER}
+    sums = {name: (int(size), str(mark)) for name, (size, mark) in listed.items()}
+    wrong = compare(folder, sums, moved)
+    strange = files_of(folder) - set(sums) - {FOLDER_FILE}
+    return wrong | dict.fromkeys(sorted(strange), "is not on the list")
+
+
+def compare(folder: Path, sums: Sums, moved: Moved | None = None) -> dict[str, str]:
+    """Return which files differ from their sums, and how."""
+    wrong: dict[str, str] = {}
+    for name, (size, mark) in sorted(sums.items()):
+        try:
+            found = digest(folder / name, moved)
+        except FileNotFoundError:
+            wrong[name] = MISSING
+        except OSError as cause:
+            wrong[name] = f"cannot be read: {cause.strerror or cause}"
+        else:
+            if found != (size, mark):
+                wrong[name] = f"has {found[0]} bytes instead of {size}" if found[0] != size else OTHER
+    return wrong

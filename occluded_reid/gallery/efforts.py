@@ -1,0 +1,86 @@
+"""How hard a search by indexes looks: as given, or as it takes for a recall that was measured when they were built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from occluded_reid.errors import GalleryError
+from occluded_reid.gallery.rows import TableRows
+from occluded_reid.matchers import Matcher
+from occluded_reid.search.recall import Effort, NotItself, choose_effort
+from occluded_reid.search.topk import exact_topk
+
+if TYPE_CHECKING:
+    from occluded_reid.gallery.indexes import GalleryIndex
+
+__all__ = ["USUAL_RECALL", "EffortLike", "measure_efforts", "require_effort"]
+
+EffortLike = Literal["exact", "auto"] | float | tuple[int, int]
+"""What `Gallery.search(effort=…)` takes; a pair is (candidates a slot, effort of the index)."""
+
+USUAL_RECALL = 0.98
+"""What "auto" wants to find of the exact answer."""
+
+_WANTED = (0.9, 0.95, 0.98, 0.99)
+_SAMPLE = 200  # images that are searched for
+_DEPTH = 50  # length of the lists that are compared
+
+
+def require_effort(effort: object) -> EffortLike:
+    """Return an effort that makes sense.
+
+    Raises:
+        GalleryError: it does not.
+    """
+    if effort in ("exact", "auto"):
+        return effort
+    if isinstance(effort, tuple) and len(effort) == 2 and all(isinstance(n, int) and n > 0 for n in effort):
+        return effort
+    if isinstance(effort, int | float | np.number) and not isinstance(effort, bool) and 0 < effort <= 1:
+        return float(effort)
+    raise GalleryError(
+        f"effort is {effort!r}; give 'exact', 'auto', the share of the exact answer to be found (such as 0.98), or "
+        "a pair (candidates a slot, effort of the index)."
+    )
+
+
+def measure_efforts(index: GalleryIndex, rows: TableRows, matcher: Matcher, seed: int) -> list[Effort]:
+    """Return the cheapest effort for each of some recalls, measured on a sample of the gallery's own images.
+
+    Once for best hits and whole lists, and once, where identities are known, for best hits and the true matches in the
+    exact answer, which lie nearer and take less effort.
+
+    Args:
+        index: a new build.
+        rows: that it was built from.
+        matcher: the distance.
+        seed: of the sample.
+    """
+    if len(rows) < 2:
+        return []
+    own = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_SAMPLE])
+    source, depth = index.over(rows), min(_DEPTH, len(rows) - 1)
+    identity = rows.codes("identity")
+    known = identity[own] >= 0
+    relevant = None
+    if known.mean() > 0.5:
+        relevant = [np.flatnonzero(identity == i) if i >= 0 else np.empty(0, np.int64) for i in identity[own]]
+    query = source.take(own)
+    exact = exact_topk(query, source, matcher, depth, allowed=NotItself(own))
+    efforts: list[Effort] = []
+    for goal in [None] if relevant is None else [relevant, None]:
+        best = 0.0
+        for wanted in _WANTED:
+            if best >= wanted:
+                continue
+            found = choose_effort(
+                query, source, matcher, depth, index.slots, wanted,
+                own=own, relevant=goal, positions=source.positions, extra=source.extra, exact=exact,
+            )  # fmt: skip
+            if found.recall.least <= best:  # nothing finds more
+                break
+            best = found.recall.least
+            efforts.append(found)
+    return sorted(efforts, key=lambda effort: (effort.cost, effort.recall.true_matches is None))

@@ -1,0 +1,103 @@
+"""Erasing people: from the table, from every version of it, from indexes and from caches of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from occluded_reid.data.images import open_image
+from occluded_reid.errors import GalleryError, ImageError
+from occluded_reid.gallery.images import identify
+from occluded_reid.gallery.maintenance import INDEXES, begin, require_sound
+from occluded_reid.gallery.store import ROW_ID, Store
+from occluded_reid.gallery.writer import Progress
+from occluded_reid.models.crop_cache import forget_crops
+
+__all__ = ["EraseResult", "erase_keys"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class EraseResult:
+    """What an erasure has done.
+
+    Attributes:
+        images: how many were erased.
+        versions_dropped: older versions that can no longer be opened, as they held them.
+        indexes_dropped: names of indexes that have to be built again.
+        crops_forgotten: entries deleted from the caches of crops.
+    """
+
+    images: int
+    versions_dropped: int
+    indexes_dropped: tuple[str, ...]
+    crops_forgotten: int
+
+
+def erase_keys(
+    store: Store, keys: Sequence[str], caches: Sequence[str | Path], wait: float = 0.0, progress: Progress | None = None
+) -> EraseResult:
+    """Erase images; see `Gallery.erase`.
+
+    Raises:
+        GalleryLockedError: another writer is at work.
+        GalleryError: a key is in no version of the gallery, or the gallery is damaged: nothing is erased then.
+        DataError: a cache of crops cannot be used.
+    """
+    wanted = set(keys)
+    with store.writing(wait):
+        found = _everywhere(store, wanted)
+        missing = sorted(wanted - set(found.column("key").to_pylist()))
+        if missing:
+            names = ", ".join(repr(key) for key in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
+            raise GalleryError(
+                f"{len(missing)} of {len(wanted)} keys are in no version of the gallery '{store.folder}': {names}. "
+                "Nothing was erased; leave them out. Where one was removed, and the versions that showed it were "
+                "dropped, compact(keep_versions=1) deletes what is left of it."
+            )
+        if not wanted:
+            return EraseResult(0, 0, (), 0)
+        require_sound(store, progress)
+        before = len(store.ledger.versions())
+        indexes = store.folder / INDEXES
+        names_of_indexes = tuple(sorted(entry.name for entry in indexes.iterdir())) if indexes.exists() else ()
+        crops = sum(_forget(Path(cache), found) for cache in caches)
+        begin(store, {"task": "erase", "rows": sorted(set(found.column("row").to_pylist())), "keep": 1})
+    return EraseResult(len(wanted), before - 1, names_of_indexes, crops)
+
+
+def _everywhere(store: Store, wanted: set[str]) -> pa.Table:
+    """Return row, key, path and sha256 of images, looked for in older versions as well where they are hidden by now."""
+    columns = ["row", "key", "path", "sha256"]
+    parts = [_look_up(store, wanted, columns)]
+    missing = wanted - set(parts[0].column("key").to_pylist())
+    for version in reversed(store.ledger.versions()[:-1]):
+        if not missing:
+            break
+        parts.append(_look_up(Store(store.folder, store.layout, version), missing, columns))
+        missing -= set(parts[-1].column("key").to_pylist())
+    return pa.concat_tables(parts)
+
+
+def _look_up(store: Store, keys: set[str], columns: Sequence[str]) -> pa.Table:
+    return store.take(store.find(["key"], [sorted(keys)]).column(ROW_ID).to_numpy(), columns)
+
+
+def _forget(cache: Path, found: pa.Table) -> int:
+    """Delete the crops of images from a cache: theirs, or all of them where one can no longer be told from the others.
+
+    A cache knows images by their pixels, so that only an image that still lies where it was can be found in it.
+    """
+    pictures = []
+    for path, sha256 in zip(found.column("path").to_pylist(), found.column("sha256").to_pylist(), strict=True):
+        try:
+            if path is None or sha256 is None or identify(path).sha256 != sha256:
+                return forget_crops(cache, None)
+            pictures.append(open_image(path).convert("RGB"))
+        except ImageError:
+            return forget_crops(cache, None)
+    return forget_crops(cache, pictures)

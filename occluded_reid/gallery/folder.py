@@ -1,0 +1,264 @@
+"""A gallery in a folder: searching it, keeping its index, and looking after its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from occluded_reid.embeddings import EmbeddedSet
+from occluded_reid.gallery.base import GalleryBase
+from occluded_reid.gallery.hit import Hit
+from occluded_reid.gallery.images import EmbeddingModel
+from occluded_reid.gallery.index_build import build, usual_factory
+from occluded_reid.gallery.index_upkeep import IndexInfo, keep_request, maintain_index, open_index, wanted_index
+from occluded_reid.gallery.indexes import GalleryIndex
+from occluded_reid.gallery.layout import Layout
+from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion, compact, kept_versions
+from occluded_reid.gallery.question import Question
+from occluded_reid.gallery.searching import Searcher
+from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.verify import VerifyReport, verify_store
+from occluded_reid.gallery.writer import Progress, no_progress
+from occluded_reid.matchers import Matcher
+from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
+from occluded_reid.search.device import choose_device
+from occluded_reid.search.factory import Estimate, estimate
+from occluded_reid.search.reduction import Reduction
+
+if TYPE_CHECKING:
+    from occluded_reid.gallery.erase import EraseResult
+
+__all__ = ["FolderGallery"]
+
+
+class FolderGallery(GalleryBase):
+    """What a gallery in a folder can do; `Gallery` makes and opens it.
+
+    Args:
+        path: the folder.
+        layout: content of its gallery.json.
+        store: a version of its table.
+        matcher: the distance of its searches.
+        model: embeds images; None where only embeddings will be given.
+        reduction: makes embeddings smaller on their way in.
+        device: where searches multiply.
+        pinned: opened at an older version, for reading only.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        store: Store,
+        matcher: Matcher,
+        model: EmbeddingModel | None,
+        *,
+        reduction: Reduction | None = None,
+        device: str = "auto",
+        pinned: bool = False,
+    ) -> None:
+        super().__init__(path, layout, store, matcher, model, reduction=reduction, pinned=pinned)
+        self.device = choose_device(device)
+        self._known: tuple[tuple[int, Path | None], Searcher] | None = None
+
+    def versions(self) -> list[GalleryVersion]:
+        """Return the versions that `open` can open, oldest first: number, time, images, and what made it."""
+        return kept_versions(self._opened())
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Read every file of every version and compare it with the sha256 that was taken before the version counted.
+
+        LanceDB reads a flipped bit without a word; this names the file that it is in: the table's, gallery.json's, an
+        index's, or a checksum's own. Nothing is changed. Memory: the list of the files.
+
+        Args:
+            progress: called with (bytes read, bytes in all).
+
+        Returns:
+            A report; `report.ok` tells whether all is well, and `report.raise_if_damaged()` insists on it.
+
+        Raises:
+            GalleryError: the gallery is of format 1, which has no checksums yet.
+        """
+        return verify_store(self._opened(), progress)
+
+    def compact(self, keep_versions: int = 2, *, wait: float = 0.0, progress: Progress | None = None) -> CompactResult:
+        """Put small files together without hidden rows, and delete old versions and what crashed writers have left.
+
+        With ``keep_versions=1`` no byte is left of images that were removed or replaced.
+        Who reads a version that is dropped gets errors and has to open the gallery again; that is why the version
+        before the compaction stays by default. Every file is verified before, so that damage is never copied.
+
+        Args:
+            keep_versions: how many of the newest versions stay, the compacted one among them.
+            wait: seconds to wait for another writer.
+            progress: called with (bytes verified, bytes in all).
+
+        Returns:
+            The bytes before and after, and the versions that are left.
+
+        Raises:
+            GalleryLockedError: another writer is at work.
+            GalleryError: keep_versions is below 1, the folder cannot be written, or the gallery is damaged.
+        """
+        return compact(self._writable(), keep_versions, wait, progress)
+
+    def erase(
+        self,
+        keys: Sequence[str] | str,
+        *,
+        caches: Sequence[str | Path] = (),
+        wait: float = 0.0,
+        progress: Progress | None = None,
+    ) -> EraseResult:
+        """Delete images for good: no byte of their rows is left in any file of the gallery.
+
+        They go from the newest version and from every older one, and so do all rows that `remove` or a replacement had
+        hidden. **Older versions can no longer be opened afterwards**, the index is dropped and built anew, and
+        every piece of the table that held such a row is written anew. Where the process dies in between, the next
+        writer finishes it. It cannot reach copies of the folder, nor what the disk itself keeps of deleted files.
+
+        Args:
+            keys: of images in any version, those hidden by `remove` included.
+            caches: folders that were given to `preprocess.cache_crops`: what they know of these images goes, too. A
+                cache knows images by their pixels; where an image no longer lies where it was, the cache is emptied.
+            wait: seconds to wait for another writer.
+            progress: called with (bytes verified, bytes in all): damage must not be copied into new files.
+
+        Returns:
+            How many images, versions, indexes and cached crops are gone.
+
+        Raises:
+            GalleryLockedError: another writer is at work.
+            GalleryError: a key is in no version, or the gallery is damaged; nothing is erased then.
+            DataError: a cache cannot be used.
+        """
+        from occluded_reid.gallery.erase import erase_keys  # it knows models, which take seconds to import
+
+        store = self._writable()
+        with store.writing(wait):
+            result = erase_keys(store, [keys] if isinstance(keys, str) else keys, caches, wait, progress)
+            self._written()
+            return result
+
+    def estimate_index(self, factory: str | None = None) -> Estimate:
+        """Say what a FAISS index of every slot takes before it is built: disk, memory, images to train on.
+
+        The copy of the embeddings that candidates are scored from is counted among the bytes on disk. Every slot is
+        taken for visible in every image, so that it is rather less.
+
+        Args:
+            factory: as for `build_index`.
+
+        Raises:
+            UnknownOptionError: the factory is not understood, or does not fit a slot.
+        """
+        layout, rows = self.layout, len(self)
+        needed = estimate(factory or usual_factory(rows), rows, layout.slots)
+        copy = rows * (layout.width * (2 if layout.dtype == "float16" else 4) + 4 * len(layout.slots))
+        return replace(needed, disk=needed.disk + copy)
+
+    def build_index(
+        self,
+        factory: str | None = None,
+        *,
+        type: str = "faiss",
+        options: Mapping[str, Any] | None = None,
+        training_rows: int = 200_000,
+        seed: int = 0,
+        wait: float = 0.0,
+        progress: Progress | None = None,
+    ) -> IndexInfo:
+        """Build an index of each slot, so that searches with ``effort="auto"`` or a wanted recall look at few rows.
+
+        Built from the table in a stream, sealed with checksums, and made the current one at the end: readers that are
+        searching go on with the one before. From then on additions, removals and erasures keep it up to date: new rows
+        are searched exhaustively until there are many of them, then they are added to it. What each effort finds of the
+        exact answer is measured on a sample of the gallery's own images.
+
+        It takes the disk space of the embeddings once more (a copy that candidates are scored from) and that of the
+        indexes; `estimate_index` says how much. Peak memory: the largest single index, and its training sample.
+
+        Args:
+            factory: which FAISS index, such as "Flat", "IVF1024,Flat", "IVF4096,SQfp16" or "HNSW32"; None is that of
+                the gallery's index, or a usual one for so many images.
+            type: registered kind of index.
+            options: of that kind.
+            training_rows: images drawn to train each slot on.
+            seed: of the drawing and the training.
+            wait: seconds to wait for another writer.
+            progress: called with (steps done, steps in all).
+
+        Raises:
+            GalleryLockedError: another writer is at work.
+            GalleryError: the matcher does not compare slot by slot, or the folder cannot be written.
+            UnknownOptionError: the factory is not understood.
+        """
+        store = self._writable()
+        with store.writing(wait):
+            request = wanted_index(store, type, factory, options, training_rows, seed)
+            build(store, self.matcher, request, progress or no_progress)
+            keep_request(store, request)
+            return IndexInfo.of(self._searcher())
+
+    def calibrate(self, query: EmbeddedSet, gallery: EmbeddedSet, *, wait: float = 0.0, **options: Any) -> Calibration:
+        """Find the distances from which on a hit is nobody, and keep them for ``search(threshold="calibrated")``.
+
+        Args:
+            query: labelled images of people that the model has not been trained on.
+            gallery: other images of the same people, and of others; not of this gallery, whose people are unknown.
+            wait: seconds to wait for another writer.
+            options: as of `Calibration.fit`: the wanted false-match rate, and whether per search or per comparison.
+
+        Raises:
+            CalibrationError: there is too little to calibrate with, or an option makes no sense.
+            GalleryMismatchError: the embeddings have other slots than the gallery.
+        """
+        asked, others = (
+            EmbeddedSet(self._fit(side.embeddings, "these embeddings have"), side.identity, side.camera, side.paths)
+            for side in (query, gallery)
+        )
+        mark, reduction = self.layout.fingerprint, self.layout.reduction
+        found = Calibration.fit(asked, others, self.matcher, fingerprint=mark, reduction=reduction, **options)
+        self.keep_calibration(found, wait=wait)
+        return found
+
+    def keep_calibration(self, calibration: Calibration, *, wait: float = 0.0) -> None:
+        """Keep a calibration for ``search(threshold="calibrated")``.
+
+        Raises:
+            CalibrationError: it was made for another model, matcher or reduction.
+        """
+        self._require(calibration)
+        store = self._writable()
+        with store.writing(wait), store.ledger.side_file(CALIBRATION_FILE) as file:
+            calibration.save(file)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration that the gallery keeps, if any."""
+        file = Path(self.path) / CALIBRATION_FILE
+        return Calibration.load(file) if file.is_file() else None
+
+    @property
+    def index(self) -> IndexInfo | None:
+        """What the index is, how many images it lacks, and what its efforts find; None where there is none."""
+        searcher = self._searcher()
+        return None if searcher.index is None else IndexInfo.of(searcher)
+
+    def _searcher(self) -> Searcher:
+        """Return what searches of the version that is read have in common, made when version or index change."""
+        store = self._opened()
+        current = GalleryIndex.current(self.path)
+        if self._known is None or self._known[0] != (store.version, current):
+            self._known = (store.version, current), Searcher(store, open_index(current, store), self.device)
+        return self._known[1]
+
+    def _answer(self, question: Question) -> list[list[Hit]]:
+        return self._searcher().answer(question, self.matcher)
+
+    def _written(self) -> None:
+        """Bring the index up to date after a write, if there is one and it is worth it."""
+        maintain_index(self._opened(), self.matcher)

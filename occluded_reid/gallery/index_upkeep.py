@@ -1,0 +1,168 @@
+"""Which index a gallery is to have, and when it is brought up to date."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from occluded_reid.errors import GalleryError
+from occluded_reid.files import read_json, write_json
+from occluded_reid.gallery.index_build import BuildRequest, build, merge, usual_factory
+from occluded_reid.gallery.indexes import EffortEntry, GalleryIndex
+from occluded_reid.gallery.rows import TableRows
+from occluded_reid.gallery.store import Store
+from occluded_reid.matchers import Matcher
+from occluded_reid.registry import INDEXES, check_options
+
+if TYPE_CHECKING:
+    from occluded_reid.gallery.searching import Searcher
+
+__all__ = ["WANTED", "IndexInfo", "keep_request", "maintain_index", "open_index", "wanted_index"]
+
+WANTED = "wanted_index.json"
+"""What to build; it outlives the index, so that an index that an erasure has dropped comes back."""
+
+_NEW = 0.2  # part of the index by which a gallery may grow before its new rows are added to it
+_LEAST_NEW = 10_000  # exhaustive search over fewer rows costs nothing that one would notice
+_GONE = 0.5  # part of the index that may be removed before it is built anew
+_GROWN = 4.0  # times as many rows as it was trained for
+
+_log = logging.getLogger("occluded_reid")
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What a gallery's index is and finds; it prints as text.
+
+    Attributes:
+        type: registered kind.
+        options: what it was made with.
+        rows: images in it.
+        new: images of the gallery that it lacks; they are searched exhaustively.
+        removed: images in it that the gallery no longer has.
+        bytes: on disk, the copy of the embeddings included.
+        efforts: what was found of the exact answer, the cheapest first.
+        notes: what was built otherwise than asked for, and why: slot -> notes.
+    """
+
+    type: str
+    options: dict[str, Any]
+    rows: int
+    new: int
+    removed: int
+    bytes: int
+    efforts: tuple[EffortEntry, ...]
+    notes: dict[str, list[str]]
+
+    @staticmethod
+    def of(searcher: Searcher) -> IndexInfo:
+        """Describe the index that a searcher uses."""
+        index = searcher.index
+        if index is None:
+            raise GalleryError("the gallery has no index; build one with build_index().")
+        told = index.description
+        return IndexInfo(
+            type=told.type,
+            options=told.options,
+            rows=len(index),
+            new=searcher.unindexed,
+            removed=searcher.removed,
+            bytes=sum(file.stat().st_size for file in index.folder.rglob("*") if file.is_file()),
+            efforts=tuple(told.efforts),
+            notes={entry.slot: entry.notes for entry in told.slots if entry.notes},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**vars(self), "efforts": [effort.model_dump() for effort in self.efforts]}
+
+    def __str__(self) -> str:
+        made = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        lines = [
+            f"{self.type} ({made}): {self.rows:,} images, {self.new:,} new and {self.removed:,} removed since, "
+            f"{self.bytes / 1e6:,.0f} MB"
+        ]
+        lines += [f"  {slot}: {note}" for slot, notes in self.notes.items() for note in notes]
+        lines += [f"  {entry}" for entry in self.efforts]
+        return "\n".join(lines)
+
+
+def wanted_index(
+    store: Store, type: str, factory: str | None, options: Mapping[str, Any] | None, training_rows: int, seed: int
+) -> BuildRequest:
+    """Return what to build, checked: as asked for, or as the gallery has it, or what is usual.
+
+    Raises:
+        GalleryError: training_rows is below 1.
+        UnknownNameError: no such kind of index is registered.
+        UnknownOptionError: it takes no such option.
+    """
+    if training_rows < 1:
+        raise GalleryError(f"training_rows is {training_rows}; give at least 1.")
+    known = _kept(store.folder)
+    if factory is None and options is None and known is not None and known.type == type:
+        return known
+    given = dict(options or {})
+    if type == "faiss":
+        given["factory"] = factory or given.get("factory") or usual_factory(len(store))
+    elif factory is not None:
+        raise GalleryError(
+            f"factory={factory!r} is an option of type='faiss'; give '{type}' its options as options={{…}}."
+        )
+    kind = INDEXES.get(type)
+    check_options(kind, {"metric": "inner_product", **given}, f"index '{type}'", skip=1)
+    kind(64, metric="inner_product", **given)  # refuses a factory that it does not understand before anything is read
+    return BuildRequest(type=type, options=given, training_rows=training_rows, seed=seed)
+
+
+def keep_request(store: Store, request: BuildRequest) -> None:
+    """Write down what the gallery is to have from now on."""
+    with store.ledger.side_file(WANTED) as file:
+        write_json(file, request.model_dump(mode="json"), GalleryError)
+
+
+def open_index(folder: Path | None, store: Store) -> GalleryIndex | None:
+    """Open the current index; one that cannot be read is left out with a warning, as the next write builds it again."""
+    if folder is None:
+        return None
+    try:
+        return GalleryIndex(folder, store.layout)
+    except GalleryError as cause:
+        _log.warning("The index is not used: %s", cause)
+        return None
+
+
+def maintain_index(store: Store, matcher: Matcher) -> None:
+    """Bring the index up to date after a write: build what is missing, add what is new, build anew what is worn out.
+
+    Call it while the store is being written.
+    """
+    request = _kept(store.folder)
+    if request is None:
+        return
+    index = open_index(GalleryIndex.current(store.folder), store)
+    if index is None:
+        if len(store):
+            build(store, matcher, request)
+        return
+    rows = TableRows(store)
+    over = index.over(rows)
+    new, gone = len(over.extra), int((over.positions < 0).sum())
+    if gone > max(_GONE * len(index), _LEAST_NEW) or len(rows) > _GROWN * max(index.description.trained, _LEAST_NEW):
+        build(store, matcher, request)
+    elif new > max(_NEW * len(index), _LEAST_NEW):
+        merge(store, matcher)
+
+
+def _kept(folder: Path) -> BuildRequest | None:
+    if not (folder / WANTED).is_file():
+        return None
+    try:
+        return BuildRequest.model_validate(read_json(folder / WANTED, GalleryError))
+    except ValidationError as cause:
+        raise GalleryError(f"'{folder / WANTED}' is damaged; restore it from a copy, or remove it.") from cause

@@ -1,0 +1,238 @@
+"""A gallery in an object store, as far as LanceDB gives it: ``s3://bucket/mall``, ``gs://…``, ``az://…``, ``file://…``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import lancedb
+import torch
+
+from occluded_reid.errors import GalleryError, GalleryLockedError
+from occluded_reid.gallery.base import GalleryBase
+from occluded_reid.gallery.build import matcher_of, require_fit
+from occluded_reid.gallery.hit import Hit
+from occluded_reid.gallery.images import EmbeddingModel
+from occluded_reid.gallery.layout import TABLE, Layout
+from occluded_reid.gallery.maintenance import GalleryVersion
+from occluded_reid.gallery.question import Question
+from occluded_reid.gallery.searching import Searcher
+from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.table import LANCE_ERRORS, first_line
+from occluded_reid.matchers import Matcher
+from occluded_reid.search.device import choose_device
+
+__all__ = ["RemoteGallery", "RemoteStore"]
+
+_LAYOUT = b"occluded_reid.gallery"  # where the table's schema keeps what gallery.json holds in a folder
+
+
+class RemoteStore(Store):
+    """The table of a gallery at an address; every commit of LanceDB counts at once.
+
+    Args:
+        address: where the gallery is.
+        layout: of the gallery; None reads it from the table.
+        version: an older version, for reading only; None is the newest.
+
+    Raises:
+        GalleryError: the store does not answer, or has no such gallery or version.
+    """
+
+    def __init__(self, address: str, layout: Layout | None = None, version: int | None = None) -> None:
+        self.folder = cast(Path, address)  # it stands for the folder in messages
+        with self.errors("opened"):
+            try:
+                self._table = lancedb.connect(address).open_table(TABLE)
+            except LANCE_ERRORS as cause:
+                raise GalleryError(
+                    f"there is no gallery '{address}', or its store does not answer: {first_line(cause)}. Make one "
+                    "with Gallery.create(), or correct the address, and the access to it (LanceDB reads it from the "
+                    "environment: AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT, …)."
+                ) from cause
+            self.layout = layout or _layout_of(address, self._table)
+            if version is not None:
+                self._table.checkout(version)
+            self._base = self.version
+            self._require_columns()
+
+    @staticmethod
+    def create(folder: Path | str, layout: Layout) -> None:
+        """Make an empty table at an address, whole or not at all.
+
+        Raises:
+            GalleryError: there is a gallery already, or the store cannot be written.
+        """
+        content = json.dumps(layout.model_dump(mode="json"))
+        schema = layout.arrow_schema().with_metadata({_LAYOUT: content.encode()})
+        try:
+            lancedb.connect(str(folder)).create_table(TABLE, schema=schema)
+        except LANCE_ERRORS as cause:
+            exists = "already exists" in str(cause)
+            raise GalleryError(
+                f"'{folder}' is a gallery already; open it with Gallery.open()."
+                if exists
+                else f"the gallery '{folder}' could not be created: {first_line(cause)}. Correct the address, and the "
+                "access to it, which LanceDB reads from the environment."
+            ) from cause
+
+    def refresh(self) -> None:
+        """Go on to the newest version."""
+        with self.errors("read"):
+            self._table.checkout_latest()
+            self._base = self.version
+
+    @contextmanager
+    def writing(self, wait: float = 0.0) -> Iterator[None]:  # noqa: ARG002 - there is no lock to wait for
+        """Go to the newest version; there is no lock, so that it is up to the caller that nobody else writes."""
+        if self.version == self._base:
+            self.refresh()
+        yield
+
+    @contextmanager
+    def committing(self, commits: int | None = 1) -> Iterator[Any]:
+        """Give LanceDB's table for some commits, and say when another writer's came between them.
+
+        Raises:
+            GalleryLockedError: another program was writing as well; never passed over in silence.
+            GalleryError: LanceDB could not write.
+        """
+        with self.errors("written"):
+            base = self.version
+            yield self._table
+            if commits is None or self.version == base + commits:
+                return
+        raise GalleryLockedError(
+            f"the gallery '{self.folder}' has gone from version {base} to {self.version} in one write: another program "
+            "has written at the same moment. Both writes are there, and an image that both have added may be there "
+            "twice: remove its key and add it again. An object store has no lock; let one program write at a time."
+        )
+
+    def acknowledge(self, action: str) -> None:  # noqa: ARG002 - LanceDB has committed it
+        """Go on: what LanceDB has committed counts."""
+        self._base = self.version
+
+    def versions(self) -> list[GalleryVersion]:
+        """Return the versions that LanceDB has kept, oldest first."""
+        with self.errors("read"):
+            return [
+                GalleryVersion(
+                    int(known["version"]),
+                    known["timestamp"].astimezone().isoformat(timespec="milliseconds"),
+                    int(known["metadata"].get("total_rows", 0)),
+                    "",
+                )
+                for known in self._table.list_versions()
+            ]
+
+
+class RemoteGallery(GalleryBase):
+    """A gallery at an address of an object store, made by `Gallery.create` and opened by `Gallery.open`.
+
+    It adds, removes and searches (exactly) as a gallery in a folder does. What differs:
+
+    - A group of images is there whole or not at all, and durable when LanceDB has committed it: that is what the object
+      store guarantees, which also keeps its files from flipping bits. There are no checksums of ours.
+    - There is no lock. A second writer is not refused; its commit in the middle of another is noticed, and the call
+      that notices it raises `GalleryLockedError`. Let one program write at a time.
+    - `verify`, `erase`, `compact` and `build_index` need files that can be locked, deleted and mapped: they are for
+      galleries in a folder.
+
+    Access (keys, region, endpoint) is what LanceDB reads from the environment.
+    """
+
+    def __init__(
+        self,
+        store: RemoteStore,
+        matcher: Matcher,
+        model: EmbeddingModel | None,
+        *,
+        device: str = "auto",
+        pinned: bool = False,
+    ) -> None:
+        super().__init__(store.folder, store.layout, store, matcher, model, pinned=pinned)
+        self.device: torch.device = choose_device(device)
+        self._known: tuple[int, Searcher] | None = None
+
+    @staticmethod
+    def create(
+        address: str, layout: Layout, matcher: Matcher, model: EmbeddingModel | None = None, *, device: str = "auto"
+    ) -> RemoteGallery:
+        """Make an empty gallery at an address and open it; `Gallery.create` prepares the layout."""
+        RemoteStore.create(address, layout)
+        return RemoteGallery(RemoteStore(address, layout), matcher, model, device=device)
+
+    @staticmethod
+    def open(
+        address: str,
+        *,
+        model: EmbeddingModel | None = None,
+        matcher: Matcher | None = None,
+        version: int | None = None,
+        device: str = "auto",
+    ) -> RemoteGallery:
+        """Open the gallery at an address; see `Gallery.open`."""
+        store = RemoteStore(address, version=version)
+        if model is not None:
+            require_fit(store.folder, store.layout, model)
+        chosen = matcher or matcher_of(store.folder, store.layout, model)
+        return RemoteGallery(store, chosen, model, device=device, pinned=version is not None)
+
+    @staticmethod
+    def exists(address: str) -> bool:
+        """Whether there is a gallery at an address.
+
+        Raises:
+            GalleryError: the store does not answer.
+        """
+        try:
+            return TABLE in lancedb.connect(address).list_tables().tables
+        except LANCE_ERRORS as cause:
+            raise GalleryError(f"'{address}' does not answer: {first_line(cause)}.") from cause
+
+    def versions(self) -> list[GalleryVersion]:
+        """Return the versions that `open` can open, oldest first."""
+        return cast(RemoteStore, self._opened()).versions()
+
+    def verify(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: an object store has checksums of its own, and these are not taken here."""
+        self._refuse("verify")
+
+    def compact(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: no lock keeps others from what would be deleted."""
+        self._refuse("compact")
+
+    def erase(self, keys: Sequence[str] | str, *_: object, **__: object) -> NoReturn:  # noqa: ARG002
+        """Refuse: no lock keeps others from what would be deleted."""
+        self._refuse("erase")
+
+    def build_index(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: indexes are mapped into memory from files."""
+        self._refuse("build_index")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise GalleryError(
+            f"{what}() is for galleries in a folder; '{self.path}' is in an object store. Copy it into a folder made "
+            "by Gallery.create(), by reading and adding, and do it there."
+        )
+
+    def _answer(self, question: Question) -> list[list[Hit]]:
+        store = self._opened()
+        if self._known is None or self._known[0] != store.version:
+            self._known = store.version, Searcher(store, None, self.device)
+        return self._known[1].answer(question, self.matcher)
+
+    def _written(self) -> None:
+        """Nothing follows a write: there is no index to bring up to date."""
+
+
+def _layout_of(address: str, table: Any) -> Layout:
+    content = (table.schema.metadata or {}).get(_LAYOUT)
+    try:
+        described = json.loads(content) if content is not None else None
+    except ValueError:
+        described = None
+    return Layout.parse(described, address, f"{address}/{TABLE}")

@@ -1,0 +1,128 @@
+"""Answering questions from one version of a gallery: exactly, or by its indexes."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.errors import GalleryError
+from occluded_reid.gallery.efforts import USUAL_RECALL
+from occluded_reid.gallery.filters import to_sql
+from occluded_reid.gallery.hit import Hit
+from occluded_reid.gallery.indexes import GalleryIndex
+from occluded_reid.gallery.nearest import Finder, Permission, exclusions, nearest
+from occluded_reid.gallery.query import hits_of
+from occluded_reid.gallery.question import Question
+from occluded_reid.gallery.rows import TableRows
+from occluded_reid.gallery.store import Store
+from occluded_reid.matchers import Matcher
+from occluded_reid.search.candidates import approximate_topk
+from occluded_reid.search.selected import SelectedRows
+from occluded_reid.search.topk import TopK, exact_topk
+
+__all__ = ["Searcher"]
+
+_log = logging.getLogger("occluded_reid")
+
+
+class Searcher:
+    """The rows of one version and the index over them, kept from one search to the next.
+
+    Memory: 16 bytes a row, 16 more with an index, 8 for each label that a question has asked for, and what a search
+    itself needs (see `exact_topk`, `approximate_topk`). Nothing grows with the number of queries but the answer.
+
+    Args:
+        store: one version of the table.
+        index: the current index, or None.
+        device: where tiles are multiplied.
+    """
+
+    def __init__(self, store: Store, index: GalleryIndex | None, device: torch.device) -> None:
+        self.rows = TableRows(store)
+        self.index = index
+        self._device = device
+        self._indexed = None if index is None else index.over(self.rows)
+        self._source = self._indexed or self.rows
+
+    @property
+    def unindexed(self) -> int:
+        """Rows that no index holds."""
+        return len(self.rows) if self._indexed is None else len(self._indexed.extra)
+
+    @property
+    def removed(self) -> int:
+        """Rows of the index that this version does not have."""
+        return 0 if self._indexed is None else int((self._indexed.positions < 0).sum())
+
+    def answer(self, question: Question, matcher: Matcher) -> list[list[Hit]]:
+        """Return the hits of each query."""
+        condition = to_sql(question.where)
+        passing = None if condition is None else self.rows.passing(condition)
+        if not len(self.rows) or (passing is not None and not len(passing)):
+            return [[] for _ in question.origins]
+        find = self._finder(question, matcher, passing)
+        best = nearest(question.rows, self.rows, question.k, exclusions(question, self.rows), question.group_by, find)
+        return hits_of(question.rows, self.rows, self._source, matcher, best)
+
+    def _finder(self, question: Question, matcher: Matcher, passing: np.ndarray | None) -> Finder:
+        effort = self._effort(question, matcher)
+
+        def exactly(query: PartEmbeddings, k: int, allowed: Permission | None) -> TopK:
+            if passing is None:
+                return exact_topk(query, self._source, matcher, k, allowed=allowed, device=self._device)
+            rule = None if allowed is None else lambda start, stop: allowed.at(passing[start:stop])
+            found = exact_topk(
+                query, SelectedRows(self._source, passing), matcher, k, allowed=rule, device=self._device
+            )
+            return TopK([passing[p] for p in found.positions], found.distances)
+
+        if effort is None or self.index is None or self._indexed is None:
+            return exactly
+        index, indexed, (candidates, harder) = self.index, self._indexed, effort
+        mask = None
+        if passing is not None:
+            mask = np.zeros(len(self.rows), dtype=bool)
+            mask[passing] = True
+
+        def nearly(query: PartEmbeddings, k: int, allowed: Permission | None) -> TopK:
+            return approximate_topk(
+                query,
+                indexed,
+                matcher,
+                k,
+                index.slots,
+                candidates=max(candidates, k),
+                effort=harder,
+                positions=indexed.positions,
+                extra=indexed.extra,
+                allowed=allowed,
+                passing=mask,
+            )
+
+        return nearly
+
+    def _effort(self, question: Question, matcher: Matcher) -> tuple[int, int] | None:
+        """Return candidates and effort to search with; None searches exactly."""
+        wanted = question.effort
+        if wanted == "exact":
+            return None
+        if self.index is None:
+            if wanted == "auto":
+                return None
+            raise GalleryError(
+                f"effort is {wanted!r}, but the gallery has no index. Build one with build_index(), or search with "
+                "effort='exact'."
+            )
+        self.index.require_matcher(matcher)
+        if isinstance(wanted, tuple):
+            return wanted
+        # Groups beyond the person's own are found by whole lists alone.
+        whole = question.group_by is not None
+        entry = self.index.effort_for(USUAL_RECALL if wanted == "auto" else float(wanted), whole=whole)
+        if entry is None:
+            _log.info("No effort that was measured finds %s of the exact answer; the search is exact.", wanted)
+            return None
+        return entry.candidates, entry.effort

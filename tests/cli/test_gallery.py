@@ -1,0 +1,78 @@
+"""`occluded-reid gallery`: the sub-commands, as Typer runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from occluded_reid.cli.gallery import gallery_app
+from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.errors import GalleryError
+from occluded_reid.gallery import Gallery
+
+
+@pytest.fixture
+def mall(tmp_path: Path) -> Path:
+    rows = PartEmbeddings(("global",), (torch.eye(6),), torch.ones(6, 1))
+    with Gallery.create(tmp_path / "mall", slots={"global": 6}) as gallery:
+        gallery.add(rows[:3], keys=["a", "b", "c"])
+        gallery.add(rows[3:], keys=["d", "e", "[f]"])
+    return tmp_path / "mall"
+
+
+def run(*arguments: object, answer: str | None = None) -> Result:
+    return CliRunner().invoke(gallery_app, [str(argument) for argument in arguments], input=answer)
+
+
+def test_verify_names_a_damaged_file_and_fails(mall: Path) -> None:
+    found = run("verify", mall)
+    assert (found.exit_code, "every bit as it was written" in found.output) == (0, True)
+    file = mall / "gallery.json"
+    file.write_bytes(file.read_bytes().replace(b"global", b"globel"))
+    found = run("verify", mall, "--json")
+    assert found.exit_code == 1
+    told = json.loads(found.stdout)
+    assert (told["ok"], list(told["damaged"])) == (False, ["gallery.json"])
+    assert "damaged: gallery.json" in run("verify", mall).output
+
+
+def test_versions_and_compaction(mall: Path) -> None:
+    told = json.loads(run("versions", mall, "--json").stdout)
+    assert [(version["version"], version["images"]) for version in told] == [(1, 0), (2, 3), (3, 6)]
+    assert "add 3" in run("versions", mall).output
+    told = json.loads(run("compact", mall, "--keep-versions", 1, "--json").stdout)
+    assert len(told["versions"]) == 1
+    assert told["bytes_after"] < told["bytes_before"]
+    assert "versions that can be opened" in run("compact", mall).output
+    assert run("compact", mall, "--keep-versions", 0).exit_code == 2
+
+
+def test_remove_and_erase(mall: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text("b\n[f]\n\n")
+    told = json.loads(run("remove", mall, "a", "--keys-from", tmp_path / "keys.txt", "--json").stdout)
+    assert told == {"removed": 3, "total": 3}
+    refused = run("erase", mall, "a", "d", answer="n\n")
+    assert (refused.exit_code, len(Gallery.open(mall))) == (1, 3)
+    assert "Erase 2 images" in refused.output
+    found = run("erase", mall, "a", "d", "--yes")
+    assert "2 images erased, 2 are left" in found.output
+    assert "1 images removed, 1 are left" in run("remove", mall, "e").output
+    told = json.loads(run("erase", mall, "c", "--yes", "--json").stdout)
+    assert (told["images"], told["total"]) == (1, 0)
+
+
+def test_keys_that_are_missing_or_unreadable(mall: Path, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for arguments, message in (
+        (("remove", mall), "no keys were given"),
+        (("erase", mall, "--yes"), "no keys were given"),
+        (("remove", mall, "--keys-from", tmp_path / "nothing"), "cannot be read: .*No such file"),
+        (("remove", mall, "--keys-from", tmp_path / "binary"), "cannot be read"),
+        (("erase", mall, "zz", "--yes"), "in no version"),
+    ):
+        with pytest.raises(GalleryError, match=message):
+            raise run(*arguments).exception or AssertionError("it went through")
