@@ -226,7 +226,7 @@ def lines_of(pipe: int, pending: bytearray) -> list[dict[str, Any]]:
 def one_kill(folder: Path, seed: int, life: int, usual: dict[str, float]) -> list[dict[str, Any]]:
     """Let a process work, kill it at a random moment of its n-th operation; returns all that it has said."""
     rng = random.Random(f"kill {seed} {life}")
-    target, said, pending = rng.randint(1, 4), [], bytearray()
+    target, said, pending = rng.randint(1, 3), [], bytearray()
     child, pipe = forked(lambda mine: live(folder, mine, seed, life))
     begun, since, kind = -1, time.perf_counter(), ""
     while begun < target:
@@ -313,6 +313,8 @@ def run(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         totals["looked_up_by_index"] += found["looked_up"] * found["indexed"]
         totals["missed_by_index"] += found["missed_by_index"] * found["indexed"]
         totals["unfinished"] += found["unfinished"]
+        if (life + 1) % 20 == 0:
+            print(f"{life + 1} kills, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         totals["leftovers"] += found["leftovers"] > 0
     return {
         "kills": kills,

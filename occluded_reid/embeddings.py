@@ -69,7 +69,8 @@ class PartEmbeddings:
                     f"got {rows_of_slot.dtype} {tuple(rows_of_slot.shape)}."
                 )
             # A sum is finite only if every term is, unless it overflows: one cheap pass, and a slow one on suspicion.
-            if rows_of_slot.numel() and not bool(rows_of_slot.sum(dtype=torch.float64).isfinite()):
+            wide = torch.promote_types(rows_of_slot.dtype, torch.float32)
+            if rows_of_slot.numel() and not bool(rows_of_slot.sum(dtype=wide).isfinite()):
                 bad = (~rows_of_slot.isfinite()).any(1).nonzero().flatten()
                 if bad.numel():
                     raise EmbeddingError(

@@ -129,6 +129,28 @@ def build_index_command(
         console().print(str(info), markup=False, soft_wrap=True)
 
 
+@gallery_app.command("neighbours")
+def neighbours_command(
+    gallery: Folder,
+    k1: Annotated[int, typer.Option("--k1", help="Neighbours of an image.", min=1)] = 20,
+    wait: Wait = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Compute the nearest images of each image, for `search --rerank`; with an index, by it.
+
+    Example: [bold]occluded-reid gallery neighbours mall/[/bold]
+    """
+    from occluded_reid.gallery import Gallery
+
+    with Gallery.open(gallery) as store, progress_bar("neighbours") as move:
+        store.build_neighbours(k1, wait=wait, progress=move)
+        total = len(store)
+    if as_json:
+        print_json({"images": total, "k1": k1})
+    else:
+        console().print(f"{bold(gallery)}: the {k1} nearest of {total} images are known", soft_wrap=True)
+
+
 @gallery_app.command("remove")
 def remove_command(
     gallery: Folder, keys: Keys = None, keys_from: KeyFile = None, wait: Wait = 0.0, as_json: Json = False

@@ -40,6 +40,9 @@ def search_command(
         str | None,
         typer.Option(help="Leave out hits that are farther: a distance, a calibration's file, or 'calibrated'."),
     ] = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Re-rank by neighbour lists; see `occluded-reid gallery neighbours`.")
+    ] = False,
     device: Device = "auto",
     picture: Annotated[Path | None, typer.Option(help="Save the ranked list as a PNG.")] = None,
     as_json: Json = False,
@@ -61,6 +64,7 @@ def search_command(
             group_by=None if group_by is None else group_by.value,
             combine=same_person,
             effort=_effort(effort),
+            rerank=rerank,
             threshold=None if threshold is None else _threshold(threshold),
         )
     shown = [" + ".join(str(p) for p in images)] if same_person else [str(p) for p in images]

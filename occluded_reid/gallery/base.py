@@ -21,11 +21,13 @@ from occluded_reid.gallery.layout import Layout, fit_rows, short_name
 from occluded_reid.gallery.query import mean_query
 from occluded_reid.gallery.question import GroupBy, Question, per_query, require_k
 from occluded_reid.gallery.records import Labels, make_records
+from occluded_reid.gallery.reranking import require_rerank
 from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.thresholds import Threshold, answer_within
 from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.calibration import Calibration
+from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reduction import Reduction
 
 __all__ = ["GalleryBase", "Images"]
@@ -177,6 +179,7 @@ class GalleryBase(ABC):
         group_by: GroupBy | None = None,
         effort: EffortLike = "exact",
         threshold: Threshold | None = None,
+        rerank: bool | KReciprocal = False,
         combine: bool = False,
         batch_size: int = 64,
     ) -> list[list[Hit]]:
@@ -197,6 +200,8 @@ class GalleryBase(ABC):
                 how many candidates a slot proposes, and how hard its index looks. Distances are always exact.
             threshold: leave out what is too far to be the person asked for: a distance, a `Calibration`, or
                 "calibrated", the one that the gallery keeps. A query without hits is answered: nobody here.
+            rerank: put the candidates in the order of their k-reciprocal distance: each query with the gallery alone,
+                by lists of neighbours computed beforehand (`build_neighbours`).
             combine: take all rows for images of one person and search once, with `mean_query`.
             batch_size: images that the model embeds at a time.
 
@@ -233,8 +238,13 @@ class GalleryBase(ABC):
             identities=identities,
             group_by=group_by,
             effort=require_effort(effort),
+            rerank=require_rerank(rerank),
         )
         limit = self._limit(threshold)
+        if limit is not None and question.rerank is not None:
+            raise GalleryError(
+                "a threshold is a distance, and re-ranked hits are not in its order; give one of the two."
+            )
         if limit is None or not len(rows):
             return self._answer(question) if len(rows) else []
         return answer_within(self._answer, question, self.matcher, limit)

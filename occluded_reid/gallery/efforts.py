@@ -9,7 +9,7 @@ import numpy as np
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.matchers import Matcher
-from occluded_reid.search.recall import Effort, NotItself, choose_effort
+from occluded_reid.search.recall import Effort, NotItself, try_efforts
 from occluded_reid.search.topk import exact_topk
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ USUAL_RECALL = 0.98
 """What "auto" wants to find of the exact answer."""
 
 _WANTED = (0.9, 0.95, 0.98, 0.99)
+_DEAREST = 0.1  # of an exact search
 _SAMPLE = 200  # images that are searched for
 _DEPTH = 50  # length of the lists that are compared
 
@@ -49,8 +50,8 @@ def require_effort(effort: object) -> EffortLike:
 def measure_efforts(index: GalleryIndex, rows: TableRows, matcher: Matcher, seed: int) -> list[Effort]:
     """Return the cheapest effort for each of some recalls, measured on a sample of the gallery's own images.
 
-    Once for best hits and whole lists, and once, where identities are known, for best hits and the true matches in the
-    exact answer, which lie nearer and take less effort.
+    For best hits and whole lists, and, where identities are known, for best hits and the true matches in the exact
+    answer, which lie nearer and take less effort. Efforts that cost a tenth of an exact search are not tried.
 
     Args:
         index: a new build.
@@ -70,17 +71,20 @@ def measure_efforts(index: GalleryIndex, rows: TableRows, matcher: Matcher, seed
     query = source.take(own)
     exact = exact_topk(query, source, matcher, depth, allowed=NotItself(own))
     efforts: list[Effort] = []
-    for goal in [None] if relevant is None else [relevant, None]:
-        best = 0.0
-        for wanted in _WANTED:
-            if best >= wanted:
-                continue
-            found = choose_effort(
-                query, source, matcher, depth, index.slots, wanted,
-                own=own, relevant=goal, positions=source.positions, extra=source.extra, exact=exact,
-            )  # fmt: skip
-            if found.recall.least <= best:  # nothing finds more
-                break
-            best = found.recall.least
-            efforts.append(found)
-    return sorted(efforts, key=lambda effort: (effort.cost, effort.recall.true_matches is None))
+    most = {"matches": 0.0, "lists": 0.0}
+    for tried in try_efforts(
+        query, source, matcher, depth, index.slots,
+        own=own, relevant=relevant, positions=source.positions, extra=source.extra, exact=exact, dearest=_DEAREST,
+    ):  # fmt: skip
+        found = {"matches": tried.recall.least, "lists": min(tried.recall.best, tried.recall.topk)}
+        if any(_step(found[kind]) > _step(most[kind]) for kind in most):
+            efforts.append(tried)
+        most = {kind: max(most[kind], found[kind]) for kind in most}
+        if min(most.values()) >= _WANTED[-1]:
+            break
+    return efforts
+
+
+def _step(recall: float) -> int:
+    """How many of the recalls that are looked for have been reached."""
+    return sum(recall >= wanted for wanted in _WANTED)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.gallery.base import GalleryBase
+from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.index_build import build, usual_factory
@@ -17,6 +18,7 @@ from occluded_reid.gallery.indexes import GalleryIndex
 from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion, compact, kept_versions
 from occluded_reid.gallery.question import Question
+from occluded_reid.gallery.reranking import save_neighbours
 from occluded_reid.gallery.searching import Searcher
 from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.verify import VerifyReport, verify_store
@@ -60,7 +62,10 @@ class FolderGallery(GalleryBase):
         pinned: bool = False,
     ) -> None:
         super().__init__(path, layout, store, matcher, model, reduction=reduction, pinned=pinned)
-        self.device = choose_device(device)
+        first = device.partition(",")[0]
+        self.device = choose_device(first)
+        place = "cpu" if self.device.type == "cpu" else device
+        self._index_device = f"auto {self.device}" if device == "auto" and place != "cpu" else place
         self._known: tuple[tuple[int, Path | None], Searcher] | None = None
 
     def versions(self) -> list[GalleryVersion]:
@@ -242,6 +247,35 @@ class FolderGallery(GalleryBase):
         file = Path(self.path) / CALIBRATION_FILE
         return Calibration.load(file) if file.is_file() else None
 
+    def build_neighbours(
+        self,
+        k1: int = 20,
+        *,
+        effort: EffortLike = "auto",
+        wait: float = 0.0,
+        progress: Progress | None = None,
+    ) -> None:
+        """Compute the nearest images of each image, for ``search(rerank=True)``; 8 bytes for each of them on disk.
+
+        That is one search for each image: with an index, milliseconds each. Images that are added later have no list
+        until this is done again; a search then makes one from among its candidates.
+
+        Args:
+            k1: neighbours of an image.
+            effort: how hard to look for them, as for `search`.
+            wait: seconds to wait for another writer.
+            progress: called with (images done, images in all).
+
+        Raises:
+            GalleryLockedError: another writer is at work.
+            GalleryError: the folder cannot be written.
+        """
+        store = self._writable()
+        with store.writing(wait):
+            lists = self._searcher().neighbours(self.matcher, k1, require_effort(effort), progress or no_progress)
+            save_neighbours(store.folder, lists)
+            self._known = None
+
     @property
     def index(self) -> IndexInfo | None:
         """What the index is, how many images it lacks, and what its efforts find; None where there is none."""
@@ -253,7 +287,10 @@ class FolderGallery(GalleryBase):
         store = self._opened()
         current = GalleryIndex.current(self.path)
         if self._known is None or self._known[0] != (store.version, current):
-            self._known = (store.version, current), Searcher(store, open_index(current, store), self.device)
+            self._known = (
+                (store.version, current),
+                Searcher(store, open_index(current, store, self._index_device), self.device),
+            )
         return self._known[1]
 
     def _answer(self, question: Question) -> list[list[Hit]]:

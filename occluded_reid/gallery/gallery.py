@@ -74,6 +74,8 @@ class Gallery(FolderGallery):
                 asked for, is reduced.
             sample: embeddings or images like those to come, such as training images, to fit `reduce` on.
             device: where searches multiply: "cpu", "cuda", "cuda:1"; "auto" is a GPU where there is one, and logs it.
+                The index goes there, too; with "cuda:0,1" each GPU holds a share of it, and tiles are multiplied on
+                the first. HNSW knows no GPU: name "cpu" for it, or "auto".
 
         Raises:
             GalleryError: the folder holds something, cannot be written, or the arguments contradict each other.

@@ -22,6 +22,7 @@ class Hit:
         rank: 1 for the nearest.
         slot_distances: slot -> distance of this slot alone, whether both images show it or not.
         shared_visibility: slot -> v(query) · v(gallery): how much of the slot both images show.
+        reranked: its re-ranked distance, 0 … 1, by which it has its rank, where the search was re-ranked.
         probability: how likely it is the person asked for, where a `Calibration` was the threshold, or None.
         identity: who it is, or None where nobody has said.
         camera: number of the camera, or None.
@@ -36,6 +37,7 @@ class Hit:
     rank: int
     slot_distances: dict[str, float] = field(repr=False)
     shared_visibility: dict[str, float] = field(repr=False)
+    reranked: float | None = None
     probability: float | None = None
     identity: str | None = None
     camera: int | None = None
@@ -49,6 +51,8 @@ class Hit:
         known = "".join(f", {name}={value!r}" for name, value in told.items() if value is not None)
         if self.probability is not None:
             known = f" ({self.probability:.1%}){known}"
+        if self.reranked is not None:
+            known = f", re-ranked {self.reranked:.4f}{known}"
         return f"Hit({self.rank}: {self.key!r} at {self.distance:.4f}{known})"
 
 

@@ -40,6 +40,7 @@ from occluded_reid.search.slot_index import SlotIndex
 
 __all__ = ["BuildRequest", "build", "merge", "usual_factory"]
 
+_BUILD = "build-"
 _TILE_NUMBERS = 1 << 22  # numbers read at a time: 16 MB in float32
 
 
@@ -151,7 +152,7 @@ def merge(store: Store, matcher: Matcher, progress: Progress = no_progress) -> N
 def _new_build(folder: Path) -> Iterator[Path]:
     """Give a folder for a build; seal it and make it the current one on success, and remove every other build."""
     indexes = folder / FOLDER
-    name = f"build-{secrets.token_hex(4)}"
+    name = f"{_BUILD}{secrets.token_hex(4)}"
     target = indexes / name
     try:
         target.mkdir(parents=True)
@@ -167,7 +168,7 @@ def _new_build(folder: Path) -> Iterator[Path]:
         # What a killed build has left goes too. Readers that have another build open keep its files until they close.
         kept = GalleryIndex.current(folder)
         for other in indexes.iterdir() if indexes.is_dir() else ():
-            if other.is_dir() and other != kept:
+            if other.name.startswith(_BUILD) and other != kept:
                 shutil.rmtree(other, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from occluded_reid.errors import GalleryError
+from occluded_reid.errors import DeviceError, GalleryError
 from occluded_reid.files import read_json, write_json
 from occluded_reid.gallery.index_build import BuildRequest, build, merge, usual_factory
 from occluded_reid.gallery.indexes import EffortEntry, GalleryIndex
@@ -126,12 +126,28 @@ def keep_request(store: Store, request: BuildRequest) -> None:
         write_json(file, request.model_dump(mode="json"), GalleryError)
 
 
-def open_index(folder: Path | None, store: Store) -> GalleryIndex | None:
-    """Open the current index; one that cannot be read is left out with a warning, as the next write builds it again."""
+def open_index(folder: Path | None, store: Store, device: str = "cpu") -> GalleryIndex | None:
+    """Open the current index; one that cannot be read is left out with a warning, as the next write builds it again.
+
+    Args:
+        folder: of the build; None where there is none.
+        store: the gallery.
+        device: where it is to be; "auto cuda:0" is that GPU where FAISS can use it, and else the CPU, and says so.
+
+    Raises:
+        DeviceError: the index cannot be on the device that was asked for.
+    """
     if folder is None:
         return None
+    automatic, _, named = device.rpartition(" ")
     try:
-        return GalleryIndex(folder, store.layout)
+        try:
+            return GalleryIndex(folder, store.layout, named)
+        except DeviceError as cause:
+            if not automatic:
+                raise
+            _log.info("The index stays on the CPU: %s", cause)
+            return GalleryIndex(folder, store.layout)
     except GalleryError as cause:
         _log.warning("The index is not used: %s", cause)
         return None

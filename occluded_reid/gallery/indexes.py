@@ -130,6 +130,11 @@ class IndexDescription(_Strict):
 class GalleryIndex:
     """An opened index; its files are mapped into memory, so that opening takes no time and pages are the system's.
 
+    Args:
+        folder: of a build.
+        layout: of the gallery.
+        device: where slots are looked through, as `SlotIndex.load` takes it.
+
     Attributes:
         folder: of this build.
         description: content of its index.json.
@@ -138,12 +143,12 @@ class GalleryIndex:
         numbers: the number of each of them in the table's column `row`, ascending.
     """
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
+    def __init__(self, folder: Path, layout: Layout, device: str = "cpu") -> None:
         self.folder = folder
         self.description = _read_description(folder)
         kind = cast(type[SlotIndex], INDEXES.get(self.description.type))
         self.slots: dict[str, SlotIndex] = {
-            entry.slot: kind.load(folder / entry.file) for entry in self.description.slots
+            entry.slot: kind.load(folder / entry.file, device=device) for entry in self.description.slots
         }
         self.packed = PackedRows(folder)
         self.numbers: np.ndarray = np.load(folder / NUMBERS, mmap_mode="r")

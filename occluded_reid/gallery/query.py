@@ -51,7 +51,9 @@ def mean_query(rows: PartEmbeddings) -> PartEmbeddings:
     )
 
 
-def hits_of(query: PartEmbeddings, rows: TableRows, slots: RowSource, matcher: Matcher, best: TopK) -> list[list[Hit]]:
+def hits_of(
+    query: PartEmbeddings, rows: TableRows, slots: RowSource, matcher: Matcher, best: TopK, *, reranked: bool = False
+) -> list[list[Hit]]:
     """Read labels and slots of what was found, some at a time, and say why each hit is as near as it is.
 
     Args:
@@ -60,6 +62,7 @@ def hits_of(query: PartEmbeddings, rows: TableRows, slots: RowSource, matcher: M
         slots: the same rows, for their slots.
         matcher: the distance.
         best: positions and distances of each query, nearest first.
+        reranked: those distances are re-ranked ones.
     """
     hits: list[list[Hit]] = [[] for _ in range(len(query))]
     queries = np.repeat(np.arange(len(query)), [len(p) for p in best.positions])
@@ -75,7 +78,8 @@ def hits_of(query: PartEmbeddings, rows: TableRows, slots: RowSource, matcher: M
             known = {**labels[p], "metadata": json.loads(labels[p]["metadata"])}
             hits[q].append(
                 Hit(
-                    distance=float(distances[first + i]),
+                    distance=float(details.distance[i] if reranked else distances[first + i]),
+                    reranked=float(distances[first + i]) if reranked else None,
                     rank=len(hits[q]) + 1,
                     slot_distances=dict(zip(query.names, details.slot_distance[i].tolist(), strict=True)),
                     shared_visibility=dict(zip(query.names, details.shared[i].tolist(), strict=True)),

@@ -13,6 +13,7 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.efforts import EffortLike
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.images import Source
+from occluded_reid.search.reciprocal import KReciprocal
 
 __all__ = ["GroupBy", "Question", "per_query", "require_k"]
 
@@ -33,6 +34,7 @@ class Question:
         identities: for each query its identity: then only rows of the same camera *and* the same identity are out.
         group_by: keep the nearest hit of each.
         effort: how hard to look.
+        rerank: how to re-rank, or None.
     """
 
     rows: PartEmbeddings
@@ -43,6 +45,7 @@ class Question:
     identities: Sequence[Any] | None = None
     group_by: GroupBy | None = None
     effort: EffortLike = "exact"
+    rerank: KReciprocal | None = None
 
     def part(self, queries: np.ndarray, k: int | None = None) -> Question:
         """Return the same question for some of its queries, with the same or another k."""

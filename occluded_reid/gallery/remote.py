@@ -115,6 +115,9 @@ class RemoteStore(Store):
         """Go on: what LanceDB has committed counts."""
         self._base = self.version
 
+    def _dropped(self) -> bool:
+        return False
+
     def versions(self) -> list[GalleryVersion]:
         """Return the versions that LanceDB has kept, oldest first."""
         with self.errors("read"):
@@ -189,9 +192,12 @@ class RemoteGallery(GalleryBase):
             GalleryError: the store does not answer.
         """
         try:
-            return TABLE in lancedb.connect(address).list_tables().tables
+            lancedb.connect(address).open_table(TABLE)
         except LANCE_ERRORS as cause:
+            if "not found" in str(cause):
+                return False
             raise GalleryError(f"'{address}' does not answer: {first_line(cause)}.") from cause
+        return True
 
     def versions(self) -> list[GalleryVersion]:
         """Return the versions that `open` can open, oldest first."""

@@ -9,17 +9,21 @@ import torch
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.efforts import USUAL_RECALL
+from occluded_reid.gallery.efforts import USUAL_RECALL, EffortLike
 from occluded_reid.gallery.filters import to_sql
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.indexes import GalleryIndex
 from occluded_reid.gallery.nearest import Finder, Permission, exclusions, nearest
 from occluded_reid.gallery.query import hits_of
 from occluded_reid.gallery.question import Question
+from occluded_reid.gallery.reranking import candidate_count, first_of_groups, joined, open_neighbours
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.writer import Progress
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.candidates import approximate_topk
+from occluded_reid.search.neighbours import LocatedLists, NeighbourLists
+from occluded_reid.search.rerank import rerank_topk
 from occluded_reid.search.selected import SelectedRows
 from occluded_reid.search.topk import TopK, exact_topk
 
@@ -43,7 +47,8 @@ class Searcher:
     def __init__(self, store: Store, index: GalleryIndex | None, device: torch.device) -> None:
         self.rows = TableRows(store)
         self.index = index
-        self._device = device
+        self._device, self._folder = device, store.folder
+        self._located: LocatedLists | None = None
         self._indexed = None if index is None else index.over(self.rows)
         self._source = self._indexed or self.rows
 
@@ -64,8 +69,46 @@ class Searcher:
         if not len(self.rows) or (passing is not None and not len(passing)):
             return [[] for _ in question.origins]
         find = self._finder(question, matcher, passing)
-        best = nearest(question.rows, self.rows, question.k, exclusions(question, self.rows), question.group_by, find)
-        return hits_of(question.rows, self.rows, self._source, matcher, best)
+        out = exclusions(question, self.rows)
+        if question.rerank is None:
+            best = nearest(question.rows, self.rows, question.k, out, question.group_by, find)
+            return hits_of(question.rows, self.rows, self._source, matcher, best)
+        count = candidate_count(question)
+        able = nearest(question.rows, self.rows, count, out, None, find)
+        # What a query may not find stays in the neighbourhoods: without it they would have holes.
+        everything = self._finder(question, matcher, None)(question.rows, count, None)
+        candidates, wanted = joined(able, everything)
+        keep = question.k if question.group_by is None else 2 * count
+        best = rerank_topk(
+            question.rows, candidates, self._source, matcher, question.rerank, keep, lists=self._lists(), wanted=wanted
+        )
+        if question.group_by is not None:
+            best = first_of_groups(best, self.rows.codes(question.group_by), question.k)
+        return hits_of(question.rows, self.rows, self._source, matcher, best, reranked=True)
+
+    def neighbours(self, matcher: Matcher, k1: int, effort: EffortLike, progress: Progress) -> NeighbourLists:
+        """Return the k1 nearest rows of each row, as hard to find as a search would look for them."""
+        rows = self._source.take([])
+        find = self._finder(Question(rows=rows, origins=[], k=k1 + 1, effort=effort), matcher, None)
+        return NeighbourLists.build(
+            self._source,
+            matcher,
+            k1,
+            numbers=self.rows.numbers,
+            search=lambda block, depth: find(block, depth, None),
+            progress=progress,
+        )
+
+    def _lists(self) -> LocatedLists:
+        if self._located is None:
+            lists = open_neighbours(self._folder)
+            if lists is None:
+                raise GalleryError(
+                    f"the gallery '{self._folder}' keeps no neighbour lists, which re-ranking needs. "
+                    "Compute them with build_neighbours()."
+                )
+            self._located = lists.locate(self.rows.numbers)
+        return self._located
 
     def _finder(self, question: Question, matcher: Matcher, passing: np.ndarray | None) -> Finder:
         effort = self._effort(question, matcher)

@@ -160,6 +160,10 @@ class Store(TableReader):
                     file.unlink(missing_ok=True)
         return bool(torn)
 
+    def _dropped(self) -> bool:
+        kept = self.ledger.versions()
+        return bool(kept) and self._base not in kept
+
     def _require_columns(self) -> None:
         table, wanted = self._table.schema, self.layout.arrow_schema()
         wrong = [f.name for f in wanted if f.name not in table.names or table.field(f.name).type != f.type]

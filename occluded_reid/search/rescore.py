@@ -7,6 +7,7 @@ import torch
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.search.device import full_precision
 from occluded_reid.search.rows import RowSource
 from occluded_reid.search.topk import TopK
 
@@ -54,7 +55,8 @@ def _within_reach(
     """Which pairs can belong to the k nearest of their query; the others are farther, whatever float32 has lost."""
     prepared, gallery = matcher.prepare(query), matcher.prepare(tile)
     lines, columns = torch.from_numpy(owner), torch.from_numpy(column)
-    fast = matcher.tile(prepared, gallery).cpu()[lines, columns]
+    with full_precision(prepared.shared.device):
+        fast = matcher.tile(prepared, gallery).cpu()[lines, columns]
     own = torch.full((len(query), len(tile)), torch.inf)
     own[lines, columns] = fast
     # k candidates lie within a tolerance of their fast distances, so the exact k-th is at most one beyond the fast one.

@@ -28,6 +28,7 @@ COMMANDS = (
     "gallery build-index",
     "gallery compact",
     "gallery erase",
+    "gallery neighbours",
     "gallery remove",
     "gallery verify",
     "gallery versions",

@@ -14,7 +14,12 @@ from occluded_reid.gallery import Gallery
 from occluded_reid.gallery.writer import Writer
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.calibration import Calibration
+from occluded_reid.search.neighbours import NeighbourLists
+from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reduction import Reduction
+from occluded_reid.search.rerank import rerank_topk
+from occluded_reid.search.rows import InMemoryRows
+from occluded_reid.search.topk import exact_topk
 
 Rows = Callable[..., PartEmbeddings]
 SLOTS = {"global": 8, "part_1": 5, "part_2": 5}
@@ -169,3 +174,54 @@ def test_a_writer_that_does_not_wait_has_the_gallery_for_itself(
 
     monkeypatch.setattr(Writer, "_commit", meanwhile)
     assert first.add(pictures).added == 7
+
+
+def test_reranked_hits_are_those_of_the_algorithm(tmp_path: Path) -> None:
+    people_here, asked = people(12, 0, 1), people(12, 0, 2).embeddings[::4]
+    names, cameras = [f"k{i}" for i in range(48)], [i % 2 for i in range(48)]
+    gallery = Gallery.create(tmp_path / "g", slots=SLOTS)
+    gallery.add(people_here.embeddings, keys=names, camera=cameras, identity=[str(i) for i in people_here.identity])
+    with pytest.raises(GalleryError, match="build_neighbours"):
+        gallery.search(asked, 5, rerank=True)
+    rerank = KReciprocal(k1=6, k2=3)
+    gallery.build_neighbours(6)
+    assert gallery.verify().ok
+    rows, matcher = InMemoryRows(people_here.embeddings), gallery.matcher
+    lists = NeighbourLists.build(rows, matcher, 6).locate(np.arange(48))
+    wanted = rerank_topk(asked, exact_topk(asked, rows, matcher, 48), rows, matcher, rerank, 48, lists=lists)
+    found = gallery.search(asked, 5, rerank=rerank)
+    plain = gallery.search(asked, 48)
+    for hits, positions, distances, every in zip(found, wanted.positions, wanted.distances, plain, strict=True):
+        assert [hit.key for hit in hits] == [names[p] for p in positions[:5]]
+        assert [hit.reranked for hit in hits] == distances[:5].tolist()
+        known = {hit.key: hit.distance for hit in every}
+        assert [hit.distance for hit in hits] == [known[hit.key] for hit in hits]
+    # What a query may not find stays in its neighbourhood, and out of the answer.
+    for hits, positions in zip(gallery.search(asked, 5, rerank=rerank, query_camera=1), wanted.positions, strict=True):
+        assert [hit.key for hit in hits] == [names[p] for p in positions if p % 2 == 0][:5]
+    groups = gallery.search(asked, 5, rerank=rerank, group_by="identity", where="camera = 0")
+    for hits, positions in zip(groups, wanted.positions, strict=True):
+        kept = [p for p in positions if p % 2 == 0]
+        first = [p for n, p in enumerate(kept) if p // 4 not in {o // 4 for o in kept[:n]}]
+        assert [hit.key for hit in hits] == [names[p] for p in first[:5]]
+    with pytest.raises(GalleryError, match="one of the two"):
+        gallery.search(asked, 5, rerank=True, threshold=0.5)
+    with pytest.raises(GalleryError, match="rerank is 20"):
+        gallery.search(asked, 5, rerank=20)  # type: ignore[arg-type]
+
+
+def test_lists_serve_a_gallery_that_changes_and_go_with_an_erasure(tmp_path: Path) -> None:
+    here, asked = people(12, 0, 1), people(12, 0, 2).embeddings[::4]
+    gallery = Gallery.create(tmp_path / "g", slots=SLOTS)
+    gallery.add(here.embeddings, keys=[f"k{i}" for i in range(48)])
+    gallery.build_neighbours(6, effort="exact")
+    gallery.build_index("Flat")
+    gallery.remove("k0")
+    gallery.add(asked[:1], keys=["new"])
+    hits = gallery.search(asked, 48, rerank=KReciprocal(k1=6, k2=3), effort=(100, 1))
+    assert hits[0][0].key == "new"
+    assert {hit.key for hit in hits[0]} == {"new", *(f"k{i}" for i in range(1, 48))}
+    gallery.erase("k5")
+    assert not list((tmp_path / "g").rglob("lists.safetensors"))
+    with pytest.raises(GalleryError, match="build_neighbours"):
+        gallery.search(asked, 5, rerank=True)

@@ -264,6 +264,10 @@ def test_a_query_without_candidates_and_one_that_shows_nothing() -> None:
     found = rerank_topk(query, best, source, MATCHER, KReciprocal(3, 2), 5, lists=lists)
     assert [p.tolist() for p in found.positions] == [[], [3, 5]]
     assert found.distances[1].tolist() == [1.0, 1.0]
+    hidden = InMemoryRows(gallery.with_visibility(torch.zeros(20, 3)))
+    lists = NeighbourLists.build(hidden, MATCHER, 3).locate(np.arange(20))
+    found = rerank_topk(query, best, hidden, MATCHER, KReciprocal(3, 2), 5, lists=lists)
+    assert found.distances[1].tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("matcher", [MATCHER, VisibilityWeightedMatcher(metric="euclidean", normalize=False)], ids=str)

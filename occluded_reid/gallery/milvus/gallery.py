@@ -15,6 +15,7 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.base import GalleryBase, Images
 from occluded_reid.gallery.build import matcher_of, require_fit
 from occluded_reid.gallery.efforts import EffortLike
+from occluded_reid.gallery.erase import EraseResult
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.layout import Layout
@@ -176,7 +177,7 @@ class MilvusGallery(GalleryBase):
         self._collections.build_index(self.layout, spec, milvus_metric(self.matcher))
         self._index = None
 
-    def erase(self, keys: Sequence[str] | str) -> int:
+    def erase(self, keys: Sequence[str] | str) -> EraseResult:
         """Remove images for good, as far as a server gives that.
 
         They are found no more when this returns. The server then rewrites the segments that held them (`compact` can
@@ -184,14 +185,14 @@ class MilvusGallery(GalleryBase):
         is some hours to days (`dataCoord.gc`, retention of the log).
 
         Returns:
-            How many images were removed.
+            How many images are gone; a server has no versions, and no caches of crops.
 
         Raises:
             GalleryError: a key is not in the gallery; nothing is removed then.
         """
         count = self.remove(keys)
         self._collections.compact(self.layout)
-        return count
+        return EraseResult(images=count, versions_dropped=0, indexes_dropped=(), crops_forgotten=0)
 
     def compact(self, wait: float = 0.0) -> bool:
         """Remove what broken writes have left, and have the server rewrite segments without what was removed.

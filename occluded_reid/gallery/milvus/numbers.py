@@ -1,7 +1,7 @@
 """Numbers of rows: 37 bits of time, 13 of the program that writes, 13 of the row within its commit.
 
-They grow with time, so that they are the order of the gallery. Two programs could give the same one only if they drew the
-same of 8,192 numbers and committed in the same 64th of a second.
+They grow with time, so that they are the order of the gallery. Two programs could give the same one only if they drew
+the same of 8,192 numbers and committed in the same 64th of a second.
 """
 
 from __future__ import annotations

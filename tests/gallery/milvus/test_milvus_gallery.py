@@ -291,7 +291,7 @@ def test_writes_may_be_repeated_and_broken_ones_leave_nothing(
         assert [(line[0].key, line[0].camera) for line in found] == list(zip(*relabelled.values(), strict=True))
         assert len(server.search(new, 50, effort=(50, 1))[0]) == 35
         assert server.verify() == []
-        assert server.erase(given["keys"][10:12]) == 2
+        assert server.erase(given["keys"][10:12]).images == 2
         assert remove_orphans(server._rows, young=-60) == 0
         assert {hit.key for hit in server.search(new, 50, effort="exact")[0]} == {
             hit.key for hit in server.search(new, 50)[0]

@@ -1,0 +1,84 @@
+"""Re-ranked answers: candidates in the order of how much of their neighbourhood they share with the query."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from occluded_reid.errors import GalleryError
+from occluded_reid.gallery import checksums
+from occluded_reid.gallery.maintenance import INDEXES
+from occluded_reid.gallery.question import Question
+from occluded_reid.search.neighbours import NeighbourLists
+from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.topk import TopK
+
+__all__ = ["candidate_count", "first_of_groups", "joined", "open_neighbours", "require_rerank", "save_neighbours"]
+
+_FOLDER, _FILE = "neighbours", "lists.safetensors"
+_CANDIDATES = 100  # at least, for each query
+
+
+def require_rerank(rerank: object) -> KReciprocal | None:
+    """Return the parameters of a re-ranking; None for none.
+
+    Raises:
+        GalleryError: it is neither true nor false nor a `KReciprocal`.
+    """
+    if rerank is None or isinstance(rerank, bool):
+        return KReciprocal() if rerank else None
+    if isinstance(rerank, KReciprocal):
+        return rerank
+    raise GalleryError(f"rerank is {rerank!r}; give True, or a KReciprocal with its parameters.")
+
+
+def save_neighbours(gallery: Path, lists: NeighbourLists) -> None:
+    """Keep lists in a folder, sealed; they are derived data as the indexes are, and go with them in an erasure."""
+    folder = gallery / INDEXES / _FOLDER
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as cause:
+        raise GalleryError(f"'{folder}' could not be written: {cause.strerror or cause}.") from cause
+    lists.save(folder / _FILE)
+    checksums.write(folder)
+
+
+def open_neighbours(gallery: Path) -> NeighbourLists | None:
+    """Return the gallery's lists, mapped into memory; None where there are none, or where they were never finished."""
+    folder = gallery / INDEXES / _FOLDER
+    return NeighbourLists.load(folder / _FILE) if (folder / checksums.FOLDER_FILE).is_file() else None
+
+
+def candidate_count(question: Question) -> int:
+    """Return how many candidates of each query to re-rank."""
+    least = 0 if question.rerank is None else question.rerank.k1
+    return max(_CANDIDATES, 5 * question.k, least)
+
+
+def joined(able: TopK, near: TopK) -> tuple[TopK, list[np.ndarray]]:
+    """Return the rows of two answers to the same queries, nearest first, and which of them are in the first one."""
+    positions, distances, wanted = [], [], []
+    for q in range(len(able)):
+        both, place = np.unique(np.concatenate([able.positions[q], near.positions[q]]), return_index=True)
+        distance = np.concatenate([able.distances[q], near.distances[q]])[place]
+        order = np.lexsort((both, distance))
+        positions.append(both[order])
+        distances.append(distance[order])
+        wanted.append(np.isin(both[order], able.positions[q]))
+    return TopK(positions, distances), wanted
+
+
+def first_of_groups(best: TopK, groups: np.ndarray, k: int) -> TopK:
+    """Keep the first row of each group, at most k; rows of no group (-1) stay single."""
+    kept = []
+    for positions in best.positions:
+        of = groups[positions]
+        _, first = np.unique(np.where(of < 0, -1 - np.arange(len(of)), of), return_index=True)
+        kept.append(np.sort(first)[:k])
+    chosen = replace(best, positions=[p[i] for p, i in zip(best.positions, kept, strict=True)])
+    return replace(chosen, distances=[d[i] for d, i in zip(best.distances, kept, strict=True)])
