@@ -53,7 +53,7 @@ CHUNK = 20_000
 MEBIBYTE = 1 << 20
 
 
-class People:
+class Images:
     """Endless images of a fixed number of people: the data of the prototype.
 
     Each identity has a centre for each slot, every coordinate from N(0, 1); an image is centre + 0.7 · N(0, 1). Rows of
@@ -61,16 +61,16 @@ class People:
     Drawn so, 300,000 rows of 20,000 identities in IVF1024,Flat give the recalls of the prototype's table.
     """
 
-    def __init__(self, identities: int, seed: int = 0) -> None:
+    def __init__(self, identities: int, seed: int = 0, width: int = WIDTH) -> None:
         self._random = torch.Generator().manual_seed(seed)
-        self._centres = [torch.randn(identities, WIDTH, generator=self._random) for _ in SLOTS]
+        self._centres = [torch.randn(identities, width, generator=self._random) for _ in SLOTS]
 
     def images(self, count: int) -> tuple[PartEmbeddings, np.ndarray]:
         """Draw rows in float16, and their identities."""
         identity = torch.randint(0, len(self._centres[0]), (count,), generator=self._random)
         slots = []
         for centre in self._centres:
-            noise = torch.randn(count, WIDTH, generator=self._random).mul_(NOISE)
+            noise = torch.randn(count, centre.shape[1], generator=self._random).mul_(NOISE)
             slots.append(noise.add_(centre[identity]).half())
         visible = torch.rand(count, len(SLOTS), generator=self._random)
         visible[torch.rand(count, len(SLOTS), generator=self._random) < HIDDEN] = 0
@@ -93,7 +93,7 @@ def open_gallery(folder: Path, options: argparse.Namespace) -> Gallery:
     """Open rows and indexes in this folder; make what is missing, in chunks."""
     place = folder / f"rows_{options.rows}"
     if not (place / "packed.json").exists():
-        people = People(max(1, options.rows // ROWS_OF_ONE))
+        people = Images(max(1, options.rows // ROWS_OF_ONE))
         identity = []
         with PackedWriter(place, dict.fromkeys(SLOTS, WIDTH)) as writer:
             query, query_identity = people.images(options.queries)

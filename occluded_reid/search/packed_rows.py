@@ -170,6 +170,11 @@ class PackedRows:
         slots = ", ".join(f"{name} {width}" for name, width in self.slots.items())
         return f"PackedRows({self._rows} rows: {slots}; {str(self._type).removeprefix('torch.')})"
 
+    @property
+    def mapped(self) -> PartEmbeddings:
+        """All rows as views of the file, in the type they are stored in: for `evaluate`, which looks at tiles of them."""
+        return _unchecked(self.slots, self._scanned.rows, self._visibility)
+
     def tiles(self, rows: int) -> Iterator[tuple[int, PartEmbeddings]]:
         """Yield copies of the rows in float32, as `take` does: arithmetic on mixed types takes much longer."""
         for start in range(0, self._rows, rows):
