@@ -138,7 +138,7 @@ def _shares(exact: list[list[Any]], fast: list[list[Any]], who: np.ndarray) -> d
     return {"best": float(np.mean(best)), "true_matches": float(np.mean(there)) if there else float("nan")}
 
 
-def evaluate_(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def evaluate_(folder: Path, _options: argparse.Namespace) -> dict[str, Any]:
     """CMC, mAP and mINP with intervals of 256 queries against all images, from the index's copy of the rows."""
     current = GalleryIndex.current(folder / "g")
     if current is None:

@@ -2,6 +2,7 @@
 
     python benchmarks/search.py                                   # every part
     python benchmarks/search.py --part approximate --rows 300000
+    python benchmarks/search.py --part approximate --model runs/sorn/model --data market1501 --rows 300000
     python benchmarks/search.py --folder /data/bench --json search.json
 
 A part is a function that takes the options and returns rows of a table. References and what is measured take turns in
@@ -36,7 +37,8 @@ from measure import (
     take_turns,
 )
 
-from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid import embed_samples, load_dataset, load_model
+from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.files import read_json, write_json
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.candidates import approximate_topk
@@ -77,6 +79,53 @@ class Images:
         return PartEmbeddings(SLOTS, tuple(slots), visible), identity.numpy()
 
 
+class Interpolated:
+    """Endless images of people between two real ones, as seen by one model.
+
+    A person is (A, B, t): two people of a labelled set whom the same cameras saw, and a place between them. An
+    image is a camera in which both were seen, a crop of each there, and per slot (1 - t) of one unit vector and t of the
+    other; visibility likewise. So pose, light and occlusion of two real crops of one camera are in every row.
+    """
+
+    def __init__(self, real: EmbeddedSet, identities: int, seed: int = 0) -> None:
+        self._random = np.random.default_rng(seed)
+        self._slots = [torch.nn.functional.normalize(e.float()) for e in real.embeddings.embeddings]
+        self._names, self._visible = real.embeddings.names, real.embeddings.visibility
+        self._crops: dict[tuple[int, int], np.ndarray] = {}
+        for who, camera in {*zip(real.identity.tolist(), real.camera.tolist(), strict=True)}:
+            self._crops[who, camera] = np.flatnonzero((real.identity == who) & (real.camera == camera))
+        people = np.unique(real.identity)
+        cameras = {who: {c for w, c in self._crops if w == who} for who in people.tolist()}
+        self._people = []
+        while len(self._people) < identities:
+            a, b = self._random.choice(people, 2, replace=False).tolist()
+            if len(both := sorted(cameras[a] & cameras[b])) >= 2:
+                self._people.append((a, b, both, self._random.uniform(0.2, 0.8)))
+
+    def images(self, count: int) -> tuple[PartEmbeddings, np.ndarray]:
+        """Draw rows in float16, and their identities."""
+        identity = self._random.integers(0, len(self._people), count)
+        first, second, place = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.float32)
+        for row, number in enumerate(identity.tolist()):
+            a, b, cameras, place[row] = self._people[number]
+            camera = cameras[self._random.integers(len(cameras))]
+            first[row] = self._random.choice(self._crops[a, camera])
+            second[row] = self._random.choice(self._crops[b, camera])
+        t = torch.from_numpy(place)[:, None]
+        slots = tuple(((1 - t) * e[first] + t * e[second]).half() for e in self._slots)
+        visible = ((1 - t) * self._visible[first] + t * self._visible[second]).clamp(0, 1)
+        return PartEmbeddings(self._names, slots, visible), identity
+
+
+def source(options: argparse.Namespace) -> Images | Interpolated:
+    """The drawn images, or with --model and --data those between real ones."""
+    identities = max(1, options.rows // ROWS_OF_ONE)
+    if options.model is None:
+        return Images(identities)
+    data = load_dataset("market1501", options.data, holdout=options.holdout)
+    return Interpolated(embed_samples(load_model(options.model), data, data.gallery), identities)
+
+
 @dataclass(frozen=True)
 class Gallery:
     """Packed rows, an index for each slot, queries, and who is who."""
@@ -91,12 +140,12 @@ class Gallery:
 
 def open_gallery(folder: Path, options: argparse.Namespace) -> Gallery:
     """Open rows and indexes in this folder; make what is missing, in chunks."""
-    place = folder / f"rows_{options.rows}"
+    place = folder / f"{'drawn' if options.model is None else 'interpolated'}_{options.rows}"
     if not (place / "packed.json").exists():
-        people = Images(max(1, options.rows // ROWS_OF_ONE))
+        people = source(options)
         identity = []
-        with PackedWriter(place, dict.fromkeys(SLOTS, WIDTH)) as writer:
-            query, query_identity = people.images(options.queries)
+        query, query_identity = people.images(options.queries)
+        with PackedWriter(place, query.widths) as writer:
             for start in range(0, options.rows, CHUNK):
                 rows, who = people.images(min(CHUNK, options.rows - start))
                 writer.append(rows)
@@ -108,7 +157,7 @@ def open_gallery(folder: Path, options: argparse.Namespace) -> Gallery:
     built = place / options.factory.replace(",", "_")
     if not (built / "facts.json").exists():
         write_json(built / "facts.json", build(rows, built, options.factory))
-    indexes = {slot: FaissIndex.load(built / slot) for slot in SLOTS}
+    indexes = {slot: FaissIndex.load(built / slot) for slot in rows.slots}
     return Gallery(rows, who["gallery"], query, who["query"], indexes, read_json(built / "facts.json"))
 
 
@@ -118,9 +167,9 @@ def build(rows: PackedRows, folder: Path, factory: str) -> dict[str, Any]:
     print(estimate(wanted, len(rows), rows.slots, 1 - HIDDEN))
     trained = added = 0.0
     with peak_memory() as peak:
-        for slot in SLOTS:
+        for slot, width in rows.slots.items():
             begin = time.perf_counter()
-            index = FaissIndex(WIDTH, metric=matcher.index_metric, factory=factory)
+            index = FaissIndex(width, metric=matcher.index_metric, factory=factory)
             count = min(len(rows), round(wanted.training_rows(len(rows)) / (1 - HIDDEN)))
             chosen = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
             index.train(matcher.index_vectors(rows.take(chosen), slot)[1])
@@ -179,6 +228,8 @@ def approximate(options: argparse.Namespace) -> list[dict[str, Any]]:
             table.append(
                 {
                     "part": "approximate",
+                    "data": "drawn" if options.model is None else "interpolated",
+                    "slots": rows.slots,
                     "rows": len(rows),
                     "factory": options.factory,
                     "queries": count,
@@ -279,6 +330,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {"appro
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=sorted(PARTS), action="append", help="only this part (may be repeated)")
+    parser.add_argument("--model", type=Path, help="approximate: a model, to draw people between real ones")
+    parser.add_argument("--data", type=Path, help="approximate: the real ones, in the layout of Market-1501")
+    parser.add_argument("--holdout", type=int, default=100, help="approximate: identities of --data that are held out")
     parser.add_argument("--rows", type=int, default=1_000_000, help="approximate: rows of the gallery")
     parser.add_argument("--queries", type=int, default=256, help="approximate: queries at once")
     parser.add_argument("--factory", default="IVF4096,SQfp16", help="approximate: index of a slot")

@@ -20,6 +20,7 @@ _HOME = {
     "Backbone": "backbones.base",
     "Batch": "contracts",
     "BuildInfo": "contracts",
+    "Calibration": "search.calibration",
     "EmbeddedSet": "embeddings",
     "FeatureMaps": "contracts",
     "Gallery": "gallery",
@@ -27,6 +28,7 @@ _HOME = {
     "HeadInfo": "contracts",
     "HeadOutput": "contracts",
     "Hit": "gallery",
+    "KReciprocal": "search.reciprocal",
     "Loss": "losses.base",
     "MapInfo": "contracts",
     "Matcher": "matchers.base",
@@ -38,10 +40,12 @@ _HOME = {
     "ReIDData": "data.dataset",
     "ReIDModel": "models",
     "Recipe": "config",
+    "Reduction": "search.reduction",
     "RegionParser": "contracts",
     "Registry": "registry",
     "Report": "evaluation",
     "Sample": "data.dataset",
+    "SlotIndex": "search.slot_index",
     "Targets": "contracts",
     "Trainer": "training",
     "build_model": "models",
@@ -91,6 +95,10 @@ if TYPE_CHECKING:
         PARSERS,
         Registry,
     )
+    from occluded_reid.search.calibration import Calibration
+    from occluded_reid.search.reciprocal import KReciprocal
+    from occluded_reid.search.reduction import Reduction
+    from occluded_reid.search.slot_index import SlotIndex
     from occluded_reid.training import Trainer, train
     from occluded_reid.training.parser import train_parser
 else:
@@ -118,6 +126,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "BuildInfo",
+    "Calibration",
     "EmbeddedSet",
     "FeatureMaps",
     "Gallery",
@@ -125,6 +134,7 @@ __all__ = [
     "HeadInfo",
     "HeadOutput",
     "Hit",
+    "KReciprocal",
     "Loss",
     "MapInfo",
     "Matcher",
@@ -136,10 +146,12 @@ __all__ = [
     "ReIDData",
     "ReIDModel",
     "Recipe",
+    "Reduction",
     "RegionParser",
     "Registry",
     "Report",
     "Sample",
+    "SlotIndex",
     "Targets",
     "Trainer",
     "__version__",

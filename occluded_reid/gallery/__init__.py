@@ -1,9 +1,46 @@
 """The gallery: images of people on disk as slots with a visibility, to be searched without embedding them again."""
 
+from typing import TYPE_CHECKING
+
+from occluded_reid.gallery.conditions import Condition, field
 from occluded_reid.gallery.gallery import Gallery
 from occluded_reid.gallery.hit import AddResult, Hit, hits_table
+from occluded_reid.gallery.index_upkeep import IndexInfo
 from occluded_reid.gallery.layout import Layout
+from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion
 from occluded_reid.gallery.query import mean_query
 from occluded_reid.gallery.rows import TableRows
+from occluded_reid.gallery.verify import VerifyReport
 
-__all__ = ["AddResult", "Gallery", "Hit", "Layout", "TableRows", "hits_table", "mean_query"]
+if TYPE_CHECKING:
+    from occluded_reid.gallery.erase import EraseResult
+    from occluded_reid.gallery.remote import RemoteGallery
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import what few need, and what imports much, when it is asked for."""
+        from importlib import import_module
+
+        homes = {"EraseResult": "erase", "RemoteGallery": "remote"}
+        if name not in homes:
+            raise AttributeError(f"module 'occluded_reid.gallery' has no attribute '{name}'")
+        return getattr(import_module(f"occluded_reid.gallery.{homes[name]}"), name)
+
+
+__all__ = [
+    "AddResult",
+    "CompactResult",
+    "Condition",
+    "EraseResult",
+    "Gallery",
+    "GalleryVersion",
+    "Hit",
+    "IndexInfo",
+    "Layout",
+    "RemoteGallery",
+    "TableRows",
+    "VerifyReport",
+    "field",
+    "hits_table",
+    "mean_query",
+]

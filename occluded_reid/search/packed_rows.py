@@ -172,7 +172,7 @@ class PackedRows:
 
     @property
     def mapped(self) -> PartEmbeddings:
-        """All rows as views of the file, in the type they are stored in: for `evaluate`, which looks at tiles of them."""
+        """All rows as views of the file, in the type stored: for `evaluate`, which looks at tiles of them."""
         return _unchecked(self.slots, self._scanned.rows, self._visibility)
 
     def tiles(self, rows: int) -> Iterator[tuple[int, PartEmbeddings]]:

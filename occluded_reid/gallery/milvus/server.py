@@ -107,6 +107,7 @@ class MilvusServer:
         message = _message(cause)
         place = f"the Milvus server {self.address.server}"
         if _is(cause, _REFUSED):
+            message = _message(cause.__cause__ if isinstance(cause.__cause__, Exception) else cause)
             who = f"the user '{self.address.user}'" if self.address.user else "a client without a user"
             return GalleryError(
                 f"{place} refuses {who}: {message}. Write milvus://user:password@{self.address.server}/"
@@ -135,5 +136,7 @@ def _message(cause: Exception) -> str:
 
 
 def _is(cause: Exception, signs: Sequence[str]) -> bool:
-    text = f"{cause} {getattr(cause, 'code', '')}".lower()
+    # While connecting, pymilvus hides what gRPC has said behind words of its own. Only the next cause is looked at: an
+    # error of gRPC may be its own cause.
+    text = f"{cause} {cause.__cause__}".lower()
     return any(sign in text for sign in signs)
