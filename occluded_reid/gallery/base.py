@@ -189,7 +189,8 @@ class GalleryBase(ABC):
             query: images, or embeddings of which each row is a query.
             k: how many hits; where fewer may be found, all of them.
             where: what the gallery's rows must fulfil: SQL over `key`, `identity`, `camera`, `time`, `track`, `path`,
-                `sha256` and `metadata` (JSON text), or a mapping such as ``{"camera": [1, 2], "identity": "0002"}``.
+                `sha256` and `metadata` (JSON text), a mapping such as ``{"camera": [1, 2], "identity": "0002"}``, or a
+                typed condition: ``(field("camera") == 3) & ~field("track").is_null()``.
             query_camera: camera of each query, or one for all: rows of the same camera are left out.
             query_identity: with `query_camera`, leave out only rows of the same camera *and* the same identity, as
                 evaluation does.

@@ -203,7 +203,7 @@ class FolderGallery(GalleryBase):
         """
         store = self._writable()
         with store.writing(wait):
-            request = wanted_index(store, type, factory, options, training_rows, seed)
+            request = wanted_index(store, self.matcher, type, factory, options, training_rows, seed)
             build(store, self.matcher, request, progress or no_progress)
             keep_request(store, request)
             return IndexInfo.of(self._searcher())

@@ -50,6 +50,7 @@ class BuildRequest(BaseModel):
     Attributes:
         type: registered kind of index.
         options: of that kind.
+        matcher: type and options of the matcher that says which slots are visible and how they are compared.
         training_rows: rows that show a slot, drawn to train its index on.
         seed: of the drawing; kinds that draw have a seed among their options.
     """
@@ -58,6 +59,7 @@ class BuildRequest(BaseModel):
 
     type: str
     options: dict[str, Any]
+    matcher: dict[str, Any]
     training_rows: int
     seed: int
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from occluded_reid.errors import DeviceError, GalleryError
+from occluded_reid.errors import DeviceError, GalleryError, OccludedReIDError
 from occluded_reid.files import read_json, write_json
 from occluded_reid.gallery.index_build import BuildRequest, build, merge, usual_factory
-from occluded_reid.gallery.indexes import EffortEntry, GalleryIndex
-from occluded_reid.gallery.rows import TableRows
+from occluded_reid.gallery.indexes import EffortEntry, GalleryIndex, require_slot_matcher
 from occluded_reid.gallery.store import Store
 from occluded_reid.matchers import Matcher
-from occluded_reid.registry import INDEXES, check_options
+from occluded_reid.registry import INDEXES, MATCHERS, check_options
 
 if TYPE_CHECKING:
     from occluded_reid.gallery.searching import Searcher
@@ -93,7 +92,13 @@ class IndexInfo:
 
 
 def wanted_index(
-    store: Store, type: str, factory: str | None, options: Mapping[str, Any] | None, training_rows: int, seed: int
+    store: Store,
+    matcher: Matcher,
+    type: str,
+    factory: str | None,
+    options: Mapping[str, Any] | None,
+    training_rows: int,
+    seed: int,
 ) -> BuildRequest:
     """Return what to build, checked: as asked for, or as the gallery has it, or what is usual.
 
@@ -106,7 +111,7 @@ def wanted_index(
         raise GalleryError(f"training_rows is {training_rows}; give at least 1.")
     known = _kept(store.folder)
     if factory is None and options is None and known is not None and known.type == type:
-        return known
+        return known.model_copy(update={"matcher": matcher.config})
     given = dict(options or {})
     if type == "faiss":
         given["factory"] = factory or given.get("factory") or usual_factory(len(store))
@@ -116,8 +121,10 @@ def wanted_index(
         )
     kind = INDEXES.get(type)
     check_options(kind, {"metric": "inner_product", **given}, f"index '{type}'", skip=1)
-    kind(64, metric="inner_product", **given)  # refuses a factory that it does not understand before anything is read
-    return BuildRequest(type=type, options=given, training_rows=training_rows, seed=seed)
+    slots = require_slot_matcher(matcher).used(tuple(store.layout.slots))
+    for width in {store.layout.slots[slot] for slot in slots}:  # refused, if at all, before anything is read
+        kind(width, metric="inner_product", **given)
+    return BuildRequest(type=type, options=given, matcher=matcher.config, training_rows=training_rows, seed=seed)
 
 
 def keep_request(store: Store, request: BuildRequest) -> None:
@@ -156,23 +163,36 @@ def open_index(folder: Path | None, store: Store, device: str = "cpu") -> Galler
 def maintain_index(store: Store, matcher: Matcher) -> None:
     """Bring the index up to date after a write: build what is missing, add what is new, build anew what is worn out.
 
-    Call it while the store is being written.
+    Call it while the store is being written. What was written before counts whatever happens here: a fault is a warning
+    in the log, and searches go on with the index that there is.
+
+    Args:
+        store: the gallery, at the version that was written.
+        matcher: of the gallery as it was opened; the index keeps to the one that it was built for.
     """
-    request = _kept(store.folder)
-    if request is None:
-        return
-    index = open_index(GalleryIndex.current(store.folder), store)
-    if index is None:
-        if len(store):
-            build(store, matcher, request)
-        return
-    rows = TableRows(store)
-    over = index.over(rows)
-    new, gone = len(over.extra), int((over.positions < 0).sum())
-    if gone > max(_GONE * len(index), _LEAST_NEW) or len(rows) > _GROWN * max(index.description.trained, _LEAST_NEW):
-        build(store, matcher, request)
-    elif new > max(_NEW * len(index), _LEAST_NEW):
-        merge(store, matcher)
+    try:
+        request = _kept(store.folder)
+        if request is None or not len(store):
+            return
+        own = matcher if matcher.config == request.matcher else _matcher_of(request)
+        index = open_index(GalleryIndex.current(store.folder), store)
+        # Rows are numbered upwards, so that counting tells what is new and what is gone without reading the rows.
+        new = 0 if index is None else store.count(f"`row` > {int(index.numbers.max(initial=-1))}")
+        gone = 0 if index is None else len(index) + new - len(store)
+        if index is None or gone > max(_GONE * len(index), _LEAST_NEW) or _outgrown(index, len(store)):
+            build(store, own, request)
+        elif new > max(_NEW * len(index), _LEAST_NEW):
+            merge(store, own)
+    except OccludedReIDError as cause:
+        _log.warning("What was written is safe, but the index could not be brought up to date: %s", cause)
+
+
+def _outgrown(index: GalleryIndex, rows: int) -> bool:
+    return rows > _GROWN * max(index.description.trained, _LEAST_NEW)
+
+
+def _matcher_of(request: BuildRequest) -> Matcher:
+    return MATCHERS.create(request.matcher["type"], **request.matcher["options"])
 
 
 def _kept(folder: Path) -> BuildRequest | None:

@@ -49,6 +49,15 @@ class TableReader:
         with self.errors("read"):
             return int(self._table.count_rows())
 
+    def count(self, where: str) -> int:
+        """Return how many rows fulfil a filter.
+
+        Raises:
+            GalleryError: the filter is not understood.
+        """
+        with self.errors("read", where):
+            return int(self._table.count_rows(where))
+
     def scan(
         self, columns: Sequence[str], where: str | None = None, rows: int = _SCAN_ROWS
     ) -> Iterator[pa.RecordBatch]:

@@ -128,6 +128,24 @@ def test_growth_is_merged_and_wear_is_built_anew(tmp_path: Path, monkeypatch: py
     assert gallery.verify().ok
 
 
+def test_a_write_keeps_to_the_matcher_of_the_index_and_outlives_its_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(upkeep, "_LEAST_NEW", 20)
+    fill(tmp_path / "g")[0].build_index("IVF4,Flat")
+    with Gallery.open(tmp_path / "g", matcher=VisibilityWeightedMatcher(metric="euclidean")) as other:
+        other.add(people(90, seed=8), keys=[f"new{i}" for i in range(90)])
+    with Gallery.open(tmp_path / "g") as gallery:
+        told = gallery.index
+        assert told is not None
+        assert (told.rows, told.new) == (490, 0)
+        monkeypatch.setattr(upkeep, "merge", lambda *_: (_ for _ in ()).throw(GalleryError("the disk is full")))
+        assert gallery.add(people(200, seed=9), keys=[f"more{i}" for i in range(200)]).added == 200
+        assert "the disk is full" in caplog.text
+        query = people(20, seed=9)
+        assert keys(gallery.search(query, 6, effort=(10_000, 4))) == keys(gallery.search(query, 6))
+
+
 def test_an_erased_image_leaves_the_index_too(tmp_path: Path) -> None:
     gallery, rows = fill(tmp_path / "g")
     gallery.build_index("Flat")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
-
-import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
@@ -240,7 +237,7 @@ class MilvusGallery(GalleryBase):
         hits = hits_of_numbers(self._rows, matcher, question.rows, best)
         if len(few):  # rows that share no slot with a query are on no list; they follow in the order of the gallery
             for q, exact in zip(
-                few.tolist(), exact_answer(self._rows, matcher, _part(question, few), self.device), strict=True
+                few.tolist(), exact_answer(self._rows, matcher, question.part(few), self.device), strict=True
             ):
                 hits[q] = exact
         return hits
@@ -280,15 +277,3 @@ def _connected(address: str | Path) -> Iterator[MilvusServer]:
     except BaseException:
         server.close()
         raise
-
-
-def _part(question: Question, queries: np.ndarray) -> Question:
-    """The same question for some of its queries."""
-    chosen = queries.tolist()
-    return replace(
-        question,
-        rows=question.rows[chosen],
-        origins=[question.origins[q] for q in chosen],
-        cameras=None if question.cameras is None else [question.cameras[q] for q in chosen],
-        identities=None if question.identities is None else [question.identities[q] for q in chosen],
-    )
