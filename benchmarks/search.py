@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="approximate: rows of the gallery")
     parser.add_argument("--queries", type=int, default=256, help="approximate: queries at once")
     parser.add_argument("--factory", default="IVF4096,SQfp16", help="approximate: index of a slot")
-    parser.add_argument("--wanted", type=float, default=0.985, help="approximate: recall wanted on the sample")
+    parser.add_argument("--wanted", type=float, default=0.99, help="approximate: recall wanted on the sample")
     parser.add_argument("--k", type=int, default=50, help="length of the lists")
     parser.add_argument("--turns", type=int, default=3, help="measurements of each")
     parser.add_argument("--folder", type=Path, help="keep data here and use it again")

@@ -19,7 +19,7 @@ gallery_app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the gallery.")]
+Folder = Annotated[str, typer.Argument(help="Folder of the gallery.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another writer.", min=0)]
 Keys = Annotated[list[str] | None, typer.Argument(help="Keys of images.", show_default=False)]
 KeyFile = Annotated[

@@ -46,7 +46,9 @@ class Split(StrEnum):
 
 
 def index_command(
-    gallery: Annotated[Path, typer.Argument(help="Folder of the gallery; made if it does not exist.")],
+    gallery: Annotated[
+        str, typer.Argument(help="Folder, or address (milvus://…, s3://…), of the gallery; made if it does not exist.")
+    ],
     model: Annotated[Path, typer.Option("--model", help="Folder of a trained model.")],
     data: Annotated[
         Path, typer.Option("--data", help="Folder of images: a data set, or any folder with --dataset folder.")
@@ -98,10 +100,9 @@ def index_command(
     mine = worker.share(samples)
     if worker.index:  # the first worker makes it
         wait_for(lambda: Gallery.exists(gallery), f"the gallery '{gallery}'", _WAIT)
-    empty = gallery.is_dir() and not any(gallery.iterdir())
-    if gallery.exists() and not empty:
+    if Gallery.exists(gallery):
         store = Gallery.open(gallery, model=network, device=str(place))
-        if widths:
+        if widths and not worker.index:
             raise GalleryError(f"'{gallery}' exists, and --reduce is for a new gallery. Choose another folder.")
     else:
         with progress_bar("fitting the reduction") as move:
@@ -127,7 +128,7 @@ def index_command(
     if as_json:
         print_json(
             {
-                "gallery": str(gallery),
+                "gallery": gallery,
                 "model": network.fingerprint,
                 "added": result.added,
                 "skipped": result.skipped,

@@ -22,7 +22,7 @@ class Group(StrEnum):
 
 
 def search_command(
-    gallery: Annotated[Path, typer.Argument(help="Folder of the gallery.")],
+    gallery: Annotated[str, typer.Argument(help="Folder, or address, of the gallery.")],
     images: Annotated[list[Path], typer.Argument(help="One or more query images.")],
     model: Annotated[Path, typer.Option("--model", help="Folder of the model that built the gallery.")],
     k: Annotated[int, typer.Option("-k", help="How many hits for each query.", min=1)] = 10,

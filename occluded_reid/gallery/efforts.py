@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from occluded_reid.search.topk import exact_topk
 if TYPE_CHECKING:
     from occluded_reid.gallery.indexes import GalleryIndex
 
-__all__ = ["USUAL_RECALL", "EffortLike", "measure_efforts", "require_effort"]
+__all__ = ["USUAL_RECALL", "EffortLike", "assured", "measure_efforts", "require_effort"]
 
 EffortLike = Literal["exact", "auto"] | float | tuple[int, int]
 """What `Gallery.search(effort=…)` takes; a pair is (candidates a slot, effort of the index)."""
@@ -76,13 +77,26 @@ def measure_efforts(index: GalleryIndex, rows: TableRows, matcher: Matcher, seed
         query, source, matcher, depth, index.slots,
         own=own, relevant=relevant, positions=source.positions, extra=source.extra, exact=exact, dearest=_DEAREST,
     ):  # fmt: skip
-        found = {"matches": tried.recall.least, "lists": min(tried.recall.best, tried.recall.topk)}
+        found = {
+            "matches": assured(tried.recall.least, tried.queries),
+            "lists": assured(min(tried.recall.best, tried.recall.topk), tried.queries),
+        }
         if any(_step(found[kind]) > _step(most[kind]) for kind in most):
             efforts.append(tried)
         most = {kind: max(most[kind], found[kind]) for kind in most}
         if min(most.values()) >= _WANTED[-1]:
             break
     return efforts
+
+
+def assured(share: float, queries: int) -> float:
+    """Return a share that was found on some queries, less one standard error: a sample tells it only so well.
+
+    Example:
+        >>> round(assured(0.985, 200), 3), assured(1.0, 200)
+        (0.976, 1.0)
+    """
+    return share - math.sqrt(max(share * (1 - share), 0.0) / queries)
 
 
 def _step(recall: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from occluded_reid.gallery.erase import EraseResult
 
 __all__ = ["FolderGallery"]
+
+_log = logging.getLogger("occluded_reid")
 
 
 class FolderGallery(GalleryBase):
@@ -204,6 +207,8 @@ class FolderGallery(GalleryBase):
         store = self._writable()
         with store.writing(wait):
             request = wanted_index(store, self.matcher, type, factory, options, training_rows, seed)
+            if request.type == "faiss":
+                _log.info("Building %s", self.estimate_index(request.options["factory"]))
             build(store, self.matcher, request, progress or no_progress)
             keep_request(store, request)
             return IndexInfo.of(self._searcher())

@@ -20,6 +20,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.files import inside, read_json
 from occluded_reid.gallery import checksums
+from occluded_reid.gallery.efforts import assured
 from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.matchers import Matcher, SlotMatcher
@@ -86,8 +87,12 @@ class EffortEntry(_Strict):
     queries: int
 
     def recall(self, *, whole: bool) -> float:
-        """Return the share that counts: of best hits, and of whole lists, or of true matches where they are known."""
-        return min(self.best, self.topk if whole or self.true_matches is None else self.true_matches)
+        """Return the share that counts: of best hits, and of whole lists, or of true matches where they are known.
+
+        It is what was measured, less one standard error.
+        """
+        share = min(self.best, self.topk if whole or self.true_matches is None else self.true_matches)
+        return assured(share, self.queries)
 
     def __str__(self) -> str:
         matches = "" if self.true_matches is None else f", true matches {self.true_matches:.1%}"

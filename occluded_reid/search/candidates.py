@@ -131,7 +131,8 @@ class _Approximate:
             for wider in (1, _WIDER):
                 if len(block):
                     self._search(block, vectors, wider, answer, beside)
-                    block = block[[len(answer.positions[q]) < enough for q in block]]
+                    # Rows that share no slot are all equally far: which come first, the exact search must say.
+                    block = block[[int((answer.distances[q] < NO_SHARED_SLOT).sum()) < enough for q in block]]
             if len(block):
                 _put(answer, block, self._exact(block, None if self.passing is None else np.flatnonzero(self.passing)))
         for q in np.flatnonzero(~sighted):

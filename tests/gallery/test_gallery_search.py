@@ -176,7 +176,7 @@ def test_quotes_in_filters_are_texts_and_nothing_else(tmp_path: Path, make_rows:
         ({"camra": 3}, "no column is named 'camra'. Did you mean 'camera'"),
         ({"camera": "3"}, "give a whole number"),
         ({"identity": 3}, "give a text"),
-        (3, "give SQL text or a mapping"),
+        (3, "give SQL text, a mapping"),
     ],
 )
 def test_a_wrong_filter_is_named(filled: tuple[Gallery, PartEmbeddings], where: Any, message: str) -> None:

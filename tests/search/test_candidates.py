@@ -129,6 +129,15 @@ def test_every_distance_is_exact_and_lists_are_in_order() -> None:
         assert list(zip(distance, position, strict=True)) == sorted(zip(distance, position, strict=True))
 
 
+def test_a_new_row_that_shares_no_slot_does_not_come_before_an_old_one_that_shares_none() -> None:
+    slots = tuple(torch.ones(3, 2) for _ in NAMES)
+    rows = PartEmbeddings(NAMES, slots, torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 1.0, 0]]))
+    matcher, gallery = VisibilityWeightedMatcher(), InMemoryRows(rows[:2])
+    found = approximate_topk(rows[2:], gallery, matcher, 1, build(rows[:1], matcher), extra=np.array([1]))
+    same(found, exact_topk(rows[2:], gallery, matcher, 1))
+    assert found.positions[0].tolist() == [0]
+
+
 def test_twins_come_in_the_order_of_the_gallery() -> None:
     one = make(1, 4).with_visibility(torch.ones(1, 3))
     gallery = PartEmbeddings.cat([make(50, 5), *[one] * 30])
