@@ -82,9 +82,9 @@ class Images:
 class Interpolated:
     """Endless images of people between two real ones, as seen by one model.
 
-    A person is (A, B, t): two people of a labelled set whom the same cameras saw, and a place between them. An
-    image is a camera in which both were seen, a crop of each there, and per slot (1 - t) of one unit vector and t of the
-    other; visibility likewise. So pose, light and occlusion of two real crops of one camera are in every row.
+    A person is (A, B, t): two people of a labelled set whom the same cameras saw, and a place between them. An image is
+    a camera in which both were seen, a crop of each there, and per slot (1 - t) of one unit vector and t of the other;
+    visibility likewise. So pose, light and occlusion of two real crops of one camera are in every row.
     """
 
     def __init__(self, real: EmbeddedSet, identities: int, seed: int = 0) -> None:
