@@ -208,7 +208,10 @@ def run(rows: int, root: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def plot(tables: list[dict[str, Any]], file: Path) -> None:
     """Seconds of a search against rows, both axes logarithmic."""
-    from matplotlib import pyplot
+    try:
+        from matplotlib import pyplot
+    except ImportError as cause:
+        raise SystemExit("the plot needs matplotlib: pip install matplotlib") from cause
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), constrained_layout=True)
     sizes = [table["rows"] for table in tables]
