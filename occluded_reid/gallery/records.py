@@ -149,7 +149,7 @@ def _checked(name: str, value: Any, key: str) -> Any:
     elif name == "time":
         wanted = "a finite number or None"
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
+            return float(value) + 0.0  # -0.0 would be another text in a filter than 0.0
     else:
         wanted = "a text or None"
         if _is_text(value):

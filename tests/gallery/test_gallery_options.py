@@ -225,3 +225,10 @@ def test_lists_serve_a_gallery_that_changes_and_go_with_an_erasure(tmp_path: Pat
     assert not list((tmp_path / "g").rglob("lists.safetensors"))
     with pytest.raises(GalleryError, match="build_neighbours"):
         gallery.search(asked, 5, rerank=True)
+
+
+def test_a_time_of_minus_zero_is_zero(tmp_path: Path, make_rows: Rows) -> None:
+    gallery = Gallery.create(tmp_path / "g", slots=SLOTS)
+    gallery.add(make_rows(2), keys=["a", "b"], time=[-0.0, 1.0])
+    (hits,) = gallery.search(make_rows(1), 5, where={"time": 0})
+    assert [(hit.key, str(hit.time)) for hit in hits] == [("a", "0.0")]
