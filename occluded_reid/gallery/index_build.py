@@ -168,9 +168,10 @@ def _new_build(folder: Path) -> Iterator[Path]:
         ) from cause
     finally:
         # What a killed build has left goes too. Readers that have another build open keep its files until they close.
-        kept = GalleryIndex.current(folder)
+        current = GalleryIndex.current(folder)
+        kept = None if current is None else current.name
         for other in indexes.iterdir() if indexes.is_dir() else ():
-            if other.name.startswith(_BUILD) and other != kept:
+            if other.name.startswith(_BUILD) and other.name != kept:
                 shutil.rmtree(other, ignore_errors=True)
 
 

@@ -15,6 +15,7 @@ from occluded_reid.gallery import Gallery
 from occluded_reid.gallery import index_upkeep as upkeep
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.registry import INDEXES
+from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.slot_index import SlotIndex
 
 SLOTS = {"global": 8, "part_1": 6}
@@ -76,6 +77,22 @@ def test_with_all_candidates_it_is_the_exact_answer(tmp_path: Path, options: dic
     found = gallery.search(query, 7, effort=EVERYTHING, **options)
     assert [[(h.key, h.distance) for h in f] for f in found] == [[(h.key, h.distance) for h in f] for f in exact]
     assert found == exact
+
+
+def test_a_relative_path_is_as_good_as_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gallery, rows = fill(Path("g"), 60)
+    gallery.build_index("Flat")
+    gallery.build_neighbours(5)
+    with Gallery.open("g") as other:
+        assert keys(other.search(rows[:5], 3, effort=EVERYTHING)) == keys(gallery.search(rows[:5], 3))
+        assert other.search(rows[:5], 3, rerank=KReciprocal(k1=5, k2=2))
+        assert other.verify().ok
+        other.erase("k7")
+        assert other.compact(1).versions == (other.version,)
+        told = other.index
+        assert told is not None
+        assert told.rows == 59
 
 
 def test_a_measured_recall_is_about_what_is_found(tmp_path: Path) -> None:
