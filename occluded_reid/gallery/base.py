@@ -143,8 +143,8 @@ class GalleryBase(ABC):
         with nullcontext() if shared else store.writing():
             writer = Writer(store, records, replace, progress, self._fit, wait if shared else None)
             result = writer.add_images(pictures, model, batch_size, skip_unreadable)
-        with store.writing(wait):
-            self._written()
+            with store.writing(wait):  # where it is held already, it is not let go of in between
+                self._written()
         return result
 
     def remove(self, keys: Sequence[str] | str, *, wait: float = 0.0) -> int:

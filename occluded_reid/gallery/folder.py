@@ -195,7 +195,7 @@ class FolderGallery(GalleryBase):
             type: registered kind of index.
             options: of that kind.
             training_rows: images drawn to train each slot on.
-            seed: of the drawing and the training.
+            seed: of the drawing of those images; a kind that draws more has a seed among its options.
             wait: seconds to wait for another writer.
             progress: called with (steps done, steps in all).
 
@@ -286,6 +286,11 @@ class FolderGallery(GalleryBase):
         """What the index is, how many images it lacks, and what its efforts find; None where there is none."""
         searcher = self._searcher()
         return None if searcher.index is None else IndexInfo.of(searcher)
+
+    def close(self) -> None:
+        """Let go of the table and the index; closing twice does no harm."""
+        self._known = None
+        super().close()
 
     def _searcher(self) -> Searcher:
         """Return what searches of the version that is read have in common, made when version or index change."""

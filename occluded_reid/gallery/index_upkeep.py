@@ -111,7 +111,7 @@ def wanted_index(
         raise GalleryError(f"training_rows is {training_rows}; give at least 1.")
     known = _kept(store.folder)
     if factory is None and options is None and known is not None and known.type == type:
-        return known.model_copy(update={"matcher": matcher.config})
+        return known.model_copy(update={"matcher": matcher.config, "training_rows": training_rows, "seed": seed})
     given = dict(options or {})
     if type == "faiss":
         given["factory"] = factory or given.get("factory") or usual_factory(len(store))

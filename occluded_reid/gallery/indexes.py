@@ -8,6 +8,7 @@ longer has is passed over.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -45,6 +46,9 @@ FOLDER = "indexes"
 CURRENT = "current.json"
 DESCRIPTION = "index.json"
 NUMBERS = "numbers.npy"
+
+
+_log = logging.getLogger("occluded_reid")
 
 
 class _Strict(BaseModel):
@@ -167,11 +171,15 @@ class GalleryIndex:
 
     @staticmethod
     def current(gallery: Path) -> Path | None:
-        """Return the folder of the newest build; None where nothing was built."""
+        """Return the folder of the newest build; None where nothing was built, or what names it is damaged."""
         pointer = gallery / FOLDER / CURRENT
         if not pointer.is_file():
             return None
-        return inside(gallery / FOLDER, str(checksums.unseal(pointer)["build"]), GalleryError)
+        try:
+            return inside(gallery / FOLDER, str(checksums.unseal(pointer)["build"]), GalleryError)
+        except GalleryError as cause:  # `verify` names it, too; the next write builds anew
+            _log.warning("The index is not used: %s", cause)
+            return None
 
     def require_matcher(self, matcher: Matcher) -> None:
         """Refuse a matcher that sees or compares slots otherwise than the one that they were indexed by.

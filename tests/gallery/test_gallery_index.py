@@ -200,6 +200,25 @@ def test_a_lost_or_damaged_index_is_left_out_and_built_again_by_the_next_write(
         assert other.verify().ok
 
 
+def test_a_damaged_pointer_to_the_index_stops_no_search_and_the_next_write_mends_it(tmp_path: Path) -> None:
+    gallery, rows = fill(tmp_path / "g")
+    gallery.build_index("Flat", seed=3)
+    pointer = tmp_path / "g" / "indexes" / "current.json"
+    pointer.write_bytes(pointer.read_bytes().replace(b"build-", b"built-"))
+    with Gallery.open(tmp_path / "g") as other:
+        assert other.index is None
+        assert keys(other.search(rows[:3], 2, effort="auto")) == keys(other.search(rows[:3], 2))
+        assert list(other.verify().damaged) == ["indexes/current.json"]
+        other.remove("k1")
+        told = other.index
+        assert told is not None
+        assert told.rows == 399
+        assert other.verify().ok
+        other.build_index(training_rows=50, seed=4)
+    description = next((tmp_path / "g" / "indexes").glob("build-*/index.json"))
+    assert json.loads(description.read_text())["seed"] == 4  # asked for again, with another seed
+
+
 def test_every_bit_of_an_index_is_verified(tmp_path: Path) -> None:
     gallery, _ = fill(tmp_path / "g", 60)
     gallery.build_index("Flat")

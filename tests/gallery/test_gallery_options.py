@@ -126,6 +126,21 @@ def test_a_plain_distance_may_be_the_threshold(tmp_path: Path, make_rows: Rows) 
             gallery.search(rows, 1, threshold=wrong)  # type: ignore[arg-type]
 
 
+def test_images_and_their_index_are_one_write(
+    tmp_path: Path, pictures: list[Path], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody comes between what was added and the index, so that an addition that counts never ends in an error."""
+    gallery = Gallery.create(tmp_path / "g", model=model)
+    other = Gallery.open(tmp_path / "g", model=type(model)())
+
+    def come_between() -> None:
+        with pytest.raises(GalleryLockedError):
+            other.remove("nothing")
+
+    monkeypatch.setattr(gallery, "_written", come_between)
+    assert gallery.add(pictures).added == 7
+
+
 def test_a_calibration_of_other_distances_is_refused(tmp_path: Path) -> None:
     gallery = Gallery.create(tmp_path / "g", slots=SLOTS)
     held_out = people(30, 0, 1), people(30, 0, 2)

@@ -227,6 +227,11 @@ class MilvusGallery(GalleryBase):
 
     def _answer(self, question: Question) -> list[list[Hit]]:
         self._opened()
+        if question.rerank is not None:
+            raise GalleryError(
+                f"'{self.path}' is on a server, which keeps no neighbour lists: hits cannot be re-ranked there. "
+                "Leave out rerank, or search a gallery in a folder."
+            )
         effort = self._effort(question)
         if effort is None:
             return exact_answer(self._rows, self.matcher, question, self.device)

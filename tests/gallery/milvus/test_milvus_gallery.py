@@ -321,6 +321,8 @@ def test_what_a_server_refuses_is_said_in_words(both: tuple[Gallery, Gallery], n
         Gallery.open(f"{server.path}__slot_0")
     with pytest.raises(GalleryError, match="a server keeps no older versions"):
         Gallery.open(server.path, version=1)
+    with pytest.raises(GalleryError, match="cannot be re-ranked there"):
+        server.search(query, rerank=True)
     with pytest.raises(GalleryError, match=r"effort is 0.98; a gallery on a server takes"):
         server.search(query, effort=0.98)
     with pytest.raises(GalleryError, match="no index of a server is named 'LSH'"):
