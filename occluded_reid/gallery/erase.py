@@ -28,7 +28,8 @@ class EraseResult:
     Attributes:
         images: how many were erased.
         versions_dropped: older versions that can no longer be opened, as they held them.
-        indexes_dropped: names of indexes that have to be built again.
+        indexes_dropped: folders of derived data that were dropped: "build-…" is the index, which the gallery builds
+            anew, "neighbours" the lists for re-ranking, which `build_neighbours` computes again.
         crops_forgotten: entries deleted from the caches of crops.
     """
 
@@ -64,10 +65,10 @@ def erase_keys(
         require_sound(store, progress)
         before = len(store.ledger.versions())
         indexes = store.folder / INDEXES
-        names_of_indexes = tuple(sorted(entry.name for entry in indexes.iterdir())) if indexes.exists() else ()
+        folders = [entry.name for entry in indexes.iterdir() if entry.is_dir()] if indexes.exists() else []
         crops = sum(_forget(Path(cache), found) for cache in caches)
         begin(store, {"task": "erase", "rows": sorted(set(found.column("row").to_pylist())), "keep": 1})
-    return EraseResult(len(wanted), before - 1, names_of_indexes, crops)
+    return EraseResult(len(wanted), before - 1, tuple(sorted(folders)), crops)
 
 
 def _everywhere(store: Store, wanted: set[str]) -> pa.Table:

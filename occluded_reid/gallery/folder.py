@@ -124,9 +124,10 @@ class FolderGallery(GalleryBase):
         """Delete images for good: no byte of their rows is left in any file of the gallery.
 
         They go from the newest version and from every older one, and so do all rows that `remove` or a replacement had
-        hidden. **Older versions can no longer be opened afterwards**, the index is dropped and built anew, and
-        every piece of the table that held such a row is written anew. Where the process dies in between, the next
-        writer finishes it. It cannot reach copies of the folder, nor what the disk itself keeps of deleted files.
+        hidden. **Older versions can no longer be opened afterwards**, the index is dropped and built anew, the
+        neighbour lists are dropped (`build_neighbours` computes them again), and every piece of the table that held
+        such a row is written anew. Where the process dies in between, the next writer finishes it. It cannot reach
+        copies of the folder, nor what the disk itself keeps of deleted files.
 
         Args:
             keys: of images in any version, those hidden by `remove` included.
