@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from occluded_reid.data.benchmark import Benchmark
 from occluded_reid.errors import DataError, MaskError
 from occluded_reid.registry import DATASETS, check_options
 
@@ -60,6 +61,9 @@ class ReIDData:
         notes: what a user should know, a line each.
         cameras_known: False where nothing says which camera took an image. Each image then has a camera number of its
             own, so that the same-camera rule of evaluation excludes nothing.
+        benchmark: the published data set that this is a copy of; None for anybody's own images.
+        variant: which of its variants was loaded: "labeled"; empty where there is only one.
+        part: what of it the queries are, for reports: "test", or what a hold-out made.
 
     Example:
         >>> samples = [Sample(f"{i}.png", Path(f"{i}.png"), identity, i % 2) for i, identity in enumerate("baab")]
@@ -80,6 +84,9 @@ class ReIDData:
     citation: str = ""
     notes: tuple[str, ...] = ()
     cameras_known: bool = True
+    benchmark: Benchmark | None = None
+    variant: str = ""
+    part: str = "test"
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """Return the samples of a split.

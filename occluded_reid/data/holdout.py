@@ -47,7 +47,8 @@ def holdout(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
         query=tuple(sample for sample in held if sample.name in asked),
         gallery=tuple(sample for sample in held if sample.name not in asked),
     )
-    return replace(split, notes=(*data.notes, _note(data, split, count, seed)))
+    part = f"hold-out of {count} training identities, seed {seed}"
+    return replace(split, notes=(*data.notes, _note(data, split, count, seed)), part=part)
 
 
 def _note(before: ReIDData, after: ReIDData, count: int, seed: int) -> str:
