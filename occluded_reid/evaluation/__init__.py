@@ -6,10 +6,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from occluded_reid.evaluation.evaluate import evaluate
+from occluded_reid.evaluation.card import ProtocolCard
+from occluded_reid.evaluation.compare import Compared, compare
+from occluded_reid.evaluation.evaluate import evaluate, evaluate_matrix
 from occluded_reid.evaluation.intervals import Comparison, Difference, Interval
 from occluded_reid.evaluation.protocol import Protocol
-from occluded_reid.evaluation.report import ProtocolCard, Report
+from occluded_reid.evaluation.report import Report
 
 if TYPE_CHECKING:
     from occluded_reid.evaluation.embed import Occlusion, embed_samples
@@ -22,6 +24,7 @@ else:
 
 
 __all__ = [
+    "Compared",
     "Comparison",
     "Difference",
     "Interval",
@@ -29,6 +32,8 @@ __all__ = [
     "Protocol",
     "ProtocolCard",
     "Report",
+    "compare",
     "embed_samples",
     "evaluate",
+    "evaluate_matrix",
 ]

@@ -1,22 +1,25 @@
-"""From two embedded sets and a matcher to a report."""
+"""From two embedded sets and a matcher, or from a matrix of distances, to a report."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from occluded_reid._version import __version__
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EmbeddingError, EvaluationError
+from occluded_reid.evaluation.measures import measures, report_of, require_answers
 from occluded_reid.evaluation.protocol import Protocol
-from occluded_reid.evaluation.report import ProtocolCard, Report
-from occluded_reid.evaluation.streaming import MatchRanks, rank_matches
+from occluded_reid.evaluation.report import Report
+from occluded_reid.evaluation.streaming import Labelled, places, rank_matches, rank_matches_by
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.search.blocks import MatrixDistances
 from occluded_reid.search.reciprocal import KReciprocal
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_matrix"]
 
 
 def evaluate(
@@ -27,9 +30,14 @@ def evaluate(
     *,
     rerank: KReciprocal | None = None,
     fingerprint: str = "",
+    tuned: str = "",
+    test_time: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Measure how well a matcher ranks the gallery for each query, in bounded memory.
+
+    Numbers depend neither on tile size and threads nor, where the images have names, on the order of the gallery.
+    Memory: one tile of distances (8 MB at once), and a few numbers for each query and each true match.
 
     Args:
         query: Nq labelled rows.
@@ -39,13 +47,16 @@ def evaluate(
         rerank: re-rank by k-reciprocal encodings before counting. As published, every query and its distances to the
             other queries then change the answer of each one, which no search does: the report says so.
         fingerprint: of the model that made the embeddings, for the report.
+        tuned: what was chosen on which other data, in words, for the report.
+        test_time: what was done beside the model itself (averaging over flipped images, …), for the report.
         progress: called with (gallery rows done, gallery rows in all) after each tile.
 
     Returns:
         CMC, mAP and mINP with intervals, the numbers of each query, and the protocol they stand on.
 
     Raises:
-        EvaluationError: query or gallery is empty, their slots differ, or no query has an image to find.
+        EvaluationError: query or gallery is empty, their slots differ, a name stands twice in the gallery, a distance
+            is NaN, or no query has an image to find.
 
     Example:
         >>> import torch
@@ -58,13 +69,15 @@ def evaluate(
         (1.0, 1)
     """
     protocol = protocol or Protocol()
-    for name, rows in (("query", query), ("gallery", gallery)):
-        if not len(rows):
-            raise EvaluationError(f"the {name} set is empty; give at least one embedded image.")
+    _require_rows(query, gallery)
     try:
         query.embeddings.require_same_slots(gallery.embeddings)
     except EmbeddingError as error:
         raise EvaluationError(f"query and gallery cannot be compared: {error}") from error
+    if rerank is not None:
+        if protocol.shots == "single":
+            raise EvaluationError("re-ranking uses the whole gallery, shots='single' one image a person; choose one.")
+        gallery = _by_name(gallery)
     found = rank_matches(
         query,
         gallery,
@@ -74,55 +87,118 @@ def evaluate(
         rerank=rerank,
         progress=progress,
     )
-    if not len(found.ranks):
-        rule = " from another camera" if protocol.exclude_same_camera else ""
-        raise EvaluationError(
-            f"none of the {len(query)} queries has an image of its identity{rule} among the {len(gallery)} gallery "
-            "images. Are identities and cameras numbered alike in both sets?"
-        )
-    average_precision, first_rank, inverse_penalty = _measures(found, protocol.ap)
-    card = ProtocolCard(
-        queries=len(query),
-        gallery=len(gallery),
-        query_identities=len(np.unique(query.identity)),
-        gallery_identities=len(np.unique(gallery.identity)),
-        excluded_pairs=found.excluded,
-        pairs_without_shared_slot=found.unshared,
+    require_answers(len(found.rows), query, gallery, protocol)
+    return report_of(
+        measures(found, protocol.ap),
+        query,
+        gallery,
+        protocol,
+        excluded=found.excluded,
+        unshared=found.unshared,
         slots=query.embeddings.widths,
         matcher=matcher.config,
         fingerprint=fingerprint,
-        version=__version__,
-        queries_sha256=_digest(query),
         reranking="" if rerank is None else f"{rerank}, uses all queries",
+        tuned=tuned,
+        test_time=test_time,
     )
-    return Report(protocol, card, average_precision, first_rank, inverse_penalty)
 
 
-def _measures(found: MatchRanks, ap: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average precision, rank of the first match, and matches / rank of the last match, for each query.
+@dataclass(frozen=True)
+class _Labels:
+    identity: np.ndarray
+    camera: np.ndarray
+    paths: tuple[str, ...] = ()
 
-    A query without a match has NaN, 0 and NaN.
+    def __len__(self) -> int:
+        return len(self.identity)
+
+
+def evaluate_matrix(
+    distance: np.ndarray | torch.Tensor,
+    query_identity: Sequence[int] | np.ndarray,
+    gallery_identity: Sequence[int] | np.ndarray,
+    query_camera: Sequence[int] | np.ndarray,
+    gallery_camera: Sequence[int] | np.ndarray,
+    protocol: Protocol | None = None,
+) -> Report:
+    """Measure a matrix of distances that something else has computed, by the same rules.
+
+    Distances are rounded to 1e-6; nearer together is a tie, and the position in the gallery decides.
+
+    Args:
+        distance: (Nq, Ng), smaller is nearer.
+        query_identity: Nq numbers.
+        gallery_identity: Ng numbers.
+        query_camera: Nq numbers.
+        gallery_camera: Ng numbers.
+        protocol: what counts; None is the common rule of the re-identification benchmarks.
+
+    Raises:
+        EvaluationError: shapes do not fit, a distance is NaN or infinite, or no query has an image to find.
+
+    Example:
+        >>> distance = np.array([[0.3, 0.1, 0.2], [0.9, 0.5, 0.4]])
+        >>> report = evaluate_matrix(distance, [1, 2], [1, 2, 1], [0, 0], [1, 1, 1])
+        >>> report.mAP, report.rank(1)  # (1/2 + 2/3) / 2 and 1/2: their mean
+        (0.5416666666666666, 0.0)
     """
-    counts = np.diff(found.offsets)
-    answerable = counts > 0
-    nth = np.arange(len(found.ranks)) - np.repeat(found.offsets[:-1], counts) + 1
-    precision = nth / found.ranks
-    if ap == "trapezoid":
-        # The precision just before a hit; before the very first image it is taken for 1.
-        before = np.where(found.ranks > 1, (nth - 1) / np.maximum(found.ranks - 1, 1), 1.0)
-        precision = (precision + before) / 2
-    sums = np.bincount(np.repeat(np.arange(len(counts)), counts), weights=precision, minlength=len(counts))
-    average_precision = np.full(len(counts), np.nan)
-    average_precision[answerable] = sums[answerable] / counts[answerable]
-    first_rank = np.zeros(len(counts), dtype=np.int64)
-    first_rank[answerable] = found.ranks[found.offsets[:-1][answerable]]
-    inverse_penalty = np.full(len(counts), np.nan)
-    inverse_penalty[answerable] = counts[answerable] / found.ranks[found.offsets[1:][answerable] - 1]
-    return average_precision, first_rank, inverse_penalty
+    protocol = protocol or Protocol()
+    matrix = distance.detach().cpu().numpy() if isinstance(distance, torch.Tensor) else np.asarray(distance)
+    sides = [
+        _Labels(np.asarray(identity, dtype=np.int64), np.asarray(camera, dtype=np.int64))
+        for identity, camera in ((query_identity, query_camera), (gallery_identity, gallery_camera))
+    ]
+    shapes = [array.shape for side in sides for array in (side.identity, side.camera)]
+    if matrix.ndim != 2 or shapes != [(n,) for n in matrix.shape for _ in range(2)]:
+        raise EvaluationError(
+            f"distances are {matrix.shape}; identities and cameras of the queries {shapes[0]} and {shapes[1]}, of the "
+            f"gallery {shapes[2]} and {shapes[3]}. Wanted (Nq, Ng), then Nq, Nq, Ng and Ng numbers."
+        )
+    query, gallery = sides
+    _require_rows(query, gallery)
+    if protocol.shots == "single":
+        raise EvaluationError("shots='single' draws galleries from embeddings; a matrix is ranked with shots='multi'.")
+    found = rank_matches_by(
+        MatrixDistances(matrix),
+        query,
+        gallery,
+        exclude_same_camera=protocol.exclude_same_camera,
+        tile_rows=protocol.tile_rows,
+    )
+    require_answers(len(found.rows), query, gallery, protocol)
+    return report_of(
+        measures(found, protocol.ap),
+        query,
+        gallery,
+        protocol,
+        excluded=found.excluded,
+        unshared=found.unshared,
+        slots={},
+        matcher={"type": "given distances", "options": {}},
+    )
 
 
-def _digest(query: EmbeddedSet) -> str:
-    """Hash of who was asked for, so that only reports over the same queries are paired."""
-    digest = hashlib.sha256(query.identity.tobytes() + query.camera.tobytes())
-    digest.update("\n".join(query.paths).encode())
-    return digest.hexdigest()
+def _require_rows(query: Labelled, gallery: Labelled) -> None:
+    for name, rows in (("query", query), ("gallery", gallery)):
+        if not len(rows):
+            raise EvaluationError(f"the {name} set is empty; give at least one embedded image.")
+    if len(set(gallery.paths)) < len(gallery.paths):
+        twice = next(name for name, count in Counter(gallery.paths).items() if count > 1)
+        raise EvaluationError(
+            f"'{twice}' stands twice in the gallery; names tell images apart and break ties. Leave one out, or give "
+            "the images names of their own."
+        )
+
+
+def _by_name(rows: EmbeddedSet) -> EmbeddedSet:
+    """The rows in the order of their names: neighbours that are equally near come in the order of the rows."""
+    order = np.argsort(places(rows))
+    if np.array_equal(order, np.arange(len(order))):
+        return rows
+    return EmbeddedSet(
+        rows.embeddings[torch.from_numpy(order)],
+        rows.identity[order],
+        rows.camera[order],
+        tuple(rows.paths[i] for i in order),
+    )

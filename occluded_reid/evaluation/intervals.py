@@ -50,6 +50,23 @@ class Comparison:
     def __getitem__(self, name: str) -> Difference:
         return self.differences[name]
 
+    def sentence(self, first: str, second: str, metric: str = "mAP") -> str:
+        """Say one difference in words: "A is ahead of B by 1.2 points of mAP [0.3, 2.1]".
+
+        Args:
+            first: name of the report that was compared.
+            second: name of the one that was subtracted.
+            metric: which number.
+        """
+        difference = self.differences[metric]
+        low, high = difference.interval.low * 100, difference.interval.high * 100
+        size = difference.value * 100
+        if size < 0:
+            size, low, high = -size, -high, -low
+        verb = "is ahead of" if difference.value >= 0 else "is behind"
+        unclear = "" if difference.clear else "; the interval holds 0, so neither is shown to be better"
+        return f"{first} {verb} {second} by {size:.1f} points of {metric} [{low:.1f}, {high:.1f}]{unclear}"
+
     def __str__(self) -> str:
         lines = [f"{name}: {difference}" for name, difference in self.differences.items()]
         return "\n".join([*lines, f"({self.confidence:.0%} intervals, paired over {self.queries} queries)"])

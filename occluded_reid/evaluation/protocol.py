@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from occluded_reid.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from occluded_reid.data.dataset import ReIDData
 
 __all__ = ["MAX_RANK", "Protocol"]
 
 MAX_RANK = 50
-"""Length of the CMC curve."""
+"""Length of the CMC curve in pictures and files; `Report.rank` answers for any rank."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,18 @@ class Protocol:
 
     Args:
         dataset: name of the data, for the report.
+        split: which part of it, for the report: "test", "hold-out of 100 training identities, seed 0".
         name: name of this comparison, for the report: "SORN, 20 % occluded".
-        ranks: CMC ranks that the table shows, each 1 … 50.
+        ranks: CMC ranks that the table shows, each at least 1.
         ap: average precision by "hits" (mean precision at the hits) or by "trapezoid" (mean of the precision just
             before and at each hit, as the MATLAB evaluation of Market-1501 does).
         exclude_same_camera: drop gallery images of the query's identity and camera.
+        shots: "multi" ranks all gallery images. "single" ranks one random image of each identity, as CUHK03's first
+            protocol does; CMC is the mean over the draws, and mAP and mINP are not defined.
+        draws: how often "single" draws a gallery.
         bootstrap: resamples of the queries behind the intervals; 0 leaves the intervals out.
         confidence: of the intervals.
-        seed: of the resampling.
+        seed: of the resampling, and of the draws of "single".
         tile_rows: gallery rows at a time: changes time and memory, never a number.
 
     Raises:
@@ -37,10 +44,13 @@ class Protocol:
     """
 
     dataset: str = ""
+    split: str = ""
     name: str = ""
     ranks: tuple[int, ...] = (1, 5, 10)
     ap: Literal["hits", "trapezoid"] = "hits"
     exclude_same_camera: bool = True
+    shots: Literal["multi", "single"] = "multi"
+    draws: int = 10
     bootstrap: int = 1000
     confidence: float = 0.95
     seed: int = 0
@@ -48,15 +58,45 @@ class Protocol:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranks", tuple(self.ranks))
-        if not self.ranks or any(not 1 <= rank <= MAX_RANK for rank in self.ranks):
-            raise EvaluationError(f"ranks are {self.ranks}; give one or more between 1 and {MAX_RANK}.")
+        if not self.ranks or any(rank < 1 for rank in self.ranks):
+            raise EvaluationError(f"ranks are {self.ranks}; give one or more, each at least 1.")
         if self.ap not in ("hits", "trapezoid"):
             raise EvaluationError(f"ap is {self.ap!r}; give 'hits' or 'trapezoid'.")
+        if self.shots not in ("multi", "single") or self.draws < 1:
+            raise EvaluationError(
+                f"shots is {self.shots!r} with {self.draws} draws; give 'multi' or 'single', and at least 1 draw."
+            )
         if self.bootstrap < 0 or self.tile_rows < 1 or not 0 < self.confidence < 1:
             raise EvaluationError(
                 f"bootstrap is {self.bootstrap}, tile_rows {self.tile_rows} and confidence {self.confidence}; "
                 "wanted at least 0, at least 1, and between 0 and 1."
             )
+
+    @staticmethod
+    def of(data: ReIDData, **changes: Any) -> Protocol:
+        """Return the protocol of a data set: the rules of its benchmark, and what it is called.
+
+        Args:
+            data: the data set; somebody's own images have the common rule.
+            **changes: of other fields, or of the same.
+
+        Raises:
+            EvaluationError: a change makes no sense.
+        """
+        known: dict[str, Any] = {
+            "dataset": data.name + (f" ({data.variant})" if data.variant else ""),
+            "split": data.part,
+        }
+        if data.benchmark is not None:
+            known |= {
+                "ranks": data.benchmark.ranks,
+                "exclude_same_camera": data.benchmark.exclude_same_camera,
+                "shots": data.benchmark.shots,
+            }
+        try:
+            return Protocol(**{**known, **changes})
+        except TypeError as error:
+            raise EvaluationError(f"a protocol has no such rule: {error}.") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them."""

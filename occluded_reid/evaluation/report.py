@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.card import ProtocolCard
+from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
 from occluded_reid.evaluation.intervals import Comparison, Difference, Interval, bootstrap_means, interval_of
 from occluded_reid.evaluation.protocol import MAX_RANK, Protocol
 from occluded_reid.files import read_json, write_json
@@ -25,47 +27,15 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class ProtocolCard:
-    """What the numbers of a report stand on, beside the protocol's rules.
-
-    Attributes:
-        queries: images asked for.
-        gallery: images searched.
-        query_identities: different people among the queries.
-        gallery_identities: different identity numbers in the gallery, distractors included.
-        excluded_pairs: pairs dropped for having one identity and one camera.
-        pairs_without_shared_slot: pairs left in that share no visible slot; they rank last.
-        slots: slot name -> width.
-        matcher: type and options.
-        fingerprint: of the model, or empty.
-        version: of this library.
-        queries_sha256: hash of the queries' identities, cameras and paths.
-        reranking: what re-ranked the images before they were counted, with its parameters, or empty.
-    """
-
-    queries: int
-    gallery: int
-    query_identities: int
-    gallery_identities: int
-    excluded_pairs: int
-    pairs_without_shared_slot: int
-    slots: Mapping[str, int]
-    matcher: Mapping[str, Any]
-    fingerprint: str
-    version: str
-    queries_sha256: str
-    reranking: str = ""
-
-
-@dataclass(frozen=True)
 class Report:
     """CMC, mAP and mINP with what they stand on.
 
     Args:
         protocol: the rules.
         card: sizes, exclusions, matcher and model.
-        average_precision: (Nq,) float64, NaN for a query that has nothing to find.
-        first_match_rank: (Nq,) int64 from 1, 0 for a query that has nothing to find.
+        average_precision: (Nq,) float64, NaN for a query that has nothing to find, and where the gallery has a single
+            shot of each identity.
+        first_match_rank: (Nq,) int64 from 1, 0 for a query that has nothing to find; with single shots (Nq, draws).
         inverse_negative_penalty: (Nq,) float64, matches / rank of the last match, NaN as above.
     """
 
@@ -78,7 +48,7 @@ class Report:
     @property
     def answerable(self) -> np.ndarray:
         """(Nq,) bool: whether the gallery holds something to find; the numbers are means over these queries."""
-        return np.asarray(self.first_match_rank > 0)
+        return np.asarray(self.first_match_rank.reshape(len(self.first_match_rank), -1)[:, 0] > 0)
 
     @property
     def unanswerable(self) -> int:
@@ -88,8 +58,7 @@ class Report:
     @cached_property
     def cmc(self) -> np.ndarray:
         """(50,): share of queries with a match among the first 1, 2, …, 50 images."""
-        first = self.first_match_rank[self.answerable]
-        return np.asarray((first[:, None] <= np.arange(1, MAX_RANK + 1)).mean(0))
+        return np.array([self.rank(k) for k in range(1, MAX_RANK + 1)])
 
     @property
     def mAP(self) -> float:  # noqa: N802 - the name everybody knows
@@ -102,19 +71,20 @@ class Report:
         return float(self.inverse_negative_penalty[self.answerable].mean())
 
     def rank(self, k: int) -> float:
-        """Return CMC at rank k, 1 … 50.
+        """Return CMC at any rank k: the share of queries with a match among the first k images.
 
         Raises:
-            EvaluationError: k is out of that range.
+            EvaluationError: k is less than 1.
         """
-        if not 1 <= k <= MAX_RANK:
-            raise EvaluationError(f"rank {k} was asked for; the curve holds ranks 1 … {MAX_RANK}.")
-        return float(self.cmc[k - 1])
+        if k < 1:
+            raise EvaluationError(f"rank {k} was asked for; ranks are counted from 1.")
+        return float((self.first_match_rank[self.answerable] <= k).mean())
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The numbers by name: "Rank-1", …, "mAP", "mINP"."""
-        return {**{f"Rank-{k}": self.rank(k) for k in self.protocol.ranks}, "mAP": self.mAP, "mINP": self.mINP}
+        """The numbers by name: "Rank-1", …, "mAP", "mINP"; with single shots the ranks alone."""
+        ranks = {f"Rank-{k}": self.rank(k) for k in self.protocol.ranks}
+        return ranks if self.protocol.shots == "single" else {**ranks, "mAP": self.mAP, "mINP": self.mINP}
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
@@ -134,20 +104,11 @@ class Report:
             confidence: of the intervals.
 
         Raises:
-            EvaluationError: the reports are of different queries, gallery contents, or kinds of average precision.
+            EvaluationError: the reports are of different queries, galleries or rules.
         """
-        if self.card.queries_sha256 != other.card.queries_sha256 or not np.array_equal(
-            self.answerable, other.answerable
-        ):
-            raise EvaluationError(
-                f"the reports are of different queries ({self.card.queries}, {self.unanswerable} of them without a "
-                f"match, and {other.card.queries}, {other.unanswerable}); evaluate both on the same sets to pair them."
-            )
-        if self.protocol.ap != other.protocol.ap or resamples < 1:
-            raise EvaluationError(
-                f"average precision is by {self.protocol.ap} here and by {other.protocol.ap} there, with {resamples} "
-                "resamples; both must be the same, and resamples at least 1."
-            )
+        self.require_same(other)
+        if resamples < 1:
+            raise EvaluationError(f"{resamples} resamples were asked for; give at least 1.")
         names = list(self.metrics)
         values = self._values() - other._values(self.protocol.ranks)
         means = bootstrap_means(values, resamples, seed)
@@ -156,6 +117,25 @@ class Report:
             for i, name in enumerate(names)
         }
         return Comparison(differences, len(values), confidence)
+
+    def require_same(self, other: Report) -> None:
+        """Raise EvaluationError unless another report is of the same queries and gallery, by the same rules."""
+        if self.card.queries_sha256 != other.card.queries_sha256 or not np.array_equal(
+            self.answerable, other.answerable
+        ):
+            raise EvaluationError(
+                f"the reports are of different queries ({self.card.queries}, {self.unanswerable} of them without a "
+                f"match, and {other.card.queries}, {other.unanswerable}); evaluate both on the same sets to pair them."
+            )
+        if self.card.gallery_sha256 != other.card.gallery_sha256:
+            raise EvaluationError(
+                f"the reports are of different galleries ({self.card.gallery} and {other.card.gallery} images); "
+                "evaluate both on the same sets to pair them."
+            )
+        for rule in ("ap", "exclude_same_camera", "shots"):
+            here, there = getattr(self.protocol, rule), getattr(other.protocol, rule)
+            if here != there:
+                raise EvaluationError(f"{rule} is {here} here and {there} there; evaluate both by the same rules.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it; a query without a match has None."""
@@ -166,7 +146,7 @@ class Report:
             "cmc": self.cmc.tolist(),
             "unanswerable": self.unanswerable,
             "protocol": self.protocol.to_dict(),
-            "card": {**asdict(self.card), "slots": dict(self.card.slots), "matcher": dict(self.card.matcher)},
+            "card": asdict(self.card),
             "per_query": {
                 "average_precision": _listed(self.average_precision),
                 "first_match_rank": self.first_match_rank.tolist(),
@@ -229,17 +209,24 @@ class Report:
         )
         return {
             "data": protocol.dataset or "unnamed",
+            "split": protocol.split or "unnamed",
             "queries": f"{card.queries} images of {card.query_identities} identities; "
             f"{self.unanswerable} without anything to find, skipped",
             "gallery": f"{card.gallery} images of {card.gallery_identities} identities",
             "same identity, same camera": f"{camera} ({card.excluded_pairs} pairs excluded)",
-            "average precision": f"by {protocol.ap}",
+            "average precision": "not defined for single shots" if protocol.shots == "single" else f"by {protocol.ap}",
+            "gallery shots": f"one random image a person, mean over {protocol.draws} draws, seed {protocol.seed}"
+            if protocol.shots == "single"
+            else "all images",
             "matcher": f"{card.matcher.get('type', '?')}({options})",
             "re-ranking": card.reranking or "none",
+            "test-time extras": card.test_time or "none",
+            "tuned": card.tuned or "nothing on other data",
             "slots": ", ".join(f"{name} {width}" for name, width in card.slots.items()),
             "pairs without a common slot": str(card.pairs_without_shared_slot),
             "intervals": resampling,
-            "made by": f"occluded_reid {card.version}" + (f", model {card.fingerprint}" if card.fingerprint else ""),
+            "model": card.fingerprint or "unnamed",
+            "made by": ", ".join([f"occluded_reid {card.version}", *(f"{n} {v}" for n, v in card.libraries.items())]),
         }
 
     def table(self) -> Table:
@@ -263,6 +250,34 @@ class Report:
         ]
         return "\n".join([*numbers, *(f"{key}: {value}" for key, value in self.facts.items())])
 
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return numbers with intervals and the protocol below them as Markdown, and write it if a path is given."""
+        numbers = markdown_table(("metric", "value", self._interval_name), self._rows())
+        facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts.items())
+        return also_written(f"{numbers}\n\n{facts}\n", path)
+
+    def to_latex(self, path: str | Path | None = None) -> str:
+        """Return a booktabs table whose caption is the protocol, and write it if a path is given."""
+        caption = "; ".join(f"{name}: {fact}" for name, fact in self.facts.items())
+        return also_written(latex_table(("metric", "value", self._interval_name), self._rows(), caption), path)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return one line for each number, as shares, with the whole protocol in each; write it if a path is given."""
+        facts = self.facts
+        lines = []
+        for name, value in self.metrics.items():
+            interval = self.intervals.get(name)
+            bounds = ["", ""] if interval is None else [repr(interval.low), repr(interval.high)]
+            lines.append([name, repr(value), *bounds, *facts.values()])
+        return also_written(csv_text(("metric", "value", "low", "high", *facts), lines), path)
+
+    @property
+    def _interval_name(self) -> str:
+        return f"{self.protocol.confidence:.0%} interval"
+
+    def _rows(self) -> list[list[str]]:
+        return [[name, f"{value:.1%}", str(self.intervals.get(name, "–"))] for name, value in self.metrics.items()]
+
     @property
     def query_values(self) -> np.ndarray:
         """(answerable queries, numbers): what the means of `metrics` are taken over, in their order."""
@@ -271,8 +286,9 @@ class Report:
     def _values(self, ranks: tuple[int, ...] | None = None) -> np.ndarray:
         keep = self.answerable
         first = self.first_match_rank[keep]
-        hits = [(first <= k).astype(np.float64) for k in ranks or self.protocol.ranks]
-        return np.stack([*hits, self.average_precision[keep], self.inverse_negative_penalty[keep]], axis=1)
+        hits = [(first <= k).reshape(len(first), -1).mean(1) for k in ranks or self.protocol.ranks]
+        others = [self.average_precision[keep], self.inverse_negative_penalty[keep]]
+        return np.stack(hits if self.protocol.shots == "single" else [*hits, *others], axis=1)
 
 
 def _listed(values: np.ndarray) -> list[float | None]:

@@ -2,7 +2,9 @@
 
 Only the distances of true matches are kept. They are scored first, exactly. Then each tile of the gallery tells, by
 sorting its rows of distances, how many other images come before each true match; what lies too near to call in float32
-is scored exactly too. An image comes before another by (distance rounded to 1e-6, position in the gallery).
+is scored exactly too. An image comes before another by (distance rounded to 1e-6, place in the gallery). The place is
+that of its name among the sorted names, so that no number depends on the order in which files were read; where the
+images have no names, it is the position.
 """
 
 from __future__ import annotations
@@ -10,18 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from occluded_reid.embeddings import EmbeddedSet
+from occluded_reid.errors import EvaluationError
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, PairScorer
 from occluded_reid.search.blocks import Distances, PlainDistances
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reranked import RerankedDistances
 
-__all__ = ["MatchRanks", "rank_matches"]
+__all__ = ["Labelled", "MatchRanks", "places", "rank_matches", "rank_matches_by"]
 
 Progress = Callable[[int, int], None]
 """Called with (gallery rows done, gallery rows in all)."""
@@ -30,21 +34,69 @@ _BLOCK_VALUES = 1 << 21  # distances of a tile that are looked at together: 8 MB
 _RESCORED_PAIRS = 1 << 18
 
 
+class Labelled(Protocol):
+    """Images of which it is known who they show: an `EmbeddedSet`, or labels without embeddings."""
+
+    @property
+    def identity(self) -> np.ndarray:
+        """(N,) int64."""
+        ...
+
+    @property
+    def camera(self) -> np.ndarray:
+        """(N,) int64."""
+        ...
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """N names, or none."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class MatchRanks:
-    """Ranks of all true matches, one after another by query and then by rank.
+    """All true matches, one after another by query and then by rank.
 
     Attributes:
         offsets: (Nq + 1,) where the matches of each query begin and end; a query without any has none.
-        ranks: ranks counted from 1 among the images that the protocol leaves in.
+        rows: positions of the matches in the gallery.
+        before: how many images of other people come before each match.
+        distance: of each match, float64, rounded to 1e-6.
         excluded: pairs dropped for having the same identity and camera.
         unshared: pairs left in that share no slot.
     """
 
     offsets: np.ndarray
-    ranks: np.ndarray
+    rows: np.ndarray
+    before: np.ndarray
+    distance: np.ndarray
     excluded: int
     unshared: int
+
+    @property
+    def queries(self) -> np.ndarray:
+        """The query of each match."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """Ranks from 1: the images of others before each match, and the query's own matches before it."""
+        own = np.arange(len(self.before)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        return np.asarray(self.before + own + 1)
+
+    def select(self, kept: np.ndarray) -> MatchRanks:
+        """Return what is left when only some matches count and the others are left out of the gallery.
+
+        Args:
+            kept: (matches,) bool.
+        """
+        counts = np.bincount(self.queries[kept], minlength=len(self.offsets) - 1)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return MatchRanks(
+            offsets, self.rows[kept], self.before[kept], self.distance[kept], self.excluded, self.unshared
+        )
 
 
 def rank_matches(
@@ -68,14 +120,33 @@ def rank_matches(
         rerank: rank by k-reciprocal encodings over all queries and the gallery; None ranks by the matcher alone.
         progress: called after each tile.
     """
-    queries, rows, same_camera = _same_identity(query, gallery)
-    dropped = same_camera if exclude_same_camera else np.zeros_like(same_camera)
     distances: Distances
     if rerank is None:
         distances = PlainDistances(query.embeddings, gallery.embeddings, matcher)
     else:
         distances = RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank)
-    matches = _Matches(len(query), queries[~dropped], rows[~dropped], distances.score)
+    return rank_matches_by(
+        distances, query, gallery, exclude_same_camera=exclude_same_camera, tile_rows=tile_rows, progress=progress
+    )
+
+
+def rank_matches_by(
+    distances: Distances,
+    query: Labelled,
+    gallery: Labelled,
+    *,
+    exclude_same_camera: bool = True,
+    tile_rows: int = 1024,
+    progress: Progress | None = None,
+) -> MatchRanks:
+    """Rank the true matches of each query by any distances; arguments as in `rank_matches`.
+
+    Raises:
+        EvaluationError: a distance is NaN.
+    """
+    queries, rows, same_camera = _same_identity(query, gallery)
+    dropped = same_camera if exclude_same_camera else np.zeros_like(same_camera)
+    matches = _Matches(len(query), queries[~dropped], rows[~dropped], distances.score, places(gallery))
     by_row = np.argsort(rows, kind="stable")
     row_starts = rows[by_row]
     unshared = int((matches.distance >= NO_SHARED_SLOT).sum())
@@ -93,6 +164,7 @@ def rank_matches(
             here = mine[slice(*np.searchsorted(queries[mine], [first, last]))]
             distance[torch.from_numpy(queries[here] - first), torch.from_numpy(rows[here] - start)] = torch.inf
             ordered = _sorted(distance)
+            _refuse_nan(ordered, first)
             matches.count(distance, ordered, first, start, near.tolerance, distances.score)
             if near.unshared is None:
                 unshared += _unshared(ordered, np.bincount(queries[here] - first, minlength=last - first))
@@ -102,26 +174,38 @@ def rank_matches(
                 unshared += int(near.unshared.sum())
         if progress is not None:
             progress(stop, len(gallery))
-    return MatchRanks(matches.offsets, matches.ranks(), int(dropped.sum()), unshared)
+    return MatchRanks(matches.offsets, matches.rows, matches.before, matches.distance, int(dropped.sum()), unshared)
+
+
+def places(gallery: Labelled) -> np.ndarray:
+    """Return the place of each image (N,), by which ties are broken: that of its name, or its position without names.
+
+    Images of one name keep their order.
+    """
+    if not gallery.paths:
+        return np.arange(len(gallery))
+    place = np.empty(len(gallery), dtype=np.int64)
+    place[sorted(range(len(gallery)), key=gallery.paths.__getitem__)] = np.arange(len(gallery))
+    return place
 
 
 class _Matches:
     """True matches in the order of their queries and ranks, and how many other images were seen before each."""
 
-    def __init__(self, num_queries: int, queries: np.ndarray, rows: np.ndarray, score: PairScorer) -> None:
+    def __init__(
+        self, num_queries: int, queries: np.ndarray, rows: np.ndarray, score: PairScorer, place: np.ndarray
+    ) -> None:
         distance = np.empty(len(queries))
         for start in range(0, len(queries), _RESCORED_PAIRS):
             part = slice(start, start + _RESCORED_PAIRS)
             distance[part] = score(queries[part], rows[part])
-        order = np.lexsort((rows, distance, queries))
+        if len(wrong := np.flatnonzero(np.isnan(distance))):
+            raise _nan(int(queries[wrong[0]]), int(rows[wrong[0]]))
+        order = np.lexsort((place[rows], distance, queries))
         self.queries, self.rows, self.distance = queries[order], rows[order], distance[order]
+        self._place = place
         self.before = np.zeros(len(order), dtype=np.int64)
         self.offsets = np.searchsorted(self.queries, np.arange(num_queries + 1))
-
-    def ranks(self) -> np.ndarray:
-        """Ranks from 1: the other images before each match, and the query's own matches before it."""
-        own = np.arange(len(self.queries)) - self.offsets[self.queries]
-        return np.asarray(self.before + own + 1)
 
     def count(
         self,
@@ -179,11 +263,26 @@ class _Matches:
             )
         exact = exact[inverse]
         own = self.distance[matches][which]
-        before = (exact < own) | ((exact == own) & (columns + start < self.rows[matches][which]))
+        earlier = self._place[columns + start] < self._place[self.rows[matches][which]]
+        before = (exact < own) | ((exact == own) & earlier)
         self.before[matches] += np.bincount(which[before], minlength=len(matches))
 
 
-def _same_identity(query: EmbeddedSet, gallery: EmbeddedSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _refuse_nan(ordered: Tensor, first: int) -> None:
+    """NaN sorts behind everything, so the last of each row tells."""
+    if ordered.shape[1] and bool((wrong := ordered[:, -1].isnan()).any()):
+        raise _nan(first + int(wrong.nonzero()[0]))
+
+
+def _nan(query: int, row: int | None = None) -> EvaluationError:
+    where = f"query {query}" + ("" if row is None else f" to gallery image {row}")
+    return EvaluationError(
+        f"the distance of {where} is NaN, so nothing can be ranked by it. Look at what the matcher or the matrix makes "
+        "of that image (a vector of length 0, a division by 0)."
+    )
+
+
+def _same_identity(query: Labelled, gallery: Labelled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pairs of one identity, by query and gallery position: (query rows, gallery rows, whether one camera)."""
     order = np.argsort(gallery.identity, kind="stable")
     known = gallery.identity[order]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.matchers.base import Matcher, PairScorer
+from occluded_reid.errors import EvaluationError
+from occluded_reid.matchers.base import DECIMALS, NO_SHARED_SLOT, Matcher, PairScorer, Rows
 from occluded_reid.search.device import full_precision
 
-__all__ = ["Block", "BlockReader", "Distances", "PlainDistances"]
+__all__ = ["Block", "BlockReader", "Distances", "MatrixDistances", "PlainDistances"]
 
 
 @dataclass(frozen=True)
@@ -70,5 +72,49 @@ class PlainDistances:
         def read(first: int, last: int) -> Block:
             with full_precision(tile.shared.device):
                 return Block(self._matcher.tile(self._prepared[first:last], tile).cpu(), tolerance)
+
+        return read
+
+
+class MatrixDistances:
+    """Distances that somebody else has computed.
+
+    Args:
+        distance: (Nq, Ng), finite; it is not copied. Pairs at `NO_SHARED_SLOT` share no slot.
+
+    Raises:
+        EvaluationError: it is no matrix, or holds NaN or infinity.
+    """
+
+    def __init__(self, distance: np.ndarray) -> None:
+        if distance.ndim != 2 or not np.issubdtype(distance.dtype, np.number) or np.iscomplexobj(distance):
+            raise EvaluationError(
+                f"distances must be a matrix (queries, gallery images) of numbers; got {distance.dtype} "
+                f"{distance.shape}."
+            )
+        largest = 0.0
+        for number, row in enumerate(distance):
+            if not np.isfinite(row).all():
+                column = int(np.flatnonzero(~np.isfinite(row))[0])
+                raise EvaluationError(
+                    f"the distance of query {number} to gallery image {column} is {row[column]}; ranks need finite "
+                    "numbers. Look at where it comes from; for a pair that must come last give a large number."
+                )
+            largest = max(largest, float(np.abs(row[row < NO_SHARED_SLOT]).max(initial=0)))
+        self._distance = distance
+        # Half a unit of the rounding, and what float32 loses of the largest distance.
+        self._tolerance = 10.0**-DECIMALS + largest * 2.0**-23
+
+    def score(self, query_rows: Rows, gallery_rows: Rows) -> np.ndarray:
+        """Return the deciding distances of n pairs: float64, rounded to 1e-6."""
+        pairs = self._distance[np.asarray(query_rows, dtype=np.int64), np.asarray(gallery_rows, dtype=np.int64)]
+        return np.round(pairs.astype(np.float64), DECIMALS)
+
+    def tile(self, start: int, stop: int) -> BlockReader:
+        """Return the blocks of the gallery rows start … stop."""
+
+        def read(first: int, last: int) -> Block:
+            part = self._distance[first:last, start:stop].astype(np.float32)
+            return Block(torch.from_numpy(part), self._tolerance)
 
         return read

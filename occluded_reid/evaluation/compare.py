@@ -1,0 +1,258 @@
+"""Several systems over the same queries: one table, with paired differences, and the spread over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
+from occluded_reid.evaluation.intervals import Comparison, Difference, Interval, bootstrap_means, interval_of
+from occluded_reid.evaluation.protocol import Protocol
+from occluded_reid.evaluation.report import Report
+from occluded_reid.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Compared", "SeveralSeeds", "compare"]
+
+# What may differ between systems that are compared, and so stands in their lines and not below the table.
+_OWN = (
+    "matcher",
+    "slots",
+    "model",
+    "pairs without a common slot",
+    "re-ranking",
+    "test-time extras",
+    "tuned",
+    "made by",
+)
+
+
+@dataclass(frozen=True)
+class SeveralSeeds:
+    """One system's reports over the same queries, one for each training seed; often it is one.
+
+    Attributes:
+        reports: at least one.
+    """
+
+    reports: tuple[Report, ...]
+
+    def __post_init__(self) -> None:
+        if not self.reports:
+            raise EvaluationError("a system needs at least one report.")
+        for report in self.reports[1:]:
+            report.require_same(self.reports[0])
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """(answerable queries, numbers): each query's numbers, averaged over the seeds."""
+        return np.asarray(np.mean([report.query_values for report in self.reports], axis=0))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over queries and seeds, by name."""
+        return dict(zip(self.reports[0].metrics, self.values.mean(0).tolist(), strict=True))
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """Standard deviation (n - 1) of each number over the seeds; empty with one seed, which says nothing of it."""
+        if len(self.reports) < 2:
+            return {}
+        each = np.array([list(report.metrics.values()) for report in self.reports])
+        return dict(zip(self.reports[0].metrics, each.std(axis=0, ddof=1).tolist(), strict=True))
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """Percentile-bootstrap intervals over the queries; the seeds of one query stay together."""
+        protocol = self.reports[0].protocol
+        if not protocol.bootstrap:
+            return {}
+        means = bootstrap_means(self.values, protocol.bootstrap, protocol.seed)
+        return {name: interval_of(means[:, i], protocol.confidence) for i, name in enumerate(self.metrics)}
+
+    def cell(self, metric: str) -> str:
+        """Return one number as tables show it: per cent, ± standard deviation over the seeds, interval."""
+        spread = f" ± {self.spread[metric] * 100:.1f}" if self.spread else ""
+        interval = f" {self.intervals[metric]}" if self.intervals else ""
+        return f"{self.metrics[metric] * 100:.1f}{spread}{interval.replace('%', '')}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Systems over the same queries and gallery.
+
+    Attributes:
+        systems: name -> its reports, in the order of the table.
+        base: the one that the others are compared with.
+    """
+
+    systems: Mapping[str, SeveralSeeds]
+    base: str
+
+    @cached_property
+    def differences(self) -> dict[str, Comparison]:
+        """Of each other system minus the base, paired by query: the same draws for both."""
+        base = self.systems[self.base]
+        protocol = base.reports[0].protocol
+        found = {}
+        for name, system in self.systems.items():
+            if name == self.base:
+                continue
+            values = system.values - base.values
+            means = bootstrap_means(values, protocol.bootstrap or Protocol.bootstrap, protocol.seed)
+            each = {
+                metric: Difference(float(values[:, i].mean()), interval_of(means[:, i], protocol.confidence))
+                for i, metric in enumerate(base.metrics)
+            }
+            found[name] = Comparison(each, len(values), protocol.confidence)
+        return found
+
+    def sentences(self, metric: str = "mAP") -> list[str]:
+        """Say each difference in words, the base named second."""
+        return [found.sentence(name, self.base, metric) for name, found in self.differences.items()]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What all numbers stand on, and then what each system's stand on."""
+        first = next(iter(self.systems.values())).reports[0].facts
+        facts = {name: fact for name, fact in first.items() if name not in _OWN}
+        for name, system in self.systems.items():
+            own = system.reports[0].facts
+            parts = [
+                f"{key} {own[key]}" for key in _OWN if own[key] not in ("none", "unnamed", "nothing on other data")
+            ]
+            seeds = f"{len(system.reports)} training seeds, ± their standard deviation; " if system.spread else ""
+            facts[f"system {name}"] = seeds + "; ".join(parts)
+        return facts
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and lines of the numbers, in per cent with intervals."""
+        metrics = list(next(iter(self.systems.values())).metrics)
+        lines = [[name, *(system.cell(metric) for metric in metrics)] for name, system in self.systems.items()]
+        return ["system", *metrics], lines
+
+    def difference_rows(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and lines of the differences to the base, in points; * where the interval leaves 0 out."""
+        metrics = list(next(iter(self.systems.values())).metrics)
+        lines = [
+            [name, *(f"{found[metric]}{' *' if found[metric].clear else ''}" for metric in metrics)]
+            for name, found in self.differences.items()
+        ]
+        return [f"minus {self.base}", *metrics], lines
+
+    def table(self) -> Table:
+        """Return the numbers and the differences for a terminal."""
+        from rich.table import Table
+
+        header, lines = self.rows()
+        table = Table(*header, title="per cent, with intervals over the queries")
+        for line in lines:
+            table.add_row(*(cell.replace("[", "\\[") for cell in line), end_section=line is lines[-1])
+        if self.differences:
+            header, lines = self.difference_rows()
+            table.add_row(*header, style="bold")
+            for line in lines:
+                table.add_row(*(cell.replace("[", "\\[") for cell in line))
+        return table
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return both tables, the differences in words and the protocol as Markdown; write it if a path is given."""
+        parts = [markdown_table(*self.rows())]
+        if self.differences:
+            metric = "mAP" if "mAP" in self.systems[self.base].metrics else next(iter(self.systems[self.base].metrics))
+            parts += [
+                "Paired differences; * marks those whose interval leaves 0 out.",
+                markdown_table(*self.difference_rows()),
+                "\n".join(f"- {sentence}." for sentence in self.sentences(metric)),
+            ]
+        parts.append("\n".join(f"- {name}: {fact}" for name, fact in self.facts.items()))
+        return also_written("\n\n".join(parts) + "\n", path)
+
+    def to_latex(self, path: str | Path | None = None) -> str:
+        """Return booktabs tables, the protocol as caption of the first; write them if a path is given."""
+        caption = "; ".join(f"{name}: {fact}" for name, fact in self.facts.items())
+        text = latex_table(*self.rows(), caption)
+        if self.differences:
+            caption = "Paired differences; * where the interval leaves 0 out."
+            text += "\n" + latex_table(*self.difference_rows(), caption)
+        return also_written(text, path)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return one line for each system and number, as shares, with the protocol; write it if a path is given."""
+        facts = {name: fact for name, fact in self.facts.items() if not name.startswith("system ")}
+        lines = []
+        for name, system in self.systems.items():
+            own = system.reports[0].facts
+            for metric, value in system.metrics.items():
+                interval = system.intervals.get(metric)
+                bounds = ["", ""] if interval is None else [repr(interval.low), repr(interval.high)]
+                spread = repr(system.spread[metric]) if system.spread else ""
+                seeds = str(len(system.reports))
+                shown = [name, metric, repr(value), *bounds, seeds, spread]
+                lines.append([*shown, *(own[key] for key in _OWN), *facts.values()])
+        header = ("system", "metric", "value", "low", "high", "training seeds", "standard deviation", *_OWN, *facts)
+        return also_written(csv_text(header, lines), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it."""
+        return {
+            "base": self.base,
+            "systems": {
+                name: {
+                    "metrics": system.metrics,
+                    "intervals": {metric: [i.low, i.high] for metric, i in system.intervals.items()},
+                    "spread": system.spread,
+                    "training_seeds": len(system.reports),
+                }
+                for name, system in self.systems.items()
+            },
+            "differences": {
+                name: {
+                    metric: {"value": d.value, "low": d.interval.low, "high": d.interval.high}
+                    for metric, d in found.differences.items()
+                }
+                for name, found in self.differences.items()
+            },
+            "facts": self.facts,
+        }
+
+
+def compare(reports: Mapping[str, Report | Sequence[Report]], base: str | None = None) -> Compared:
+    """Compare systems over the same queries and gallery, by the same rules.
+
+    Args:
+        reports: name -> its report, or one for each training seed.
+        base: the one that the others are compared with; None is the last.
+
+    Raises:
+        EvaluationError: nothing to compare, an unknown base, or reports of other queries, galleries or rules.
+    """
+    if not reports:
+        raise EvaluationError("there are no reports to compare; give at least one.")
+    chosen = list(reports)[-1] if base is None else base
+    if chosen not in reports:
+        hint = did_you_mean(chosen, list(reports))
+        raise EvaluationError(f"there is no report '{chosen}'.{hint} There are: {', '.join(reports)}.")
+    several = {name: (found,) if isinstance(found, Report) else tuple(found) for name, found in reports.items()}
+    if not several[chosen]:
+        raise EvaluationError(f"'{chosen}' has no report; give at least one.")
+    # The same numbers for all, whatever ranks each report was asked to show.
+    rules = several[chosen][0].protocol
+    systems = {
+        name: SeveralSeeds(tuple(replace(r, protocol=replace(r.protocol, ranks=rules.ranks)) for r in found))
+        for name, found in several.items()
+    }
+    for name, system in systems.items():
+        try:
+            system.reports[0].require_same(systems[chosen].reports[0])
+        except EvaluationError as error:
+            raise EvaluationError(f"'{name}' and '{chosen}' cannot be compared: {error}") from error
+    return Compared(systems, chosen)

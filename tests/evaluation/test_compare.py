@@ -1,0 +1,108 @@
+"""Systems side by side: means, spread over seeds, paired differences, and the texts that carry them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation import Protocol, Report, evaluate_matrix
+from occluded_reid.evaluation.compare import SeveralSeeds, compare
+
+QUERIES, IMAGES = 40, 90
+
+
+def report(noise: float, seed: int, **protocol) -> Report:
+    """A made-up system: distances are small where identities agree, plus noise."""
+    labels = np.random.default_rng(7)
+    query, gallery = labels.integers(0, 9, QUERIES), labels.integers(0, 9, IMAGES)
+    cameras = labels.integers(0, 3, QUERIES), labels.integers(0, 3, IMAGES)
+    drawn = np.random.default_rng(seed)
+    distance = (query[:, None] != gallery[None]) + noise * drawn.random((QUERIES, IMAGES))
+    return evaluate_matrix(distance, query, gallery, *cameras, Protocol(dataset="made_up", **protocol))
+
+
+def test_numbers_are_means_over_seeds_and_queries() -> None:
+    seeds = [report(3.0, s) for s in range(3)]
+    system = SeveralSeeds(tuple(seeds))
+    maps = [one.mAP for one in seeds]
+    assert system.metrics["mAP"] == pytest.approx(np.mean(maps))
+    mean = sum(maps) / 3
+    assert system.spread["mAP"] == pytest.approx((sum((m - mean) ** 2 for m in maps) / 2) ** 0.5)
+    assert SeveralSeeds((seeds[0],)).spread == {}
+    interval = system.intervals["mAP"]
+    assert interval.low < system.metrics["mAP"] < interval.high
+
+
+def test_differences_are_paired() -> None:
+    good, bad = report(2.0, 0), report(4.0, 1)
+    compared = compare({"good": good, "bad": bad})
+    assert compared.base == "bad"
+    alone = good.compare(bad)
+    for metric in good.metrics:
+        assert compared.differences["good"][metric] == alone[metric]
+    sentence = compared.sentences()[0]
+    difference = alone["mAP"]
+    assert difference.clear
+    assert sentence == (
+        f"good is ahead of bad by {difference.value * 100:.1f} points of mAP "
+        f"[{difference.interval.low * 100:.1f}, {difference.interval.high * 100:.1f}]"
+    )
+    turned = compare({"good": good, "bad": bad}, base="good").sentences()[0]
+    assert turned == sentence.replace("good is ahead of bad", "bad is behind good")
+    near = compare({"a": report(3.0, 0), "b": report(3.0, 0)}).sentences()[0]
+    assert "the interval holds 0" in near
+
+
+def test_all_texts_carry_numbers_and_protocol(tmp_path) -> None:
+    compared = compare({"a_1": [report(3.0, 0), report(3.0, 1)], "b": report(4.0, 2)})
+    markdown = compared.to_markdown(tmp_path / "t.md")
+    assert (tmp_path / "t.md").read_text(encoding="utf-8") == markdown
+    latex = compared.to_latex(tmp_path / "t.tex")
+    rows = list(csv.DictReader(io.StringIO(compared.to_csv(tmp_path / "t.csv"))))
+    value = compared.systems["a_1"].metrics["Rank-1"]
+    for text in (markdown, latex):
+        assert f"{value * 100:.1f}" in text
+        assert "90 images" in text
+    assert "± " in markdown
+    for text in (r"$\pm$", r"a\_1", r"made\_up"):
+        assert text in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert not any(line.lstrip().startswith("[") for line in latex.splitlines())
+    first = next(row for row in rows if row["system"] == "a_1" and row["metric"] == "Rank-1")
+    assert float(first["value"]) == value
+    assert first["training seeds"] == "2"
+    assert first["data"] == "made_up"
+    assert json.loads(json.dumps(compared.to_dict()))["systems"]["a_1"]["training_seeds"] == 2
+    from rich.console import Console
+
+    console = Console(width=150, record=True)
+    console.print(compared.table())
+    assert "minus b" in console.export_text()
+
+
+def test_ranks_shown_are_those_of_the_base() -> None:
+    compared = compare({"a": report(3.0, 0, ranks=(1, 3)), "b": report(3.0, 1, ranks=(1, 5, 10))})
+    assert list(compared.systems["a"].metrics) == ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP"]
+
+
+def test_what_cannot_be_compared() -> None:
+    one = report(3.0, 0)
+    with pytest.raises(EvaluationError, match="no reports"):
+        compare({})
+    with pytest.raises(EvaluationError, match="Did you mean 'sorn'"):
+        compare({"sorn": one}, base="sron")
+    with pytest.raises(EvaluationError, match="ap is trapezoid here and hits there"):
+        compare({"a": report(3.0, 0, ap="trapezoid"), "b": one})
+    other = replace(one, card=replace(one.card, gallery_sha256="0"))
+    with pytest.raises(EvaluationError, match=r"'a' and 'b' cannot be compared.*different galleries"):
+        compare({"a": other, "b": one})
+    with pytest.raises(EvaluationError, match="different queries"):
+        SeveralSeeds((one, replace(one, card=replace(one.card, queries_sha256="0"))))
+    with pytest.raises(EvaluationError, match="at least one"):
+        compare({"a": []})
