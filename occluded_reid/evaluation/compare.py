@@ -1,4 +1,4 @@
-"""Several systems over the same queries: one table, with paired differences, and the spread over seeds."""
+"""Several systems over the same queries: one table, with paired differences, and the spread over runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from occluded_reid.registry import did_you_mean
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Compared", "SeveralSeeds", "compare"]
+__all__ = ["Compared", "SeveralRuns", "compare"]
 
 # What may differ between systems that are compared, and so stands in their lines and not below the table.
 _OWN = (
@@ -36,8 +36,8 @@ _OWN = (
 
 
 @dataclass(frozen=True)
-class SeveralSeeds:
-    """One system's reports over the same queries, one for each training seed; often it is one.
+class SeveralRuns:
+    """One system's reports over the same queries: a run for each training seed or draw of occluders, often just one.
 
     Attributes:
         reports: at least one.
@@ -53,17 +53,17 @@ class SeveralSeeds:
 
     @cached_property
     def values(self) -> np.ndarray:
-        """(answerable queries, numbers): each query's numbers, averaged over the seeds."""
+        """(answerable queries, numbers): each query's numbers, averaged over the runs."""
         return np.asarray(np.mean([report.query_values for report in self.reports], axis=0))
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Means over queries and seeds, by name."""
+        """Means over queries and runs, by name."""
         return dict(zip(self.reports[0].metrics, self.values.mean(0).tolist(), strict=True))
 
     @property
     def spread(self) -> dict[str, float]:
-        """Standard deviation (n - 1) of each number over the seeds; empty with one seed, which says nothing of it."""
+        """Standard deviation (n - 1) of each number over the runs; empty with one run, which says nothing of it."""
         if len(self.reports) < 2:
             return {}
         each = np.array([list(report.metrics.values()) for report in self.reports])
@@ -71,7 +71,7 @@ class SeveralSeeds:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """Percentile-bootstrap intervals over the queries; the seeds of one query stay together."""
+        """Percentile-bootstrap intervals over the queries; the runs of one query stay together."""
         protocol = self.reports[0].protocol
         if not protocol.bootstrap:
             return {}
@@ -79,7 +79,7 @@ class SeveralSeeds:
         return {name: interval_of(means[:, i], protocol.confidence) for i, name in enumerate(self.metrics)}
 
     def cell(self, metric: str) -> str:
-        """Return one number as tables show it: per cent, ± standard deviation over the seeds, interval."""
+        """Return one number as tables show it: per cent, ± standard deviation over the runs, interval."""
         spread = f" ± {self.spread[metric] * 100:.1f}" if self.spread else ""
         interval = f" {self.intervals[metric]}" if self.intervals else ""
         return f"{self.metrics[metric] * 100:.1f}{spread}{interval.replace('%', '')}"
@@ -94,7 +94,7 @@ class Compared:
         base: the one that the others are compared with.
     """
 
-    systems: Mapping[str, SeveralSeeds]
+    systems: Mapping[str, SeveralRuns]
     base: str
 
     @cached_property
@@ -129,7 +129,7 @@ class Compared:
             parts = [
                 f"{key} {own[key]}" for key in _OWN if own[key] not in ("none", "unnamed", "nothing on other data")
             ]
-            seeds = f"{len(system.reports)} training seeds, ± their standard deviation; " if system.spread else ""
+            seeds = f"mean over {len(system.reports)} runs, ± their standard deviation; " if system.spread else ""
             facts[f"system {name}"] = seeds + "; ".join(parts)
         return facts
 
@@ -198,7 +198,7 @@ class Compared:
                 seeds = str(len(system.reports))
                 shown = [name, metric, repr(value), *bounds, seeds, spread]
                 lines.append([*shown, *(own[key] for key in _OWN), *facts.values()])
-        header = ("system", "metric", "value", "low", "high", "training seeds", "standard deviation", *_OWN, *facts)
+        header = ("system", "metric", "value", "low", "high", "runs", "standard deviation", *_OWN, *facts)
         return also_written(csv_text(header, lines), path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class Compared:
                     "metrics": system.metrics,
                     "intervals": {metric: [i.low, i.high] for metric, i in system.intervals.items()},
                     "spread": system.spread,
-                    "training_seeds": len(system.reports),
+                    "runs": len(system.reports),
                 }
                 for name, system in self.systems.items()
             },
@@ -229,7 +229,7 @@ def compare(reports: Mapping[str, Report | Sequence[Report]], base: str | None =
     """Compare systems over the same queries and gallery, by the same rules.
 
     Args:
-        reports: name -> its report, or one for each training seed.
+        reports: name -> its report, or one for each run with another seed.
         base: the one that the others are compared with; None is the last.
 
     Raises:
@@ -247,7 +247,7 @@ def compare(reports: Mapping[str, Report | Sequence[Report]], base: str | None =
     # The same numbers for all, whatever ranks each report was asked to show.
     rules = several[chosen][0].protocol
     systems = {
-        name: SeveralSeeds(tuple(replace(r, protocol=replace(r.protocol, ranks=rules.ranks)) for r in found))
+        name: SeveralRuns(tuple(replace(r, protocol=replace(r.protocol, ranks=rules.ranks)) for r in found))
         for name, found in several.items()
     }
     for name, system in systems.items():

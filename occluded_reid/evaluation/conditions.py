@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -179,6 +180,22 @@ class Study:
             shown = ", ".join(f"{name} {names[name]}" for name in self.headline)
             lines.append(f"{matching} − all_slots at {'clean' if not fraction else f'{fraction:.0%}'}: {shown}")
         return "\n".join(lines)
+
+    def save_reports(self, folder: str | Path) -> list[Path]:
+        """Write each report with the numbers of every query, for `compare`, and return the files.
+
+        They are named after matching and share: ``own_clean.json``, ``own_35_seed0.json`` (35 % occluded, seed 0).
+
+        Raises:
+            EvaluationError: the folder cannot be written.
+        """
+        written = []
+        for condition in self.conditions:
+            for seed, report in zip(self.seeds, condition.reports, strict=False):
+                share = f"{condition.fraction * 100:g}_seed{seed}" if condition.fraction else "clean"
+                written.append(Path(folder) / f"{condition.matching}_{share}.json")
+                report.to_json(written[-1])
+        return written
 
     def to_dict(self) -> dict[str, Any]:
         """Return the study as JSON knows it."""

@@ -1,4 +1,4 @@
-"""Systems side by side: means, spread over seeds, paired differences, and the texts that carry them."""
+"""Systems side by side: means, spread over runs, paired differences, and the texts that carry them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation import Protocol, Report, evaluate_matrix
-from occluded_reid.evaluation.compare import SeveralSeeds, compare
+from occluded_reid.evaluation.compare import SeveralRuns, compare
 
 QUERIES, IMAGES = 40, 90
 
@@ -29,12 +29,12 @@ def report(noise: float, seed: int, **protocol) -> Report:
 
 def test_numbers_are_means_over_seeds_and_queries() -> None:
     seeds = [report(3.0, s) for s in range(3)]
-    system = SeveralSeeds(tuple(seeds))
+    system = SeveralRuns(tuple(seeds))
     maps = [one.mAP for one in seeds]
     assert system.metrics["mAP"] == pytest.approx(np.mean(maps))
     mean = sum(maps) / 3
     assert system.spread["mAP"] == pytest.approx((sum((m - mean) ** 2 for m in maps) / 2) ** 0.5)
-    assert SeveralSeeds((seeds[0],)).spread == {}
+    assert SeveralRuns((seeds[0],)).spread == {}
     interval = system.intervals["mAP"]
     assert interval.low < system.metrics["mAP"] < interval.high
 
@@ -76,9 +76,9 @@ def test_all_texts_carry_numbers_and_protocol(tmp_path) -> None:
     assert not any(line.lstrip().startswith("[") for line in latex.splitlines())
     first = next(row for row in rows if row["system"] == "a_1" and row["metric"] == "Rank-1")
     assert float(first["value"]) == value
-    assert first["training seeds"] == "2"
+    assert first["runs"] == "2"
     assert first["data"] == "made_up"
-    assert json.loads(json.dumps(compared.to_dict()))["systems"]["a_1"]["training_seeds"] == 2
+    assert json.loads(json.dumps(compared.to_dict()))["systems"]["a_1"]["runs"] == 2
     from rich.console import Console
 
     console = Console(width=150, record=True)
@@ -103,6 +103,6 @@ def test_what_cannot_be_compared() -> None:
     with pytest.raises(EvaluationError, match=r"'a' and 'b' cannot be compared.*different galleries"):
         compare({"a": other, "b": one})
     with pytest.raises(EvaluationError, match="different queries"):
-        SeveralSeeds((one, replace(one, card=replace(one.card, queries_sha256="0"))))
+        SeveralRuns((one, replace(one, card=replace(one.card, queries_sha256="0"))))
     with pytest.raises(EvaluationError, match="at least one"):
         compare({"a": []})
