@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ __all__ = [
     "GALLERY",
     "MEBIBYTE",
     "QUERIES",
+    "SIZES",
     "WIDTHS",
+    "Size",
     "bare_product",
     "make_sets",
     "median_ratio",
@@ -30,19 +33,31 @@ __all__ = [
     "take_turns",
 ]
 
-QUERIES, GALLERY, IDENTITIES, CAMERAS, HIDDEN = 2210, 17661, 702, 8, 0.3
-WIDTHS = {"five": (512,) * 5, "sorn": (3072, 2048, 2048, 2048)}
+
+class Size(NamedTuple):
+    """Images, people and cameras of a data set."""
+
+    queries: int
+    gallery: int
+    identities: int
+    cameras: int
+
+
+SIZES = {"duke": Size(2210, 17661, 702, 8), "msmt17": Size(11659, 82161, 3060, 15)}
+QUERIES, GALLERY, _, _ = SIZES["duke"]
+HIDDEN = 0.3
+WIDTHS = {"five": (512,) * 5, "five_256": (256,) * 5, "sorn": (3072, 2048, 2048, 2048)}
 MEBIBYTE = 1 << 20
 
 
-def make_sets(widths: tuple[int, ...], seed: int = 0) -> tuple[EmbeddedSet, EmbeddedSet]:
+def make_sets(widths: tuple[int, ...], seed: int = 0, size: Size = SIZES["duke"]) -> tuple[EmbeddedSet, EmbeddedSet]:
     """Noisy copies of one direction for each identity and slot; the first slot always visible, others often hidden."""
     generator = torch.Generator().manual_seed(seed)
-    centres = [torch.randn(IDENTITIES, width, generator=generator) for width in widths]
+    centres = [torch.randn(size.identities, width, generator=generator) for width in widths]
     labels = np.random.default_rng(seed)
 
     def make(count: int) -> EmbeddedSet:
-        identity = labels.integers(0, IDENTITIES, count)
+        identity = labels.integers(0, size.identities, count)
         rows = torch.from_numpy(identity)
         slots = []
         for centre in centres:
@@ -51,9 +66,11 @@ def make_sets(widths: tuple[int, ...], seed: int = 0) -> tuple[EmbeddedSet, Embe
         visible = (torch.rand(count, len(widths), generator=generator) >= HIDDEN).float()
         visible[:, 0] = 1
         names = ("global", *(f"part_{n}" for n in range(1, len(widths))))
-        return EmbeddedSet(PartEmbeddings(names, tuple(slots), visible), identity, labels.integers(0, CAMERAS, count))
+        return EmbeddedSet(
+            PartEmbeddings(names, tuple(slots), visible), identity, labels.integers(0, size.cameras, count)
+        )
 
-    return make(QUERIES), make(GALLERY)
+    return make(size.queries), make(size.gallery)
 
 
 def bare_product(query: Tensor, gallery: Tensor, tile_rows: int) -> None:
