@@ -14,10 +14,12 @@ from occluded_reid.errors import EmbeddingError, EvaluationError
 from occluded_reid.evaluation.measures import measures, report_of, require_answers
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
-from occluded_reid.evaluation.streaming import Labelled, places, rank_matches, rank_matches_by
+from occluded_reid.evaluation.single_shot import rank_single_shot_by
+from occluded_reid.evaluation.streaming import Labelled, places, rank_matches_by
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.blocks import MatrixDistances
+from occluded_reid.search.blocks import Distances, MatrixDistances, PlainDistances
 from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.reranked import RerankedDistances
 
 __all__ = ["evaluate", "evaluate_matrix"]
 
@@ -78,23 +80,22 @@ def evaluate(
         if protocol.shots == "single":
             raise EvaluationError("re-ranking uses the whole gallery, shots='single' one image a person; choose one.")
         gallery = _by_name(gallery)
-    found = rank_matches(
-        query,
-        gallery,
-        matcher,
-        exclude_same_camera=protocol.exclude_same_camera,
-        tile_rows=protocol.tile_rows,
-        rerank=rerank,
-        progress=progress,
-    )
-    require_answers(len(found.rows), query, gallery, protocol)
-    return report_of(
-        measures(found, protocol.ap),
+    numbers, excluded, unshared = _ranked(
+        PlainDistances(query.embeddings, gallery.embeddings, matcher)
+        if rerank is None
+        else RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank),
         query,
         gallery,
         protocol,
-        excluded=found.excluded,
-        unshared=found.unshared,
+        progress,
+    )
+    return report_of(
+        numbers,
+        query,
+        gallery,
+        protocol,
+        excluded=excluded,
+        unshared=unshared,
         slots=query.embeddings.widths,
         matcher=matcher.config,
         fingerprint=fingerprint,
@@ -157,26 +158,39 @@ def evaluate_matrix(
         )
     query, gallery = sides
     _require_rows(query, gallery)
-    if protocol.shots == "single":
-        raise EvaluationError("shots='single' draws galleries from embeddings; a matrix is ranked with shots='multi'.")
-    found = rank_matches_by(
-        MatrixDistances(matrix),
-        query,
-        gallery,
-        exclude_same_camera=protocol.exclude_same_camera,
-        tile_rows=protocol.tile_rows,
-    )
-    require_answers(len(found.rows), query, gallery, protocol)
+    numbers, excluded, unshared = _ranked(MatrixDistances(matrix), query, gallery, protocol, None)
     return report_of(
-        measures(found, protocol.ap),
+        numbers,
         query,
         gallery,
         protocol,
-        excluded=found.excluded,
-        unshared=found.unshared,
+        excluded=excluded,
+        unshared=unshared,
         slots={},
         matcher={"type": "given distances", "options": {}},
     )
+
+
+def _ranked(
+    distances: Distances,
+    query: Labelled,
+    gallery: Labelled,
+    protocol: Protocol,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int, int]:
+    """The numbers of each query, the pairs left out, and the pairs without a common slot."""
+    exclude, rows = protocol.exclude_same_camera, protocol.tile_rows
+    if protocol.shots == "single":
+        draws = {"draws": protocol.draws, "seed": protocol.seed}
+        single = rank_single_shot_by(
+            distances, query, gallery, exclude_same_camera=exclude, tile_rows=rows, progress=progress, **draws
+        )
+        require_answers(int(single.answerable.sum()), query, gallery, protocol)
+        undefined = np.full(len(query), np.nan)  # one match in a draw: average precision says nothing new
+        return (undefined, single.ranks, undefined), single.excluded, single.unshared
+    found = rank_matches_by(distances, query, gallery, exclude_same_camera=exclude, tile_rows=rows, progress=progress)
+    require_answers(len(found.rows), query, gallery, protocol)
+    return measures(found, protocol.ap), found.excluded, found.unshared
 
 
 def _require_rows(query: Labelled, gallery: Labelled) -> None:

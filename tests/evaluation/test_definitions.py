@@ -141,3 +141,30 @@ def test_the_order_of_the_gallery_changes_nothing_after_re_ranking() -> None:
         evaluate(query, rows, VisibilityWeightedMatcher(), rerank=settings_) for rows in (gallery, shuffled(gallery, 1))
     )
     assert first.metrics == second.metrics
+
+
+def test_single_shots_by_the_definition() -> None:
+    """One random image of each person in a draw, and never one that the camera rule forbids."""
+    query, gallery = drawn(20, 5), drawn(50, 6)
+    rules = Protocol(shots="single", draws=7, ranks=(1, 2), seed=3)
+    report = evaluate(query, gallery, VisibilityWeightedMatcher(), rules)
+    assert report.first_match_rank.shape == (20, 7)
+    assert list(report.metrics) == ["Rank-1", "Rank-2"]
+    keep = report.answerable
+    assert report.rank(2) == pytest.approx(float(np.mean(report.first_match_rank[keep] <= 2)))
+    assert report.rank(4) == 1.0  # there are four people
+    assert Report.from_dict(report.to_dict()).metrics == report.metrics
+    assert "not defined" in report.facts["average precision"]
+    assert report.compare(report)["Rank-1"].value == 0
+    again = evaluate(query, shuffled(gallery, 2), VisibilityWeightedMatcher(), rules)
+    assert np.array_equal(again.first_match_rank, report.first_match_rank)
+    with pytest.raises(EvaluationError, match="re-ranking uses the whole gallery"):
+        evaluate(query, gallery, VisibilityWeightedMatcher(), rules, rerank=KReciprocal())
+
+
+def test_single_shots_of_a_matrix_with_one_image_a_person_are_plain_ranks() -> None:
+    distance = np.random.default_rng(0).random((6, 8))
+    labels = list(range(6)), list(range(8)), [0] * 6, [1] * 8
+    single = evaluate_matrix(distance, *labels, Protocol(shots="single", draws=3))
+    plain = evaluate_matrix(distance, *labels)
+    assert np.array_equal(single.first_match_rank, np.repeat(plain.first_match_rank[:, None], 3, axis=1))
