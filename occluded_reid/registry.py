@@ -288,9 +288,22 @@ MODELS: Registry[Any] = Registry("model")
 DATASETS: Registry[ReIDData] = Registry(
     "dataset",
     {
+        "cuhk03": "occluded_reid.data.benchmarks.cuhk03:load_cuhk03",
+        "dukemtmc_reid": "occluded_reid.data.benchmarks.dukemtmc:load_dukemtmc_reid",
         "folder": "occluded_reid.data.folder:load_folder",
-        "market1501": "occluded_reid.data.market1501:load_market1501",
+        "market1501": "occluded_reid.data.benchmarks.market1501:load_market1501",
+        "occluded_duke": "occluded_reid.data.benchmarks.occluded_duke:load_occluded_duke",
+        "msmt17": "occluded_reid.data.benchmarks.msmt17:load_msmt17",
+        "occluded_reid": "occluded_reid.data.benchmarks.occluded_reid_set:load_occluded_reid",
+        "p_dukemtmc": "occluded_reid.data.benchmarks.p_dukemtmc:load_p_dukemtmc",
+        "partial_ilids": "occluded_reid.data.benchmarks.partial_ilids:load_partial_ilids",
+        "partial_reid": "occluded_reid.data.benchmarks.partial_reid:load_partial_reid",
         "synthetic": "occluded_reid.data.synthetic.load:load_synthetic",
+    },
+    {
+        "dukemtmc": "dukemtmc_reid",
+        "occluded_dukemtmc": "occluded_duke",
+        "p_dukemtmc_reid": "p_dukemtmc",
     },
 )
 INDEXES: Registry[SlotIndex] = Registry("index", {"faiss": "occluded_reid.search.faiss_index:FaissIndex"})

@@ -43,7 +43,7 @@ TESTS = Path(__file__).parent
 TESTED_ALONE = {
     "empty folder": [
         "data/test_folder.py::test_nothing_to_find",
-        "data/test_market1501.py::test_folders_that_are_something_else",
+        "data/benchmarks/test_market1501.py::test_folders_that_are_something_else",
         "cli/test_help_and_usage.py::test_the_installed_command_speaks_to_the_shell",
     ],
     "one identity": ["training/test_trainer.py::test_bad_data", "data/test_loader.py::test_bad_input"],

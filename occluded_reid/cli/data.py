@@ -1,14 +1,14 @@
-"""`occluded-reid data`: look at a folder before anything is trained on it, or draw the synthetic set."""
+"""`occluded-reid data`: look at a folder before anything is trained on it, or at what is known of data sets."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from occluded_reid.cli.console import (
-    DatasetName,
+    DataOptions,
     Holdout,
     Json,
     Masks,
@@ -19,35 +19,77 @@ from occluded_reid.cli.console import (
     progress_bar,
 )
 
-__all__ = ["data_command"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from occluded_reid.data.dataset import ReIDData
+
+__all__ = ["data_app"]
+
+data_app = typer.Typer(
+    name="data",
+    help="Verify a data set on disk, show what is known about published ones, or draw the synthetic one.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Name = Annotated[str, typer.Argument(help="Data set or layout; see `occluded-reid data show`.", show_default=False)]
+Root = Annotated[Path, typer.Argument(help="Folder of the data set.", show_default=False)]
 
 
-def data_command(
-    root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    dataset: DatasetName = "market1501",
+@data_app.command("verify")
+def verify_command(
+    name: Name,
+    root: Root,
     masks: Masks = None,
     holdout: Holdout = 0,
-    synthesize: Annotated[
-        bool, typer.Option(help="First draw the synthetic set into ROOT (layout: synthetic).")
-    ] = False,
+    options: DataOptions = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Verify a data set: counts, unreadable files, identities per split, overlaps, duplicates, masks.
+    """Read every file and compare the counts with those of a whole copy; exit code 1 if something must be mended.
 
-    Example: [bold]occluded-reid data market/ --masks market_masks/ --holdout 100[/bold]
+    Reported are unreadable files, images and identities of each split and how many there should be, identities in
+    training and test, duplicates, queries without a match, masks that are missing or do not fit.
+
+    Example: [bold]occluded-reid data verify market1501 market/ --masks market_masks/ --holdout 100[/bold]
     """
+    _verify(open_data(name, root, masks, holdout, seed, options=options), as_json)
+
+
+@data_app.command("show")
+def show_command(
+    name: Annotated[str | None, typer.Argument(help="Data set; without one, all of them.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the protocol of a published data set: counts, splits, camera rule, layouts, licence, traps.
+
+    Example: [bold]occluded-reid data show occluded_duke[/bold]
+    """
+    if as_json:
+        print_json(_all_sets() if name is None else _facts(name))
+        return
+    console().print(_table_of_all() if name is None else _table_of(name))
+
+
+@data_app.command("synthesize")
+def synthesize_command(root: Root, seed: Seed = 0, as_json: Json = False) -> None:
+    """Draw the synthetic set into a folder and verify it.
+
+    Example: [bold]occluded-reid data synthesize people/[/bold]
+    """
+    from occluded_reid.data.synthetic import SyntheticOptions, generate
+
+    with progress_bar("drawing") as move:
+        generate(root, SyntheticOptions(seed=seed), progress=move)
+    _verify(open_data("synthetic", root, None, 0, seed), as_json)
+
+
+def _verify(data: ReIDData, as_json: bool) -> None:
     from occluded_reid.data.verify import verify_dataset
 
-    if synthesize:
-        from occluded_reid.data.synthetic import SyntheticOptions, generate
-
-        with progress_bar("drawing") as move:
-            generate(root, SyntheticOptions(seed=seed), progress=move)
-        dataset = "synthetic"
-    loaded = open_data(dataset, root, masks, holdout, seed)
     with progress_bar("reading files") as move:
-        report = verify_dataset(loaded, progress=move)
+        report = verify_dataset(data, progress=move)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -56,3 +98,80 @@ def data_command(
             screen.print(line, markup=False, soft_wrap=True)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _all_sets() -> list[dict[str, Any]]:
+    """Each name with its counts; layouts that are nobody's data set have none."""
+    from occluded_reid.data.benchmark import all_benchmarks
+    from occluded_reid.registry import DATASETS
+
+    known = {benchmark.name: benchmark for benchmark in all_benchmarks()}
+    rows: list[dict[str, Any]] = []
+    for name in DATASETS.names():
+        found = known.get(name)
+        variants = found.counts.items() if found else ()
+        counts = {variant: {split: c._asdict() for split, c in splits.items()} for variant, splits in variants}
+        rows.append(
+            {
+                "name": name,
+                "title": found.title if found else "",
+                "counts": counts,
+                "trained_on": list(found.trained_on) if found else [],
+                "licence": found.licence if found else "",
+                "withdrawn": found.withdrawn if found else "",
+            }
+        )
+    return rows
+
+
+def _facts(name: str) -> dict[str, str]:
+    """What is known of a data set, its loader's options last."""
+    import inspect
+
+    from occluded_reid.data.benchmark import benchmark_of
+    from occluded_reid.registry import DATASETS
+
+    benchmark = benchmark_of(name)
+    loader = DATASETS.get(name)
+    first = (inspect.getdoc(loader) or "").split("\n\n")[0].replace("\n", " ")
+    facts = benchmark.facts if benchmark else {"layout": first}
+    taken = [
+        f"{parameter.name}={parameter.default}"
+        for parameter in list(inspect.signature(loader).parameters.values())[1:]
+        if parameter.default is not parameter.empty
+    ]
+    return facts | ({"options": ", ".join(taken)} if taken else {})
+
+
+def _table_of_all() -> Table:
+    """A row for each variant of each data set, with people / images of each split."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from occluded_reid.data.dataset import SPLITS
+
+    table = Table(box=None, title="people / images", title_justify="left")
+    for column in ("data set", *SPLITS, "licence"):
+        table.add_column(column, justify="right" if column in SPLITS else "left", no_wrap=column in SPLITS)
+    for row in _all_sets():
+        licence = escape(row["licence"])
+        terms = f"[red]withdrawn by its authors[/red]; {licence}" if row["withdrawn"] else licence
+        for variant, splits in (row["counts"] or {"": {}}).items():
+            name = f"{row['name']} ({variant})" if variant else row["name"]
+            table.add_row(escape(name), *(_shown(splits.get(split)) for split in SPLITS), terms)
+            terms = ""
+    return table
+
+
+def _table_of(name: str) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    for fact, text in _facts(name).items():
+        table.add_row(fact, escape(text))
+    return table
+
+
+def _shown(counts: dict[str, int] | None) -> str:
+    return f"{counts['identities'] + counts['distractors']:,} / {counts['images']:,}" if counts else "–"

@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from occluded_reid.data.dataset import Split
 
-__all__ = ["Benchmark", "Counts", "Layout", "benchmark_of", "described"]
+__all__ = ["Benchmark", "Counts", "Layout", "all_benchmarks", "benchmark_of", "described"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Counts(NamedTuple):
-    """How many images a split has, and of how many people; distractors are images of nobody."""
+    """How many images a split has once junk is dropped, and of how many people.
+
+    Attributes:
+        images: all of them, distractors too.
+        identities: people, without distractors.
+        distractors: identities of the gallery that are never asked for, beside those; 0 where none has a number.
+    """
 
     images: int
     identities: int
+    distractors: int = 0
+
+    def __str__(self) -> str:
+        more = f" + {self.distractors} distractors" if self.distractors else ""
+        return f"{self.identities:,} people{more} / {self.images:,} images"
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ class Benchmark:
         """Everything in words, by name, as `occluded-reid data show` prints it."""
         facts = {"data set": self.title}
         for variant, splits in self.counts.items():
-            shown = ", ".join(f"{split} {c.identities} people / {c.images} images" for split, c in splits.items())
+            shown = ", ".join(f"{split} {counts}" for split, counts in splits.items())
             facts[f"counts ({variant})" if variant else "counts"] = shown
         facts |= {"cameras": str(self.cameras), "identity": self.identity_rule, "camera": self.camera_rule}
         facts |= {"file names": self.pattern} if self.pattern else {}
@@ -127,6 +138,21 @@ def described(benchmark: Benchmark) -> Callable[[F], F]:
         return loader
 
     return tie
+
+
+def all_benchmarks() -> list[Benchmark]:
+    """Return all published data sets that are registered, by name; plug-ins that cannot be loaded are left out."""
+    from occluded_reid.errors import RegistryError
+    from occluded_reid.registry import DATASETS
+
+    found: list[Benchmark] = []
+    for name in DATASETS.names():
+        try:
+            benchmark = benchmark_of(name)
+        except RegistryError:
+            continue  # the registry has warned of it by name
+        found += [benchmark] if benchmark is not None else []
+    return found
 
 
 def benchmark_of(name: str) -> Benchmark | None:

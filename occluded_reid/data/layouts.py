@@ -7,11 +7,15 @@ from pathlib import Path
 
 from occluded_reid.data.benchmark import Layout
 from occluded_reid.data.dataset import require_folder
+from occluded_reid.data.images import IMAGE_SUFFIXES
 from occluded_reid.errors import DataError
 
-__all__ = ["find_layout"]
+__all__ = ["archives_beside", "explain_folder", "find_layout"]
 
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".rar", ".7z", ".part", ".crdownload")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z", ".part", ".crdownload")
+_RUBBISH = ("__MACOSX",)  # what archives of a Mac bring along: shadows of the files, under the same names
+_BESIDE = ("masks", "occlusion")  # trees that mirror a data set's, and so look like one
+_LEVELS = 3  # how far above a root it is looked for: the images of some lie in split/kind/identity/
 
 
 def find_layout(root: str | Path, title: str, layouts: Sequence[Layout]) -> tuple[Path, Layout]:
@@ -29,7 +33,7 @@ def find_layout(root: str | Path, title: str, layouts: Sequence[Layout]) -> tupl
     folder = require_folder(root)
     if found := _whole(folder, layouts):
         return folder, found
-    raise DataError(_what_is_there(folder, title, layouts))
+    raise DataError(explain_folder(folder, title, layouts))
 
 
 def _whole(folder: Path, layouts: Sequence[Layout]) -> Layout | None:
@@ -37,27 +41,36 @@ def _whole(folder: Path, layouts: Sequence[Layout]) -> Layout | None:
 
 
 def _missing(folder: Path, layout: Layout) -> list[str]:
-    """Folders and files of the layout that are not there; an empty folder is as good as none."""
+    """Folders and files of the layout that are not there; a folder without images is as good as none."""
     missing = []
     for name in layout.needed:
         path = folder / name
-        there = path.is_file() if name in layout.files else path.is_dir() and any(path.iterdir())
-        if not there:
+        if not (path.is_file() if name in layout.files else _holds_something(path)):
             missing.append(name if name in layout.files else f"{name}/")
     return missing
 
 
-def _what_is_there(folder: Path, title: str, layouts: Sequence[Layout]) -> str:
-    """Why no layout was found, and what to do: most often the root is a folder too high or too low."""
+def _holds_something(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES or path.is_dir() for path in _entries(folder))
+
+
+def archives_beside(folder: Path) -> str:
+    """Return a sentence about archives in a folder that nobody has extracted, or nothing."""
+    archives = [path.name for path in _entries(folder) if path.suffix.lower() in _ARCHIVES]
+    more = ", …" if len(archives) > 3 else ""
+    return f" There are archives ({', '.join(archives[:3])}{more}): extract them there first." if archives else ""
+
+
+def explain_folder(folder: Path, title: str, layouts: Sequence[Layout]) -> str:
+    """Return why no layout was found, and what to do: most often the root is a folder too high or too low."""
     here = folder.resolve()
-    for above in list(here.parents)[:2]:
+    for above in list(here.parents)[:_LEVELS]:
         if _whole(above, layouts):
             return f"'{folder}' lies inside the data set {title}: the root is one folder too low. Give '{above}'."
     for below in _sub_folders(folder):
         if _whole(below, layouts):
             return f"'{folder}' holds the data set {title} in a sub-folder: the root is one too high. Give '{below}'."
-    archives = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in _ARCHIVES]
-    packed = f" There are archives ({', '.join(archives[:3])}): extract them there first." if archives else ""
+    packed = archives_beside(folder)
     # The layout that most is there of; where nothing is, none of them is meant.
     begun = sorted(layouts, key=lambda layout: len(_missing(folder, layout)) / len(layout.needed))[0]
     lacking = _missing(folder, begun)
@@ -75,8 +88,17 @@ def _what_is_there(folder: Path, title: str, layouts: Sequence[Layout]) -> str:
 
 
 def _sub_folders(folder: Path) -> Iterator[Path]:
-    """Sub-folders down to two levels, the upper ones first."""
-    upper = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    """Sub-folders down to two levels, the upper ones first; trees of masks left out."""
+    upper = [path for path in _entries(folder) if path.is_dir() and path.name not in _BESIDE]
     yield from upper
     for path in upper:
-        yield from (below for below in sorted(path.iterdir()) if below.is_dir() and not below.name.startswith("."))
+        yield from (below for below in _entries(path) if below.is_dir())
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, hidden things left out; nothing where it may not be read or is no folder."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return []  # it is only looked at to explain another one, or counts as missing
+    return [path for path in found if not path.name.startswith(".") and path.name not in _RUBBISH]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
+from occluded_reid.data.counts import Comparison, compare_counts
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split
 from occluded_reid.data.images import open_image, open_mask
 from occluded_reid.errors import ImageError, MaskError
@@ -54,6 +56,8 @@ class VerifyReport:
         missing_masks: images without a part mask, where others have one.
         bad_masks: masks that cannot be read, are of another size than the image, or hold unknown classes.
         notes: what the loader said.
+        twice: images of one folder whose names differ in the suffix or in capitals only: probably the same picture.
+        counts: the comparison with a whole copy of the published data set; None for anybody's own images.
     """
 
     dataset: str
@@ -71,6 +75,8 @@ class VerifyReport:
     missing_masks: tuple[str, ...]
     bad_masks: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    twice: tuple[tuple[str, ...], ...] = ()
+    counts: Comparison | None = None
 
     @property
     def ok(self) -> bool:
@@ -81,12 +87,18 @@ class VerifyReport:
     def problems(self) -> tuple[str, ...]:
         """What must be mended, a line each."""
         lines = [
+            *(self.counts.problems if self.counts else ()),
             _line(self.unreadable, "images cannot be read", [f"{f.name}: {f.reason}" for f in self.unreadable]),
             _line(self.shared_identities, "identities are in training and in queries or gallery"),
             *(
-                _line(group, f"groups of identical files {problem}", [" = ".join(d.names) for d in group])
+                _line(group, f"groups of identical files {problem}", _equal(d.names for d in group))
                 for problem, group in self._by_problem()
                 if problem
+            ),
+            _line(
+                self.twice,
+                "images are there twice, under names that differ in suffix or capitals only",
+                _equal(self.twice),
             ),
             _line(self.missing_masks, "images have no part mask, although others have"),
             _line(self.bad_masks, "part masks are wrong", [f"{f.name}: {f.reason}" for f in self.bad_masks]),
@@ -103,7 +115,7 @@ class VerifyReport:
             else "",
             _line(self.single_images, "training identities have a single image"),
             _line(self.unanswerable, "queries have no match under another camera, so evaluation skips them"),
-            _line(harmless, "groups of identical files do no harm", [" = ".join(d.names) for d in harmless]),
+            _line(harmless, "groups of identical files do no harm", _equal(d.names for d in harmless)),
         ]
         return tuple(line for line in lines if line)
 
@@ -111,7 +123,8 @@ class VerifyReport:
         """Return everything as plain values for JSON."""
         cameras = {str(camera): count for camera, count in self.cameras.items()}
         verdict = {"ok": self.ok, "problems": list(self.problems), "warnings": list(self.warnings)}
-        return {**asdict(self), "cameras": cameras, **verdict}
+        counts = self.counts.to_dict() if self.counts else None
+        return {**asdict(replace(self, counts=None)), "cameras": cameras, "counts": counts, **verdict}
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
@@ -122,10 +135,13 @@ class VerifyReport:
             *([f"distractors: {self.distractors} gallery images"] if self.distractors else []),
             f"cameras: {len(self.cameras)} ({cameras})" if self.cameras else "cameras: unknown",
             f"part masks: {self.masks} of {sum(self.images.values())} images",
+            *(self.counts.lines() if self.counts else ()),
             *(f"note: {note}" for note in self.notes),
             *(f"warning: {warning}" for warning in self.warnings),
             *(f"problem: {problem}" for problem in self.problems),
-            "all files can be used" if self.ok else f"{len(self.problems)} kinds of problems",
+            "all files can be used"
+            if self.ok
+            else f"{len(self.problems)} kind{'s' * (len(self.problems) > 1)} of problems",
         ]
 
     def _by_problem(self) -> Iterator[tuple[str, list[Duplicate]]]:
@@ -179,6 +195,8 @@ def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | Non
         missing_masks=tuple(sample.name for _, sample in placed if masked and sample.mask is None),
         bad_masks=tuple(bad_masks),
         notes=data.notes,
+        twice=_named_twice(placed),
+        counts=compare_counts(data),
     )
 
 
@@ -198,6 +216,20 @@ def _duplicate(group: Sequence[tuple[Split, Sample]], cameras_known: bool) -> Du
         problem = "answer a query with itself, under another camera"
     names = tuple(sample.name for _, sample in group)
     return Duplicate(names, tuple(split for split in SPLITS if split in splits), problem)
+
+
+def _named_twice(placed: Sequence[tuple[Split, Sample]]) -> tuple[tuple[str, ...], ...]:
+    """Groups of images in one folder of a split with the same name but for its suffix: such as a converted copy."""
+    named: dict[tuple[Split, str], set[str]] = {}
+    for split, sample in placed:
+        named.setdefault((split, PurePosixPath(sample.name).with_suffix("").as_posix().casefold()), set()).add(
+            sample.name
+        )
+    return tuple(tuple(sorted(names)) for names in named.values() if len(names) > 1)
+
+
+def _equal(groups: Iterable[Sequence[str]]) -> list[str]:
+    return [" = ".join(names) for names in groups]
 
 
 def _line(found: Sequence[Any], what: str, shown: Sequence[str] | None = None) -> str:

@@ -11,16 +11,17 @@ import pytest
 
 from occluded_reid import load_model
 from occluded_reid.data.synthetic import SyntheticOptions, generate
+from occluded_reid.registry import DATASETS
 
 Cli = Callable[..., Any]
 
 
 def test_a_good_folder(cli: Cli, people: Path) -> None:
-    found = cli("data", people, "--dataset", "synthetic")
+    found = cli("data", "verify", "synthetic", people)
     assert found.code == 0
     assert "36 images of 6 identities" in found.out
     assert "all files can be used" in found.out
-    held = cli("data", people, "--dataset", "synthetic", "--holdout", 2, "--json").json
+    held = cli("data", "verify", "synthetic", people, "--holdout", 2, "--json").json
     assert held["ok"]
     assert held["identities"] == {"train": 4, "query": 2, "gallery": 2}
 
@@ -29,10 +30,10 @@ def test_a_truncated_file_is_named_and_fails(cli: Cli, people: Path, tmp_path: P
     shutil.copytree(people, tmp_path / "set")
     broken = sorted((tmp_path / "set" / "query").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:300])
-    found = cli("data", tmp_path / "set", "--dataset", "synthetic")
+    found = cli("data", "verify", "synthetic", tmp_path / "set")
     assert found.code == 1
     assert f"1 images cannot be read: query/{broken.name}" in found.out
-    printed = cli("data", tmp_path / "set", "--dataset", "synthetic", "--json")
+    printed = cli("data", "verify", "synthetic", tmp_path / "set", "--json")
     assert printed.code == 1
     assert [finding["name"] for finding in printed.json["unreadable"]] == [f"query/{broken.name}"]
     assert printed.json["ok"] is False
@@ -47,11 +48,70 @@ def test_the_set_can_be_drawn_first(cli: Cli, tmp_path: Path, monkeypatch: pytes
         return generate(root, small, progress=progress)
 
     monkeypatch.setattr("occluded_reid.data.synthetic.generate", draw_less)
-    found = cli("data", tmp_path / "set", "--synthesize", "--seed", 3, "--json")
+    found = cli("data", "synthesize", tmp_path / "set", "--seed", 3, "--json")
     assert found.code == 0, found.err
     assert asked == [SyntheticOptions(seed=3)]
     assert found.json["dataset"] == "synthetic"
     assert found.json["images"] == {"train": 12, "query": 2, "gallery": 4}
+
+
+def test_a_part_of_a_published_set_is_told_and_fails(cli: Cli, people: Path) -> None:
+    found = cli("data", "verify", "market1501", people)
+    assert found.code == 1
+    assert "problem: train: 36 of 12,936 images, 6 of 751 identities; 12,900 missing: this is a part of it" in found.out
+    assert cli("data", "verify", "market1501", people, "--option", "own=true").code == 0
+    assert cli("data", "verify", "market1501", people, "--holdout", 2).code == 0
+    part = cli("data", "verify", "market1501", people, "--option", "train_only=true", "--json")
+    assert part.code == 1
+    assert "this is a part of Market-1501" in part.json["counts"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint", "code"),
+    [
+        ("own", "give it as key=value", 2),
+        ("seed=3", "--option seed is no option of a loader", 2),
+        ("onw=true", "Did you mean 'own'?", 1),
+        ("own=sometimes", "own", 1),
+    ],
+)
+def test_options_that_are_wrong(cli: Cli, people: Path, option: str, complaint: str, code: int) -> None:
+    found = cli("data", "verify", "market1501", people, "--option", option)
+    assert found.code == code
+    assert complaint in found.err
+    twice = cli("data", "verify", "market1501", people, "--option", "own=true", "--option", "own=false")
+    assert twice.code == 2
+    assert "given twice" in twice.err
+
+
+def test_an_unknown_data_set(cli: Cli, people: Path) -> None:
+    for command in (("verify", "market1510", people), ("show", "market1510")):
+        found = cli("data", *command)
+        assert found.code == 1
+        assert "no dataset is named 'market1510'. Did you mean 'market1501'?" in found.err
+
+
+def test_a_protocol_is_shown(cli: Cli) -> None:
+    shown = cli("data", "show", "dukemtmc").out
+    words = " ".join(shown.split())
+    for said in ("DukeMTMC-reID", "702 people / 16,522 images", "withdrawn", "Ristani", "train_only=None"):
+        assert said in words
+    content = cli("data", "show", "occluded_duke", "--json").json
+    assert content["data set"] == "Occluded-DukeMTMC"
+    assert "1,870 of the 2,210 queries" in content["trap 1"]
+    assert "CSV file" in cli("data", "show", "folder", "--json").json["layout"]
+
+
+def test_all_data_sets_are_shown(cli: Cli) -> None:
+    rows = cli("data", "show", "--json").json
+    assert [row["name"] for row in rows] == DATASETS.names()
+    duke = next(row for row in rows if row["name"] == "dukemtmc_reid")
+    assert duke["counts"][""]["gallery"] == {"images": 17661, "identities": 702, "distractors": 408}
+    assert duke["withdrawn"]
+    shown = cli("data", "show").out
+    assert all(row["name"] in shown for row in rows)
+    assert "1,110 / 17,661" in shown
+    assert " ".join(shown.split()).count("withdrawn") == 3
 
 
 def test_demo_walks_the_whole_road_twice(cli: Cli, sets: tuple[str, ...], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def verify(root: Path) -> VerifyReport:
-    return verify_dataset(load_dataset("market1501", root))
+    return verify_dataset(load_dataset("market1501", root, own=True))
 
 
 def copy(root: Path, source: str, target: str) -> None:
@@ -43,7 +43,9 @@ def copy(root: Path, source: str, target: str) -> None:
 
 def test_a_good_set(tree: Path) -> None:
     seen: list[tuple[int, int]] = []
-    report = verify_dataset(load_dataset("market1501", tree), progress=lambda done, total: seen.append((done, total)))
+    report = verify_dataset(
+        load_dataset("market1501", tree, own=True), progress=lambda done, total: seen.append((done, total))
+    )
     assert report.ok
     assert report.problems == report.warnings == ()
     assert report.images == {"train": 4, "query": 2, "gallery": 3}
@@ -151,3 +153,39 @@ def test_long_lists_are_cut(tree: Path) -> None:
     line = next(line for line in verify(tree).lines() if "cannot be read" in line)
     assert "8 images cannot be read" in line
     assert line.endswith("… and 3 more")
+
+
+def test_the_counts_of_a_published_set(tree: Path) -> None:
+    report = verify_dataset(load_dataset("market1501", tree))
+    assert not report.ok
+    assert report.counts is not None
+    assert report.problems[0].startswith("train: 4 of 12,936 images, 2 of 751 identities; 12,932 missing")
+    assert report.lines()[-1] == f"{len(report.problems)} kinds of problems"
+    content = json.loads(json.dumps(report.to_dict()))
+    assert content["counts"]["expected"]["query"] == {"images": 3368, "identities": 750, "distractors": 0}
+    assert len(content["counts"]["differences"]) == 4
+    assert content["problems"] == list(report.problems)
+    # A hold-out has other splits: nothing to compare.
+    held = verify_dataset(load_dataset("market1501", tree, holdout=1))
+    assert held.ok
+    assert any(line.startswith("counts: not compared with a whole Market-1501") for line in held.lines())
+    assert verify(tree).to_dict()["counts"] is None
+
+
+def test_one_picture_under_two_names(tree: Path) -> None:
+    Image.new("RGB", (2, 4), (77, 0, 0)).save(tree / "query/0001_c1_0.jpg")
+    Image.new("RGB", (2, 4), (78, 0, 0)).save(tree / "query/0003_c2_0.PNG")
+    report = verify(tree)
+    assert report.twice == (
+        ("query/0001_c1_0.jpg", "query/0001_c1_0.png"),
+        ("query/0003_c2_0.PNG", "query/0003_c2_0.png"),
+    )
+    assert any(p.startswith("2 images are there twice, under names that differ in suffix") for p in report.problems)
+
+
+def test_rubbish_is_no_image(tree: Path) -> None:
+    for name in ("Thumbs.db", ".DS_Store", "._0001_c1_0.png", "readme.txt"):
+        (tree / "query" / name).write_bytes(b"\x00")
+    report = verify(tree)
+    assert report.ok
+    assert report.images["query"] == 2

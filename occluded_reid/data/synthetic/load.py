@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from occluded_reid.data.benchmarks.market1501 import load_market1501
 from occluded_reid.data.dataset import ReIDData
-from occluded_reid.data.market1501 import load_market1501
 from occluded_reid.data.synthetic.generate import LISTING, generate
 from occluded_reid.data.synthetic.options import SyntheticOptions
 from occluded_reid.registry import DATASETS
@@ -37,5 +37,5 @@ def load_synthetic(
     if not (root / LISTING).is_file():
         options = SyntheticOptions(seed=draw_seed, train_identities=train_identities, test_identities=test_identities)
         generate(root, options)
-    data = load_market1501(root)
-    return replace(data, name="synthetic", licence="drawn by this library: free of people and of rights", citation="")
+    data = load_market1501(root, own=True)
+    return replace(data, name="synthetic", licence="drawn by this library: free of people and of rights")
