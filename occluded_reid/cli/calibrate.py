@@ -15,6 +15,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    Validation,
     bold,
     console,
     open_data,
@@ -25,9 +26,11 @@ from occluded_reid.cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from occluded_reid.data.dataset import ReIDData
+    from occluded_reid.embeddings import EmbeddedSet
     from occluded_reid.search.calibration import Calibration
 
-__all__ = ["calibrate_command"]
+__all__ = ["Per", "calibrate_command", "people_among"]
 
 
 class Per(StrEnum):
@@ -63,6 +66,7 @@ def calibrate_command(
     dataset: DatasetName = "market1501",
     masks: Masks = None,
     holdout: Holdout = 0,
+    validation: Validation = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +83,7 @@ def calibrate_command(
     from occluded_reid.search.calibration import Calibration
 
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed)
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation)
     total = len(loaded.query) + len(loaded.gallery)
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:
@@ -107,6 +111,7 @@ def calibrate_command(
             fingerprint=network.fingerprint,
             reduction=None if reduction is None else reduction.fingerprint,
             data=loaded.name,
+            people=people_among(loaded, *parts[0]),
             progress=move,
         )
     tested = None
@@ -125,6 +130,12 @@ def calibrate_command(
     console().print(f"calibration: {bold(out)}", soft_wrap=True)
     if gallery is not None:
         console().print(f"stored in: {bold(gallery)}", soft_wrap=True)
+
+
+def people_among(data: ReIDData, query: EmbeddedSet, gallery: EmbeddedSet) -> list[str]:
+    """Return the names of the people among some rows of a data set."""
+    samples = {sample.name: sample.identity for sample in (*data.query, *data.gallery)}
+    return sorted({samples[path] for path in (*query.paths, *gallery.paths)} - data.distractors)
 
 
 def _table(found: Calibration) -> Table:

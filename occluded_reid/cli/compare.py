@@ -52,7 +52,8 @@ def compare_command(
         print_json(result.to_dict())
         return
     console().print(result.table())
-    for line in (*result.sentences(), *(f"{name}: {fact}" for name, fact in result.facts.items())):
+    facts = {**result.facts, **{f"system {name}": fact for name, fact in result.system_facts.items()}}
+    for line in (*result.sentences(), *(f"{name}: {fact}" for name, fact in facts.items())):
         console().print(line, markup=False, soft_wrap=True)
     if output is not None:
         console().print(f"tables: {bold(output)}", soft_wrap=True)

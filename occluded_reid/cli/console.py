@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from occluded_reid.data.dataset import ReIDData
 
 __all__ = [
+    "DataOptions",
     "DataRoot",
     "DatasetName",
     "Device",
@@ -27,6 +28,7 @@ __all__ = [
     "Resume",
     "Seed",
     "TensorBoard",
+    "Validation",
     "Weights",
     "WeightsMatch",
     "Workers",
@@ -35,6 +37,7 @@ __all__ = [
     "open_data",
     "print_json",
     "progress_bar",
+    "read_data_options",
     "read_overrides",
     "read_weights",
     "read_widths",
@@ -47,8 +50,20 @@ DatasetName = Annotated[
 Masks = Annotated[
     Path | None, typer.Option("--masks", help="Folder of part masks: one PNG an image, mirroring the images' tree.")
 ]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="An option of that data set's loader: --option queries=partial (repeatable)."),
+]
 Holdout = Annotated[
     int, typer.Option("--holdout", help="Set this many identities aside for testing, chosen by --seed.", min=0)
+]
+Validation = Annotated[
+    int,
+    typer.Option(
+        "--validation",
+        help="Take this many further identities out of training, chosen by --seed, to choose settings by.",
+        min=0,
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that draws.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
@@ -125,11 +140,47 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield move
 
 
-def open_data(dataset: str, root: Path, masks: Path | None, holdout: int, seed: int) -> ReIDData:
+def open_data(
+    dataset: str,
+    root: Path,
+    masks: Path | None,
+    holdout: int,
+    seed: int,
+    *,
+    validation: int = 0,
+    options: list[str] | None = None,
+) -> ReIDData:
     """Load a data set as the common options say."""
     from occluded_reid.data.dataset import load_dataset
 
-    return load_dataset(dataset, root, masks=masks, holdout=holdout, seed=seed)
+    own = read_data_options(options)
+    return load_dataset(dataset, root, masks=masks, holdout=holdout, validation=validation, seed=seed, **own)
+
+
+def read_data_options(texts: list[str] | None) -> dict[str, Any]:
+    """Turn the ``key=value`` texts of --option into keywords of a loader; anything else is wrong usage.
+
+    What the commands have options of their own for is not taken a second time.
+    """
+    from occluded_reid.config import parse_override
+    from occluded_reid.errors import RecipeError
+
+    options: dict[str, Any] = {}
+    for text in texts or []:
+        try:
+            key, value = parse_override(text)
+        except RecipeError as cause:
+            raise typer.BadParameter(
+                f"--option is '{text}'; give it as key=value: --option queries=partial."
+            ) from cause
+        if key in options:
+            raise typer.BadParameter(f"--option {key} is given twice. Give it once.")
+        if key in ("name", "root", "masks", "holdout", "validation", "seed"):
+            raise typer.BadParameter(
+                f"--option {key} is no option of a loader; the command line has its own place for it."
+            )
+        options[key] = value
+    return options
 
 
 def read_overrides(texts: list[str] | None) -> dict[str, Any]:

@@ -84,7 +84,13 @@ def evaluate_command(
         bool,
         typer.Option("--rerank", help="Re-rank by k-reciprocal encoding (k1 20, k2 6, weight 0.3); uses all queries."),
     ] = False,
+    tuned: Annotated[
+        Path | None, typer.Option(help="Take the settings that `tune` has chosen and written to this file.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for a self-contained HTML report with pictures.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for a file a report, with the numbers of each query, for `compare`.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -101,7 +107,15 @@ def evaluate_command(
     network = load_model(model)
     widths = read_widths(reduce)
     loaded = open_data(dataset, data, masks, holdout, seed)
-    protocol = Protocol(ap=ap.value, seed=seed, dataset=loaded.name)
+    chosen = None
+    if tuned is not None:
+        from occluded_reid.evaluation.tuned import Tuned
+        from occluded_reid.evaluation.untouched import require_untouched
+
+        chosen = Tuned.load(tuned)
+        require_untouched(chosen, loaded, fingerprint=network.fingerprint)
+        network = chosen.apply(network)
+    protocol = Protocol.of(loaded, ap=ap.value, seed=seed)
     things = open_occluders(occluders, people=loaded.gallery, take=take.value, seed=seed)
     with progress_bar("evaluating") as move:
         result = study(
@@ -112,7 +126,8 @@ def evaluate_command(
             occluders=things,
             seeds=range(seed, seed + occlusion_seeds),
             protocol=protocol,
-            rerank=KReciprocal() if rerank else None,
+            rerank=(chosen and chosen.rerank) or (KReciprocal() if rerank else None),
+            tuned="" if chosen is None else chosen.text,
             progress=move,
         )
     loss = None
@@ -132,6 +147,9 @@ def evaluate_command(
         console().print(result.card(), markup=False)
         if loss is not None:
             console().print(loss.table())
+    if save is not None:
+        files = result.save_reports(save)
+        console(quiet=as_json).print(f"reports: {bold(save)} ({len(files)} files)", soft_wrap=True)
     if report is not None:
         from occluded_reid.evaluation.pictures import write_report
 

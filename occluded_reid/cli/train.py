@@ -17,6 +17,7 @@ from occluded_reid.cli.console import (
     Resume,
     Seed,
     TensorBoard,
+    Validation,
     Weights,
     WeightsMatch,
     Workers,
@@ -37,15 +38,13 @@ def train_command(
     dataset: DatasetName = "market1501",
     masks: Masks = None,
     holdout: Holdout = 0,
-    validation: Annotated[
-        int, typer.Option(help="Train without this many further identities and evaluate on them.", min=0)
-    ] = 0,
+    validation: Validation = 0,
     weights: Weights = None,
     weights_match: WeightsMatch = None,
     overrides: Overrides = None,
     workers: Workers = 0,
     evaluate_every: Annotated[
-        int, typer.Option(help="Evaluate on the held-out identities every n epochs; 0: never.", min=0)
+        int, typer.Option(help="Evaluate on the validation identities every n epochs, which chooses best/.", min=0)
     ] = 0,
     resume: Resume = False,
     tensorboard: TensorBoard = False,
@@ -56,17 +55,22 @@ def train_command(
 
     Example: [bold]occluded-reid train sorn_lite --data market/ --masks masks/ --output runs/sorn[/bold]
     """
-    from occluded_reid.data.holdout import holdout as split_off
     from occluded_reid.evaluation.held_out import held_out_scores
     from occluded_reid.models.build import find_recipe
     from occluded_reid.training import train
 
+    if evaluate_every and not validation:
+        raise typer.BadParameter(
+            "--evaluate-every chooses the best epoch, and nothing is chosen on people who are tested on. "
+            "Give people to choose by: --validation 50."
+        )
     changes = {**read_overrides(overrides), **read_weights(weights, weights_match)}
     settings = find_recipe(recipe, changes)
-    loaded = open_data(dataset, data, masks, holdout, seed)
-    # Validation identities are taken from training with another seed: the test identities stay unseen.
-    loaded = split_off(loaded, validation, seed + 1) if validation else loaded
-    score = held_out_scores(loaded) if evaluate_every else None
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation)
+    score = None
+    if evaluate_every:
+        score = held_out_scores(loaded)
+        console(quiet=True).print(f"watched, and best/ chosen by: {loaded.notes[-1]}", markup=False, soft_wrap=True)
     result = train(
         settings,
         loaded,

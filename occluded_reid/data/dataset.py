@@ -189,6 +189,7 @@ def load_dataset(
     *,
     masks: str | Path | None = None,
     holdout: int = 0,
+    validation: int = 0,
     seed: int = 0,
     **options: Any,
 ) -> ReIDData:
@@ -199,6 +200,8 @@ def load_dataset(
         root: its folder.
         masks: folder of part masks that mirrors the images' tree.
         holdout: set this many identities of the training split aside as queries and gallery.
+        validation: take so many of those that are left as queries and gallery instead, to choose settings or the best
+            epoch by; the identities of the hold-out are then in no split. See `validation_side`.
         seed: chooses them.
         **options: of that layout.
 
@@ -218,6 +221,10 @@ def load_dataset(
         from occluded_reid.data.holdout import holdout as set_aside
 
         data = set_aside(data, holdout, seed)
+    if validation:
+        from occluded_reid.data.holdout import validation_side
+
+        data = validation_side(data, validation, seed)
     return data
 
 

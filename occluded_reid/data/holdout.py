@@ -8,7 +8,7 @@ from dataclasses import replace
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.errors import DataError
 
-__all__ = ["holdout"]
+__all__ = ["holdout", "shared_identities", "validation_side"]
 
 
 def holdout(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
@@ -49,6 +49,46 @@ def holdout(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
     )
     part = f"hold-out of {count} training identities, seed {seed}"
     return replace(split, notes=(*data.notes, _note(data, split, count, seed)), part=part)
+
+
+def validation_side(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
+    """Move training identities to queries and gallery, to choose settings on people who are never tested on.
+
+    As `holdout` does, by the SHA-256 of "seed + 1:identity", out of what training has left: after ``holdout(data, n,
+    seed)`` nobody of the test side is among them. The test side itself is not in the result.
+
+    Args:
+        data: with a training split that shares nobody with queries and gallery.
+        count: identities to take; at least one must stay.
+        seed: chooses them; the same one serves for the hold-out.
+
+    Returns:
+        The data set with a smaller training split, validation queries and gallery, and a note that says so.
+
+    Raises:
+        DataError: there are not enough identities, training shares some with the test side, or no query has an image
+            under another camera to find.
+    """
+    if both := shared_identities(data):
+        raise DataError(
+            f"{len(both)} identities of '{data.name}', such as '{both[0]}', are in training and in queries or gallery; "
+            "validation taken from training would be part of the test. Split the people first."
+        )
+    split = holdout(data, count, seed + 1)
+    if len(split.unanswerable()) == len(split.query):
+        raise DataError(
+            f"none of the {len(split.query)} validation queries of '{data.name}' has an image under another camera to "
+            f"find, among {count} identities. Take more identities, or give images from several cameras."
+        )
+    part = f"validation: {count} training identities, seed {seed}"
+    note = f"{part}: {len(split.query)} queries, {len(split.gallery)} gallery images; the test side is not among them"
+    return replace(split, notes=(*data.notes, note), part=part)
+
+
+def shared_identities(data: ReIDData) -> list[str]:
+    """Return the sorted identities that are both in training and in queries or gallery; distractors are nobody."""
+    tested = {*data.identities("query"), *data.identities("gallery")}
+    return sorted(tested & set(data.identities("train")))
 
 
 def _note(before: ReIDData, after: ReIDData, count: int, seed: int) -> str:

@@ -121,16 +121,21 @@ class Compared:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What all numbers stand on, and then what each system's stand on."""
+        """What all numbers stand on."""
         first = next(iter(self.systems.values())).reports[0].facts
-        facts = {name: fact for name, fact in first.items() if name not in _OWN}
+        return {name: fact for name, fact in first.items() if name not in _OWN}
+
+    @property
+    def system_facts(self) -> dict[str, str]:
+        """What each system's numbers stand on besides."""
+        facts = {}
         for name, system in self.systems.items():
             own = system.reports[0].facts
             parts = [
                 f"{key} {own[key]}" for key in _OWN if own[key] not in ("none", "unnamed", "nothing on other data")
             ]
             seeds = f"mean over {len(system.reports)} runs, ± their standard deviation; " if system.spread else ""
-            facts[f"system {name}"] = seeds + "; ".join(parts)
+            facts[name] = seeds + "; ".join(parts)
         return facts
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
@@ -142,11 +147,8 @@ class Compared:
     def difference_rows(self) -> tuple[list[str], list[list[str]]]:
         """Return header and lines of the differences to the base, in points; * where the interval leaves 0 out."""
         metrics = list(next(iter(self.systems.values())).metrics)
-        lines = [
-            [name, *(f"{found[metric]}{' *' if found[metric].clear else ''}" for metric in metrics)]
-            for name, found in self.differences.items()
-        ]
-        return [f"minus {self.base}", *metrics], lines
+        lines = [[name, *(_points(found[metric]) for metric in metrics)] for name, found in self.differences.items()]
+        return [f"minus {self.base}, in points", *metrics], lines
 
     def table(self) -> Table:
         """Return the numbers and the differences for a terminal."""
@@ -174,12 +176,14 @@ class Compared:
                 "\n".join(f"- {sentence}." for sentence in self.sentences(metric)),
             ]
         parts.append("\n".join(f"- {name}: {fact}" for name, fact in self.facts.items()))
+        parts.append("\n".join(f"- system {name}: {fact}" for name, fact in self.system_facts.items()))
         return also_written("\n\n".join(parts) + "\n", path)
 
     def to_latex(self, path: str | Path | None = None) -> str:
-        """Return booktabs tables, the protocol as caption of the first; write them if a path is given."""
+        """Return booktabs tables, the protocol as caption of the first, each system's card as a comment; write them."""
         caption = "; ".join(f"{name}: {fact}" for name, fact in self.facts.items())
-        text = latex_table(*self.rows(), caption)
+        text = "".join(f"% {name}: {fact}\n" for name, fact in self.system_facts.items())
+        text += latex_table(*self.rows(), caption)
         if self.differences:
             caption = "Paired differences; * where the interval leaves 0 out."
             text += "\n" + latex_table(*self.difference_rows(), caption)
@@ -187,7 +191,7 @@ class Compared:
 
     def to_csv(self, path: str | Path | None = None) -> str:
         """Return one line for each system and number, as shares, with the protocol; write it if a path is given."""
-        facts = {name: fact for name, fact in self.facts.items() if not name.startswith("system ")}
+        facts = self.facts
         lines = []
         for name, system in self.systems.items():
             own = system.reports[0].facts
@@ -222,7 +226,14 @@ class Compared:
                 for name, found in self.differences.items()
             },
             "facts": self.facts,
+            "system_facts": self.system_facts,
         }
+
+
+def _points(difference: Difference) -> str:
+    """A difference as tables show it, starred where its interval leaves 0 out."""
+    low, high = difference.interval.low * 100, difference.interval.high * 100
+    return f"{difference.value * 100:+.1f} [{low:+.1f}, {high:+.1f}]{' *' if difference.clear else ''}"
 
 
 def compare(reports: Mapping[str, Report | Sequence[Report]], base: str | None = None) -> Compared:

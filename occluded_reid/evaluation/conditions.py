@@ -80,6 +80,7 @@ class Study:
         conditions: one for each matching and share of occlusion.
         query: the embedded clean queries, visibility as predicted.
         gallery: the embedded gallery, likewise.
+        training: whether the model was trained on these people, in words.
     """
 
     model: str
@@ -89,6 +90,7 @@ class Study:
     conditions: tuple[Condition, ...] = field(repr=False)
     query: EmbeddedSet = field(repr=False)
     gallery: EmbeddedSet = field(repr=False)
+    training: str = ""
 
     def get(self, matching: str, fraction: float = 0.0) -> Condition:
         """Return one condition.
@@ -165,6 +167,7 @@ class Study:
         facts.pop("pairs without a common slot", None)
         # Of the first condition, which may be a matching that uses one slot only.
         facts["slots"] = ", ".join(f"{name} {width}" for name, width in self.query.embeddings.widths.items())
+        facts |= {"training": self.training} if self.training else {}
         if len(self.fractions) > 1:
             facts["occlusion"] = (
                 f"share of each query's body mask, random place and kind, {self.occluders}; "
@@ -204,6 +207,7 @@ class Study:
             "dataset": self.dataset,
             "occluders": self.occluders,
             "seeds": list(self.seeds),
+            "training": self.training,
             "conditions": [
                 {
                     "matching": c.matching,

@@ -18,6 +18,7 @@ from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_w
 from occluded_reid.evaluation.evaluate import evaluate
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
+from occluded_reid.evaluation.untouched import require_apart, training_note
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
 from occluded_reid.registry import did_you_mean
@@ -36,6 +37,7 @@ def study(
     seeds: Iterable[int] = (0,),
     protocol: Protocol | None = None,
     rerank: KReciprocal | None = None,
+    tuned: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Study:
     """Evaluate a model on a data set's queries, clean and with a share of each body mask occluded.
@@ -49,15 +51,17 @@ def study(
         fractions: shares of the body mask to occlude, 0 … 1; the clean queries always come first, so 0 adds nothing.
         occluders: what to occlude with; generated shapes by default.
         seeds: one occlusion of every query for each.
-        protocol: what counts.
+        protocol: what counts; None is what the data set's benchmark counts.
         rerank: re-rank each condition by k-reciprocal encodings over all its queries; see `evaluate`.
+        tuned: what was chosen on which other people, in words, for the reports: `Tuned.text`.
         progress: called with (images embedded, images to embed).
 
     Raises:
-        EvaluationError: an unknown matching, a share outside 0 … 1, no seed, no queries or gallery, or a matching that
-            the model cannot do.
+        EvaluationError: somebody is both in training and in queries or gallery, an unknown matching, a share outside
+            0 … 1, no seed, no queries or gallery, or a matching that the model cannot do.
         MaskError: a part mask that occlusion or "true" needs is missing.
     """
+    require_apart(data)
     matchings = tuple(dict.fromkeys(matchings))
     if not matchings or any(m not in MATCHINGS for m in matchings):
         unknown = next((m for m in matchings if m not in MATCHINGS), "")
@@ -68,7 +72,9 @@ def study(
     fractions = tuple(dict.fromkeys(f for f in fractions if f))
     if "global" in matchings and "global" not in model.slots:
         raise EvaluationError(f"'{model.name}' has no slot 'global' (it has {', '.join(model.slots)}).")
-    protocol = replace(protocol or Protocol(), dataset=(protocol.dataset if protocol else "") or data.name)
+    named = Protocol.of(data)
+    protocol = protocol or named
+    protocol = replace(protocol, dataset=protocol.dataset or named.dataset, split=protocol.split or named.split)
     things = occluders or Occluders.generated(0)
     seeds = tuple(dict.fromkeys(seeds)) if fractions else (0,)
     if not seeds:
@@ -106,6 +112,7 @@ def study(
                     replace(protocol, name=f"{model.name}, {matching}, {fraction:.0%} occluded"),
                     rerank=rerank,
                     fingerprint=fingerprint,
+                    tuned=tuned,
                 )
                 conditions.setdefault((matching, fraction), []).append((report, query.covered))
     ordered = tuple(
@@ -113,7 +120,8 @@ def study(
         for m in matchings
         for f in (0.0, *fractions)
     )
-    return Study(fingerprint, protocol.dataset, things.description, seeds, ordered, clean, gallery.embedded)
+    training = training_note(model, data)
+    return Study(fingerprint, protocol.dataset, things.description, seeds, ordered, clean, gallery.embedded, training)
 
 
 def _seen(rows: EmbeddedWithTruth, matching: str) -> EmbeddedSet:

@@ -11,6 +11,7 @@ from occluded_reid.errors import CheckpointError
 from occluded_reid.files import read_json, read_safetensors, write_json, write_safetensors
 from occluded_reid.models.build import build_model
 from occluded_reid.models.model import ReIDModel
+from occluded_reid.models.trained_on import TrainedOn
 
 __all__ = ["load_model", "save_model"]
 
@@ -36,6 +37,7 @@ def save_model(model: ReIDModel, folder: str | Path) -> None:
         "num_classes": model.num_classes,
         "slots": model.slots,
         "recipe": model.recipe.model_dump(mode="json"),
+        **({} if model.trained_on is None else {"trained_on": model.trained_on.to_dict()}),
     }
     write_json(folder / "model.json", content, CheckpointError)
 
@@ -93,4 +95,6 @@ def load_model(
                 f"the model wants {tuple(wanted[key].shape)}."
             )
     model.load_state_dict({k: tensors[k] for k in needed}, strict=False)
+    # Models saved before this was recorded, or trained from batches of unknown origin, have none.
+    model.trained_on = TrainedOn.from_dict(content["trained_on"]) if "trained_on" in content else None
     return model.eval()

@@ -20,6 +20,7 @@ from occluded_reid.heads.base import Head
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models.preprocess import Preprocess
+from occluded_reid.models.trained_on import TrainedOn
 
 __all__ = ["ReIDModel"]
 
@@ -36,6 +37,7 @@ class ReIDModel(nn.Module):
         preprocess: from files or pictures to the tensor that `embed` wants.
         matcher: the system's own matcher.
         criterion: the recipe's losses.
+        trained_on: whom it was trained on, or None where nothing was recorded.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ReIDModel(nn.Module):
         self.matcher = matcher
         self.preprocess = Preprocess(recipe.model.input) if preprocess is None else preprocess
         self.slots = {slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots}
+        self.trained_on: TrainedOn | None = None
         self._criterion = criterion
 
     @property

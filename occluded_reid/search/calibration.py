@@ -58,7 +58,8 @@ class Calibration(BaseModel):
         data: name of the data.
         queries: images asked for, each as somebody who is not there.
         gallery: images that they were compared with.
-        identities: numbers of the people among them, within that data.
+        identities: numbers of the people among them, within that data as it was loaded then.
+        people: their names, sorted, which stay the same however the data are loaded; empty where not given.
         groups: one for each number of shared slots, from 1.
 
     Example:
@@ -90,6 +91,7 @@ class Calibration(BaseModel):
     queries: int = Field(ge=1)
     gallery: int = Field(ge=1)
     identities: list[int]
+    people: list[str] = Field(default_factory=list)
     groups: list[SharedGroup] = Field(min_length=1)
 
     @staticmethod
@@ -106,6 +108,7 @@ class Calibration(BaseModel):
         fingerprint: str | None = None,
         reduction: str | None = None,
         data: str = "",
+        people: Sequence[str] = (),
         tile_rows: int = 1024,
         progress: Callable[[int, int], None] | None = None,
     ) -> Calibration:
@@ -128,6 +131,7 @@ class Calibration(BaseModel):
             fingerprint: of the model.
             reduction: fingerprint of the reduction of its embeddings.
             data: name of the data.
+            people: names of the people within it, so that nobody of them is tested on later.
             tile_rows: gallery rows at a time: changes time and memory, never a threshold.
             progress: called with (gallery rows done, gallery rows in all walks).
 
@@ -137,7 +141,7 @@ class Calibration(BaseModel):
         """
         from occluded_reid.search.calibration_fit import fit
 
-        return fit(
+        found = fit(
             query,
             gallery,
             matcher,
@@ -152,6 +156,7 @@ class Calibration(BaseModel):
             tile_rows=tile_rows,
             progress=progress,
         )
+        return found.model_copy(update={"people": sorted(set(people))})
 
     def threshold(self, shared: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the greatest distance at which pairs that share so many slots count as one person.

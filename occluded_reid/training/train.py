@@ -14,6 +14,7 @@ from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import RecipeError
 from occluded_reid.models import ReIDModel, build_model
 from occluded_reid.models.build import find_recipe
+from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.registry import PARSERS
 from occluded_reid.training.batches import make_loader
@@ -52,7 +53,8 @@ def train(
         pretrained: as `build_model`; without meaning for a model that is built already.
         seed: of first weights, order, augmentation and dropout.
         workers: processes that prepare batches; 0 prepares them in line.
-        evaluate: returns scores of the model, higher is better.
+        evaluate: returns scores of the model, higher is better. They choose ``output/best``: let them be of people who
+            are not tested on, as ``load_dataset(…, validation=50)`` has them.
         evaluate_every: epochs between evaluations; 0 for never.
         best_by: the score that decides ``output/best``; None takes "mAP", or the first one.
         resume: go on from the last checkpoint in `output`.
@@ -96,6 +98,7 @@ def train(
                 heads=heads,
             )
     _check_masks(model)
+    model.trained_on = TrainedOn.of(data, model.trained_on)
     if model.preprocess.crops:
         # Until now only the data were checked: what an image shows of a person is for the model's parser to say.
         model.preprocess.to(processes.device)

@@ -14,6 +14,7 @@ from occluded_reid.contracts import Batch
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import CheckpointError, OccludedReIDError, TrainingError
 from occluded_reid.models import ReIDModel
+from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.training.batches import Batches, make_loader
 from occluded_reid.training.checkpoint import (
     Checkpoint,
@@ -103,6 +104,7 @@ class Trainer:
                 )
             place = {"rank": self.processes.index, "world_size": self.processes.count}
             model.preprocess.to(self.processes.device)
+            model.trained_on = TrainedOn.of(data, model.trained_on)
             data = make_loader(data, model.recipe, model.preprocess, seed=seed, workers=workers, **place)
         self.loader: Batches = data
         self.checkpoint_every, self.checkpoint_steps = checkpoint_every, checkpoint_steps

@@ -47,7 +47,13 @@ def test_it_writes_the_calibration_of_all_people(trained: Path, people: Path, em
     found = calibrate(*base, "--json")
     assert found.exit_code == 0
     wanted = Calibration.fit(
-        query, gallery, model.matcher, false_match_rate=0.2, fingerprint=model.fingerprint, data=data.name
+        query,
+        gallery,
+        model.matcher,
+        false_match_rate=0.2,
+        fingerprint=model.fingerprint,
+        data=data.name,
+        people=data.identities("query"),
     )
     assert Calibration.load(out) == wanted
     printed = json.loads(found.stdout)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import occluded_reid.data
 from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
-from occluded_reid.data.holdout import holdout
+from occluded_reid.data.holdout import holdout, shared_identities, validation_side
 from occluded_reid.errors import DataError
 
 
@@ -86,6 +86,37 @@ def test_validation_identities_leave_the_test_identities_unseen() -> None:
     assert "in place of 12 queries and 24 gallery images" in validation.notes[-1]
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_validation_side_is_a_hold_out_of_what_is_left(seed: int) -> None:
+    test = holdout(toy(), 4, seed)
+    side = validation_side(test, 3, seed)
+    left = sorted({s.identity for s in test.train}, key=lambda identity: digest(seed + 1, identity))
+    assert side.identities("query") == side.identities("gallery") == sorted(left[:3])
+    assert side.identities("train") == sorted(left[3:])
+    assert not {s.identity for s in (*side.query, *side.gallery)} & {s.identity for s in (*test.query, *test.gallery)}
+    assert len(side.query) + len(side.gallery) + len(side.train) == len(test.train)
+    assert side.part == f"validation: 3 training identities, seed {seed}"
+    assert side.notes[-1].startswith(f"{side.part}: 9 queries, 18 gallery images; the test side is not among them")
+    assert validation_side(test, 3, seed) == side
+    # The order of the files chooses nobody.
+    mixed = validation_side(replace(test, train=test.train[::-1]), 3, seed)
+    assert set(mixed.query) == set(side.query)
+
+
+def test_a_validation_side_that_cannot_be_is_refused() -> None:
+    test = holdout(toy(), 4, 0)
+    with pytest.raises(DataError, match="8 identities cannot be set aside: 'toy' has 8 for training"):
+        validation_side(test, 8, 0)
+    known = test.query[0]
+    both = replace(test, train=(*test.train, known))
+    assert shared_identities(both) == [known.identity]
+    with pytest.raises(DataError, match=f"1 identities of 'toy', such as '{known.identity}', are in training and in"):
+        validation_side(both, 3, 0)
+    assert shared_identities(replace(both, distractors=frozenset({known.identity}))) == []
+    with pytest.raises(DataError, match="none of the 3 validation queries of 'toy' has an image under another camera"):
+        validation_side(toy(cameras=1), 3, 0)
+
+
 @pytest.mark.parametrize("count", [12, 100, 0, -1])
 def test_too_many_and_too_few(count: int) -> None:
     with pytest.raises(DataError, match=f"{count} identities cannot be set aside: 'toy' has 12 for training"):
@@ -102,6 +133,9 @@ def test_through_load_dataset(tmp_path: Path) -> None:
     assert load_dataset("folder", tmp_path, holdout=2, seed=3) == data
     with pytest.raises(DataError, match="4 identities cannot be set aside"):
         load_dataset("folder", tmp_path, holdout=4)
+    both = load_dataset("folder", tmp_path, holdout=1, validation=1, seed=3)
+    assert both == validation_side(load_dataset("folder", tmp_path, holdout=1, seed=3), 1, 3)
+    assert len(both.identities("train")) == 2
 
 
 def test_the_package_names_the_function() -> None:
