@@ -10,30 +10,31 @@ from occluded_reid._version import __version__
 
 _HOME = {
     "BACKBONES": "registry",
-    "DATASETS": "registry",
-    "HEADS": "registry",
-    "INDEXES": "registry",
-    "LOSSES": "registry",
-    "MATCHERS": "registry",
-    "MODELS": "registry",
-    "PARSERS": "registry",
     "Backbone": "backbones.base",
     "Batch": "contracts",
+    "Benchmark": "data",
     "BuildInfo": "contracts",
     "Calibration": "search.calibration",
+    "DATASETS": "registry",
     "EmbeddedSet": "embeddings",
     "FeatureMaps": "contracts",
     "Gallery": "gallery",
+    "HEADS": "registry",
     "Head": "heads.base",
     "HeadInfo": "contracts",
     "HeadOutput": "contracts",
     "Hit": "gallery",
+    "INDEXES": "registry",
     "KReciprocal": "search.reciprocal",
+    "LOSSES": "registry",
     "Loss": "losses.base",
+    "MATCHERS": "registry",
+    "MODELS": "registry",
     "MapInfo": "contracts",
     "Matcher": "matchers.base",
     "ModelOutput": "contracts",
     "OccludedReIDError": "errors",
+    "PARSERS": "registry",
     "PartEmbeddings": "embeddings",
     "Preprocess": "models",
     "Protocol": "evaluation",
@@ -48,9 +49,13 @@ _HOME = {
     "SlotIndex": "search.slot_index",
     "Targets": "contracts",
     "Trainer": "training",
+    "benchmark_of": "data",
     "build_model": "models",
+    "compare": "evaluation",
     "embed_samples": "evaluation",
     "evaluate": "evaluation",
+    "evaluate_matrix": "evaluation",
+    "extract_cuhk03": "data",
     "list_models": "models",
     "load_dataset": "data.dataset",
     "load_model": "models",
@@ -74,10 +79,11 @@ if TYPE_CHECKING:
         RegionParser,
         Targets,
     )
+    from occluded_reid.data import Benchmark, benchmark_of, extract_cuhk03
     from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
     from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
     from occluded_reid.errors import OccludedReIDError
-    from occluded_reid.evaluation import Protocol, Report, embed_samples, evaluate
+    from occluded_reid.evaluation import Protocol, Report, compare, embed_samples, evaluate, evaluate_matrix
     from occluded_reid.gallery import Gallery, Hit
     from occluded_reid.heads.base import Head
     from occluded_reid.losses.base import Loss
@@ -115,6 +121,11 @@ else:
 
 
 __all__ = [
+    "extract_cuhk03",
+    "evaluate_matrix",
+    "compare",
+    "benchmark_of",
+    "Benchmark",
     "BACKBONES",
     "DATASETS",
     "HEADS",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from occluded_reid.cli.console import (
+    DataOptions,
     DataRoot,
     DatasetName,
     Holdout,
@@ -64,6 +65,7 @@ def calibrate_command(
     ] = 0.0,
     gallery: Annotated[Path | None, typer.Option(help="Also store it in this gallery, for its searches.")] = None,
     dataset: DatasetName = "market1501",
+    options: DataOptions = None,
     masks: Masks = None,
     holdout: Holdout = 0,
     validation: Validation = 0,
@@ -83,7 +85,7 @@ def calibrate_command(
     from occluded_reid.search.calibration import Calibration
 
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation)
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
     total = len(loaded.query) + len(loaded.gallery)
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:

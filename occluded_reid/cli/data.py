@@ -85,6 +85,26 @@ def synthesize_command(root: Root, seed: Seed = 0, as_json: Json = False) -> Non
     _verify(open_data("synthetic", root, None, 0, seed), as_json)
 
 
+@data_app.command("extract-cuhk03")
+def extract_command(
+    root: Annotated[Path, typer.Argument(help="Folder that holds cuhk-03.mat.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write; by default the folder itself.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the images that CUHK03 packs into one MATLAB file as PNG files, once (extra: cuhk03).
+
+    Example: [bold]occluded-reid data extract-cuhk03 cuhk03_release/[/bold]
+    """
+    from occluded_reid.data.benchmarks.cuhk03_mat import extract_cuhk03
+
+    with progress_bar("extracting") as move:
+        folder = extract_cuhk03(root, out, progress=move)
+    if as_json:
+        print_json({"folder": str(folder)})
+    else:
+        console().print(f"load it as the data set 'cuhk03' from {folder}", markup=False, soft_wrap=True)
+
+
 def _verify(data: ReIDData, as_json: bool) -> None:
     from occluded_reid.data.verify import verify_dataset
 

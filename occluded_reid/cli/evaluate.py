@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from occluded_reid.cli.console import (
+    DataOptions,
     DataRoot,
     DatasetName,
     Holdout,
@@ -54,6 +55,7 @@ def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: DataRoot,
     dataset: DatasetName = "market1501",
+    options: DataOptions = None,
     masks: Masks = None,
     holdout: Holdout = 0,
     matching: Annotated[
@@ -106,7 +108,7 @@ def evaluate_command(
 
     network = load_model(model)
     widths = read_widths(reduce)
-    loaded = open_data(dataset, data, masks, holdout, seed)
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     chosen = None
     if tuned is not None:
         from occluded_reid.evaluation.tuned import Tuned

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from occluded_reid.cli.console import (
+    DataOptions,
     DatasetName,
     Device,
     Holdout,
@@ -54,6 +55,7 @@ def index_command(
         Path, typer.Option("--data", help="Folder of images: a data set, or any folder with --dataset folder.")
     ],
     dataset: DatasetName = "market1501",
+    options: DataOptions = None,
     split: Annotated[Split, typer.Option(help="Which images of the data set.")] = Split.GALLERY,
     masks: Masks = None,
     holdout: Holdout = 0,
@@ -89,7 +91,7 @@ def index_command(
         place = choose_device(f"cuda:{worker.local}")
     network = load_model(model).to(place)
     widths = read_widths(reduce)
-    loaded = open_data(dataset, data, masks, holdout, seed)
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     splits = {Split.GALLERY: loaded.gallery, Split.QUERY: loaded.query, Split.TRAIN: loaded.train}
     samples = splits[split] if split is not Split.ALL else (*loaded.train, *loaded.query, *loaded.gallery)
     if not samples:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from occluded_reid.cli.console import (
+    DataOptions,
     DataRoot,
     DatasetName,
     Holdout,
@@ -36,6 +37,7 @@ def train_command(
     data: DataRoot,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log and the final model.")],
     dataset: DatasetName = "market1501",
+    options: DataOptions = None,
     masks: Masks = None,
     holdout: Holdout = 0,
     validation: Validation = 0,
@@ -66,7 +68,7 @@ def train_command(
         )
     changes = {**read_overrides(overrides), **read_weights(weights, weights_match)}
     settings = find_recipe(recipe, changes)
-    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation)
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
     score = None
     if evaluate_every:
         score = held_out_scores(loaded)

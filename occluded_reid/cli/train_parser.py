@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from occluded_reid.cli.console import (
+    DataOptions,
     DataRoot,
     DatasetName,
     Holdout,
@@ -35,6 +36,7 @@ def train_parser_command(
     data: DataRoot,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log, scores and the parser.")],
     dataset: DatasetName = "market1501",
+    options: DataOptions = None,
     masks: Masks = None,
     labels: Annotated[
         str | None, typer.Option(help="Label set of the masks: sorn8, lip20, … Default: that of the network.")
@@ -70,7 +72,7 @@ def train_parser_command(
         loaded = loaded if masks is None else loaded.with_masks(masks)
         loaded = split_off(loaded, holdout, seed) if holdout else loaded
     else:
-        loaded = open_data(dataset, data, masks, holdout, seed)
+        loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     result = train_parser(
         settings,
         loaded,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from occluded_reid.cli.console import (
+    DataOptions,
     DataRoot,
     DatasetName,
     Holdout,
@@ -40,6 +41,7 @@ def tune_command(
     out: Annotated[Path, typer.Option("--out", help="Write what was chosen to this file.")] = Path("tuned.json"),
     metric: Annotated[str, typer.Option(help="What decides: mAP, mINP, or Rank-1.")] = "mAP",
     dataset: DatasetName = "market1501",
+    options: DataOptions = None,
     masks: Masks = None,
     holdout: Holdout = 0,
     seed: Seed = 0,
@@ -58,7 +60,7 @@ def tune_command(
 
     choices = _read_choices(choose)
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation)
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
     with progress_bar("embedding") as embedding, progress_bar("trying") as trying:
         found = tune_model(
             network,

@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING
 # `holdout` is the name of a function and of its module. Imported here, before anybody can import the module by itself,
 # the package's attribute is always the function. The other names are imported on first use.
 from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
-from occluded_reid.data.holdout import holdout
+from occluded_reid.data.holdout import holdout, validation_side
 
 _HOME = {
+    "Benchmark": "benchmark",
+    "Counts": "benchmark",
     "DecodedImages": "cache",
+    "Layout": "benchmark",
     "SyntheticOptions": "synthetic",
     "TrainLoader": "loader",
     "VerifyReport": "verify",
+    "benchmark_of": "benchmark",
+    "compare_counts": "counts",
+    "described": "benchmark",
+    "extract_cuhk03": "benchmarks.cuhk03_mat",
     "generate": "synthetic",
     "merge_classes": "images",
     "occlude": "occlusion",
@@ -22,7 +29,10 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from occluded_reid.data.benchmark import Benchmark, Counts, Layout, benchmark_of, described
+    from occluded_reid.data.benchmarks.cuhk03_mat import extract_cuhk03
     from occluded_reid.data.cache import DecodedImages
+    from occluded_reid.data.counts import compare_counts
     from occluded_reid.data.images import merge_classes, open_image, open_mask
     from occluded_reid.data.loader import TrainLoader
     from occluded_reid.data.occlusion import occlude
@@ -42,12 +52,19 @@ else:
 
 
 __all__ = [
+    "Benchmark",
+    "Counts",
     "DecodedImages",
+    "Layout",
     "ReIDData",
     "Sample",
     "SyntheticOptions",
     "TrainLoader",
     "VerifyReport",
+    "benchmark_of",
+    "compare_counts",
+    "described",
+    "extract_cuhk03",
     "generate",
     "holdout",
     "load_dataset",
@@ -55,5 +72,6 @@ __all__ = [
     "occlude",
     "open_image",
     "open_mask",
+    "validation_side",
     "verify_dataset",
 ]

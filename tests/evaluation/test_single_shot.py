@@ -12,7 +12,7 @@ from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EmbeddingError, EvaluationError
 from occluded_reid.evaluation.single_shot import rank_single_shot, rank_single_shot_by
 from occluded_reid.matchers import NO_SHARED_SLOT, PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search.blocks import MatrixDistances
+from occluded_reid.search.blocks import Block, MatrixDistances
 
 NAMES = ("global", "part_1")
 
@@ -176,6 +176,29 @@ def test_a_matrix_of_distances():
     distance = np.random.default_rng(0).random((10, 30)).round(1)
     found = rank_single_shot_by(MatrixDistances(distance), query, gallery, draws=3, seed=2, tile_rows=4)
     assert found.ranks.tolist() == naive(query, gallery, distance, draws=3, seed=2).tolist()
+
+
+class Broken:
+    """Distances of which one is NaN, by tiles or by what decides."""
+
+    def __init__(self, whole, exact):
+        self.whole, self.exact = torch.from_numpy(whole).float(), exact
+
+    def score(self, query_rows, gallery_rows):
+        return self.exact[np.asarray(query_rows), np.asarray(gallery_rows)]
+
+    def tile(self, start, stop):
+        return lambda first, last: Block(self.whole[first:last, start:stop].clone(), 1e-5)
+
+
+@pytest.mark.parametrize("tiles", [True, False])
+def test_nan(tiles):
+    query, gallery = make(5, 1, identities=2), make(9, 2, identities=2)
+    good = np.random.default_rng(0).random((5, 9))
+    bad = good.copy()
+    bad[3] = np.nan
+    with pytest.raises(EvaluationError, match=r"query 3 to gallery image \d is NaN"):
+        rank_single_shot_by(Broken(bad, good) if tiles else Broken(good, bad), query, gallery, tile_rows=4)
 
 
 def test_what_is_refused():

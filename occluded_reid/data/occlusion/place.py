@@ -1,4 +1,4 @@
-"""Pasting an occluder at random so that a stated share of the body is covered."""
+"""Pasting an occluder at random, or from a side, so that a stated share of the body is covered."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 
 from occluded_reid.data.occlusion.cutouts import Cutout
 from occluded_reid.data.occlusion.occluders import Occluders
+from occluded_reid.data.occlusion.pins import LARGEST, PLACES, SMALLEST, Pin, Place, pin
 from occluded_reid.errors import ShapeError
 
 __all__ = ["Occluded", "occlude"]
@@ -17,8 +18,6 @@ __all__ = ["Occluded", "occlude"]
 TOLERANCE = 0.03
 ATTEMPTS = 16
 STEPS = 12
-# Size of an occluder, as the side of the square of equal area, in units of the same measure of the picture.
-SMALLEST, LARGEST = 0.04, 3.0
 _CLOSE = 0.008  # near enough to stop looking
 
 
@@ -39,24 +38,6 @@ class Occluded:
     kind: str
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a cut-out is pinned: its point (u, v) stays at pixel (x, y) while it grows."""
-
-    u: float
-    v: float
-    x: float
-    y: float
-    aspect: float  # width / height, slightly stretched
-
-    def box(self, scale: float, height: int, width: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of the whole cut-out, in pixels, at least one pixel wide and high."""
-        side = scale * math.sqrt(height * width)
-        wide, high = side * math.sqrt(self.aspect), side / math.sqrt(self.aspect)
-        left, top = round(self.x - self.u * wide), round(self.y - self.v * high)
-        return left, top, left + max(round(wide), 1), top + max(round(high), 1)
-
-
 def occlude(
     image: np.ndarray,
     body: np.ndarray,
@@ -65,13 +46,15 @@ def occlude(
     generator: np.random.Generator,
     *,
     identity: str | None = None,
+    place: Place = "anywhere",
 ) -> Occluded:
     """Paste a random occluder at a random place, sized so that it covers `fraction` of the body within ±0.03.
 
     A cut-out is drawn, mirrored or not, stretched a little, brightened or darkened, and one of its points is pinned to
     any pixel of the picture; it has no regard for stripes. Its size is then found by bisection. If no size up to 3
-    times the picture covers enough, another cut-out is tried elsewhere, up to 16 times. Should none come within 0.03 (a
-    body of a handful of pixels, a share close to 1), the nearest one is returned: `Occluded.fraction` says how near.
+    times the picture covers enough, another cut-out is tried elsewhere, up to 16 times. With another `place` it grows
+    from a border of the picture, or walks in, instead. Should none come within 0.03 (a body of a handful of pixels, a
+    share close to 1), the nearest one is returned: `Occluded.fraction` says how near.
 
     Args:
         image: (H, W, 3) uint8; it is not changed.
@@ -80,12 +63,14 @@ def occlude(
         occluders: what to paste.
         generator: the only source of chance.
         identity: of the person in the picture, who must not occlude himself.
+        place: where the occluder comes from: "anywhere", "bottom", "side" (left or right by chance), "top", or
+            "standing" on the lower edge, as tall as the picture, coming in from a side; see `pins.pin`.
 
     Returns:
         The picture, where the occluder is, the share that it covers, and its kind.
 
     Raises:
-        ShapeError: image and body do not fit each other, or the fraction lies outside [0, 1].
+        ShapeError: image and body do not fit each other, the fraction lies outside [0, 1], or there is no such place.
 
     Example:
         >>> image, body = np.zeros((64, 32, 3), np.uint8), np.zeros((64, 32), bool)
@@ -101,41 +86,55 @@ def occlude(
         )
     if not 0 <= fraction <= 1:
         raise ShapeError(f"the share of the body to occlude must lie in [0, 1]; got {fraction}. 0.35 means 35 %.")
+    if place not in PLACES:
+        raise ShapeError(f"there is no place '{place}' to occlude from; choose one of {', '.join(PLACES)}.")
     if fraction == 0:
         return Occluded(image.copy(), np.zeros(body.shape, dtype=bool), 0.0, "nothing")
     body = body.astype(bool, copy=False)
     if not body.any():
         body = np.ones_like(body)
-    best: tuple[float, float, _Place, Cutout] | None = None
     light = generator.uniform(0.75, 1.25)
-    for _ in range(ATTEMPTS):
-        cutout = occluders.draw(generator, identity)
-        if generator.random() < 0.5:
-            cutout = Cutout(cutout.colour[:, ::-1], cutout.alpha[:, ::-1], cutout.kind, cutout.identity)
-        place = _pin(cutout, body.shape, generator)
-        error, scale = _bisect(cutout, place, body, fraction)
-        if best is None or error < best[0]:
-            best = error, scale, place, cutout
-        if error <= TOLERANCE:
+    found = _attempt(body, fraction, occluders, generator, identity, place)
+    for _ in range(ATTEMPTS - 1):
+        if found.error <= TOLERANCE:
             break
-    assert best is not None  # ATTEMPTS is not 0
-    _, scale, place, cutout = best
-    return _paste(image, body, cutout, place.box(scale, *body.shape), light)
+        # The first of equals stays.
+        found = min(found, _attempt(body, fraction, occluders, generator, identity, place), key=lambda a: a.error)
+    return _paste(image, body, found.cutout, found.pin.box(found.scale, *body.shape), light)
 
 
-def _pin(cutout: Cutout, size: tuple[int, ...], generator: np.random.Generator) -> _Place:
-    u, v = generator.uniform(0.15, 0.85, 2)
-    x, y = generator.uniform(0, size[1]), generator.uniform(0, size[0])
-    high, wide = cutout.alpha.shape
-    return _Place(u, v, x, y, wide / high * math.exp(generator.uniform(-0.25, 0.25)))
+@dataclass(frozen=True)
+class _Attempt:
+    """A cut-out at its best size, and how far it then is from the wanted share."""
+
+    error: float
+    scale: float
+    pin: Pin
+    cutout: Cutout
 
 
-def _bisect(cutout: Cutout, place: _Place, body: np.ndarray, fraction: float) -> tuple[float, float]:
+def _attempt(
+    body: np.ndarray,
+    fraction: float,
+    occluders: Occluders,
+    generator: np.random.Generator,
+    identity: str | None,
+    place: Place,
+) -> _Attempt:
+    cutout = occluders.draw(generator, identity)
+    if generator.random() < 0.5:
+        cutout = Cutout(cutout.colour[:, ::-1], cutout.alpha[:, ::-1], cutout.kind, cutout.identity)
+    pinned = pin(cutout, body, place, generator)
+    error, scale = _bisect(cutout, pinned, body, fraction)
+    return _Attempt(error, scale, pinned, cutout)
+
+
+def _bisect(cutout: Cutout, pinned: Pin, body: np.ndarray, fraction: float) -> tuple[float, float]:
     """The best (error, scale) found; what is covered grows with the scale, if not always strictly."""
     alpha, area = Image.fromarray(cutout.alpha), int(body.sum())
 
     def covered(scale: float) -> float:
-        rows, columns, cover = _cover(alpha, place.box(scale, *body.shape), body.shape)
+        rows, columns, cover = _cover(alpha, pinned.box(scale, *body.shape), body.shape)
         return float(np.count_nonzero((cover >= 128) & body[rows, columns])) / area
 
     small, large = math.log(SMALLEST), math.log(LARGEST)
