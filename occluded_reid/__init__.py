@@ -121,11 +121,6 @@ else:
 
 
 __all__ = [
-    "extract_cuhk03",
-    "evaluate_matrix",
-    "compare",
-    "benchmark_of",
-    "Benchmark",
     "BACKBONES",
     "DATASETS",
     "HEADS",
@@ -136,6 +131,7 @@ __all__ = [
     "PARSERS",
     "Backbone",
     "Batch",
+    "Benchmark",
     "BuildInfo",
     "Calibration",
     "EmbeddedSet",
@@ -166,9 +162,13 @@ __all__ = [
     "Targets",
     "Trainer",
     "__version__",
+    "benchmark_of",
     "build_model",
+    "compare",
     "embed_samples",
     "evaluate",
+    "evaluate_matrix",
+    "extract_cuhk03",
     "list_models",
     "load_dataset",
     "load_model",
