@@ -20,13 +20,14 @@ from occluded_reid.models.preprocess import ImageLike
 
 if TYPE_CHECKING:
     from occluded_reid.data.occlusion import Occluders
+    from occluded_reid.data.occlusion.pins import Place
 
 __all__ = ["EmbeddedWithTruth", "Occlusion", "embed_samples", "embed_with_truth", "occluded_sample", "true_visibility"]
 
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How images are occluded before they are embedded: the share of the body mask, by what, and the seed.
+    """How images are occluded before they are embedded: the share of the body mask, by what, the seed, from where.
 
     Each image draws from its own generator, keyed by (seed, image name): order, batch size and workers change nothing.
     """
@@ -34,6 +35,7 @@ class Occlusion:
     fraction: float
     occluders: Occluders
     seed: int = 0
+    place: Place = "anywhere"
 
     def generator(self, name: str) -> np.random.Generator:
         """Return the generator of one image."""
@@ -58,6 +60,7 @@ def occluded_sample(sample: Sample, occlusion: Occlusion) -> tuple[np.ndarray, n
         occlusion.occluders,
         occlusion.generator(sample.name),
         identity=sample.identity,  # cut-out pedestrians may show the very person that is asked for
+        place=occlusion.place,
     )
     return result.image, np.where(result.mask, 0, parts).astype(np.uint8), result.fraction
 
@@ -90,11 +93,16 @@ def true_visibility(model: ReIDModel, parts: Sequence[np.ndarray]) -> torch.Tens
 
 @dataclass(frozen=True)
 class EmbeddedWithTruth:
-    """Embeddings with predicted visibility, beside them the true one (N, S), and the mean share of bodies covered."""
+    """Embeddings with predicted visibility, the true one (N, S) beside it, and the share covered of each body (N,)."""
 
     embedded: EmbeddedSet
     truth: torch.Tensor | None
-    covered: float
+    shares: np.ndarray
+
+    @property
+    def covered(self) -> float:
+        """Mean share of the bodies that is covered."""
+        return float(self.shares.mean())
 
 
 def embed_samples(
@@ -152,7 +160,7 @@ def embed_with_truth(
         )
     rows: list[PartEmbeddings] = []
     truths: list[torch.Tensor] = []
-    covered = 0.0
+    shares = np.zeros(len(samples))
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         parts: list[np.ndarray] = []
@@ -161,7 +169,7 @@ def embed_with_truth(
             pictures = [occluded_sample(sample, occlusion) for sample in chunk]
             images = [image for image, _, _ in pictures]
             parts = [mask for _, mask, _ in pictures]
-            covered += sum(share for _, _, share in pictures)
+            shares[start : start + len(chunk)] = [share for _, _, share in pictures]
         else:
             opened = [open_image(sample.path) for sample in chunk]
             images = list(opened)
@@ -174,7 +182,7 @@ def embed_with_truth(
             progress(start + len(chunk), len(samples))
     identity, camera = data.labels(samples)
     embedded = EmbeddedSet(PartEmbeddings.cat(rows), identity, camera, tuple(s.name for s in samples))
-    return EmbeddedWithTruth(embedded, torch.cat(truths) if truths else None, covered / len(samples))
+    return EmbeddedWithTruth(embedded, torch.cat(truths) if truths else None, shares)
 
 
 def _parts(sample: Sample, size: tuple[int, int]) -> np.ndarray:

@@ -35,16 +35,16 @@ _LATEX = str.maketrans(
 )
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table.
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """Return a Markdown table, of which the first columns hold words and the others numbers.
 
     Example:
         >>> print(markdown_table(("metric", "value"), [("a|b", "1")]))
         | metric | value |
-        | --- | --- |
+        | --- | ---: |
         | a\\|b | 1 |
     """
-    lines = [list(header), ["---"] * len(header), *rows]
+    lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
     cells = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 

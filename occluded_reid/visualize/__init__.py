@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from occluded_reid.visualize.charts import LineChart, Series, side_by_side
-from occluded_reid.visualize.curves import cmc_curves, occlusion_curves, training_curves
+from occluded_reid.visualize.curves import charts_svg, cmc_curves, occlusion_curves, sweep_charts, training_curves
 from occluded_reid.visualize.overlays import aggregation_maps, overlay_mask, visibility_overlay
 from occluded_reid.visualize.ranked import RankedItem, RankedQuery, ranked_list, ranked_lists
 from occluded_reid.visualize.report import HtmlReport
@@ -15,12 +15,14 @@ __all__ = [
     "RankedQuery",
     "Series",
     "aggregation_maps",
+    "charts_svg",
     "cmc_curves",
     "occlusion_curves",
     "overlay_mask",
     "ranked_list",
     "ranked_lists",
     "side_by_side",
+    "sweep_charts",
     "training_curves",
     "visibility_overlay",
 ]

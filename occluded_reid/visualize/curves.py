@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from occluded_reid.errors import ShapeError
 from occluded_reid.visualize.charts import LineChart, Series
+from occluded_reid.visualize.colours import INK, PAPER
 
-__all__ = ["cmc_curves", "occlusion_curves", "training_curves"]
+__all__ = ["charts_svg", "cmc_curves", "occlusion_curves", "sweep_charts", "training_curves"]
 
 _SCORES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
 _LOG_FROM = 30.0
@@ -94,6 +96,55 @@ def occlusion_curves(
     ]
     label = "occluded share of the body in %"
     return LineChart(title or f"{metric} under occlusion", label, metric, series, percent=True)
+
+
+def sweep_charts(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]], *, metric: str = "Rank-1"
+) -> list[LineChart]:
+    """Return one chart for each kind of occlusion, all with one y axis, so that kinds can be compared by eye.
+
+    Args:
+        panels: kind -> name -> points as `occlusion_curves` takes them.
+        metric: name of the metric.
+
+    Example:
+        >>> curve = [(0.0, 0.9, 0.88, 0.92), (0.5, 0.6, 0.55, 0.65)]
+        >>> charts = sweep_charts({"bottom": {"own": curve}, "top": {"own": curve}}, metric="mAP")
+        >>> [chart.title for chart in charts], charts[0].y_range
+        (['mAP: bottom', 'mAP: top'], (0.5, 1.0))
+    """
+    ends = [v for lines in panels.values() for points in lines.values() for p in points for v in p[1:]]
+    finite = [v for v in ends if math.isfinite(v)]
+    # A tenth more than needed at most, never beyond what a share can be.
+    low, high = (math.floor(10 * min(finite)) / 10, math.ceil(10 * max(finite)) / 10) if finite else (0.0, 1.0)
+    limits = (max(low, 0.0), min(high, 1.0)) if low < high else (0.0, 1.0)
+    charts = [occlusion_curves(lines, metric=metric, title=f"{metric}: {kind}") for kind, lines in panels.items()]
+    return [replace(chart, y_range=limits) for chart in charts]
+
+
+def charts_svg(charts: Sequence[LineChart], *, columns: int = 3) -> str:
+    """Return several charts as one SVG file, row by row, dark on white.
+
+    Raises:
+        ShapeError: no chart is given, or less than one column.
+
+    Example:
+        >>> charts_svg([cmc_curves({"own": [0.8, 0.9]})]).count("<svg")
+        2
+    """
+    if not charts or columns < 1:
+        raise ShapeError(f"got {len(charts)} charts in {columns} columns; give at least one of each.")
+    wide, high = max(c.width for c in charts), max(c.height for c in charts)
+    across, down = min(columns, len(charts)), -(-len(charts) // columns)
+    placed = [
+        f'<g transform="translate({number % across * wide} {number // across * high})">{chart.svg()}</g>'
+        for number, chart in enumerate(charts)
+    ]
+    size = f'width="{wide * across}" height="{high * down}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide * across} {high * down}" {size} '
+        f'color="rgb{INK}"><rect {size} fill="rgb{PAPER}"/>{"".join(placed)}</svg>\n'
+    )
 
 
 def _series(lines: Mapping[str, Sequence[tuple[float, float]]]) -> list[Series]:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from occluded_reid.data.occlusion.cutouts import Cutout
 from occluded_reid.data.occlusion.generated import KINDS
+from occluded_reid.data.occlusion.kinds import OCCLUSION_KINDS, OcclusionKind, open_kinds
 from occluded_reid.data.occlusion.npo import paste_npo
 from occluded_reid.data.occlusion.occluders import Occluders
 from occluded_reid.data.occlusion.place import Occluded, occlude
 
-__all__ = ["KINDS", "Cutout", "Occluded", "Occluders", "occlude", "paste_npo"]
+__all__ = [
+    "KINDS",
+    "OCCLUSION_KINDS",
+    "Cutout",
+    "Occluded",
+    "Occluders",
+    "OcclusionKind",
+    "occlude",
+    "open_kinds",
+    "paste_npo",
+]
