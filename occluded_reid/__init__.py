@@ -56,6 +56,7 @@ _HOME = {
     "evaluate": "evaluation",
     "evaluate_matrix": "evaluation",
     "extract_cuhk03": "data",
+    "find_failures": "evaluation",
     "list_models": "models",
     "load_dataset": "data.dataset",
     "load_model": "models",
@@ -83,7 +84,15 @@ if TYPE_CHECKING:
     from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
     from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
     from occluded_reid.errors import OccludedReIDError
-    from occluded_reid.evaluation import Protocol, Report, compare, embed_samples, evaluate, evaluate_matrix
+    from occluded_reid.evaluation import (
+        Protocol,
+        Report,
+        compare,
+        embed_samples,
+        evaluate,
+        evaluate_matrix,
+        find_failures,
+    )
     from occluded_reid.gallery import Gallery, Hit
     from occluded_reid.heads.base import Head
     from occluded_reid.losses.base import Loss
@@ -169,6 +178,7 @@ __all__ = [
     "evaluate",
     "evaluate_matrix",
     "extract_cuhk03",
+    "find_failures",
     "list_models",
     "load_dataset",
     "load_model",

@@ -21,7 +21,7 @@ from occluded_reid.search.blocks import Distances, MatrixDistances, PlainDistanc
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reranked import RerankedDistances
 
-__all__ = ["evaluate", "evaluate_matrix"]
+__all__ = ["evaluate", "evaluate_matrix", "require_rows"]
 
 
 def evaluate(
@@ -71,7 +71,7 @@ def evaluate(
         (1.0, 1)
     """
     protocol = protocol or Protocol()
-    _require_rows(query, gallery)
+    require_rows(query, gallery)
     try:
         query.embeddings.require_same_slots(gallery.embeddings)
     except EmbeddingError as error:
@@ -157,7 +157,7 @@ def evaluate_matrix(
             f"gallery {shapes[2]} and {shapes[3]}. Wanted (Nq, Ng), then Nq, Nq, Ng and Ng numbers."
         )
     query, gallery = sides
-    _require_rows(query, gallery)
+    require_rows(query, gallery)
     numbers, excluded, unshared = _ranked(MatrixDistances(matrix), query, gallery, protocol, None)
     return report_of(
         numbers,
@@ -193,7 +193,8 @@ def _ranked(
     return measures(found, protocol.ap), found.excluded, found.unshared
 
 
-def _require_rows(query: Labelled, gallery: Labelled) -> None:
+def require_rows(query: Labelled, gallery: Labelled) -> None:
+    """Raise EvaluationError where a set is empty, or a name stands twice in the gallery."""
     for name, rows in (("query", query), ("gallery", gallery)):
         if not len(rows):
             raise EvaluationError(f"the {name} set is empty; give at least one embedded image.")

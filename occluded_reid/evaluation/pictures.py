@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image
 from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation.conditions import MATCHINGS, Study
+from occluded_reid.evaluation.failures import Failures
+from occluded_reid.evaluation.find_failures import find_failures
+from occluded_reid.evaluation.ranked_rows import as_seen, query_row, ranked_rows
 from occluded_reid.files import atomic_write, inside, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel
-from occluded_reid.search import InMemoryRows, exact_topk
 from occluded_reid.visualize import (
     HtmlReport,
     RankedItem,
@@ -31,8 +34,6 @@ from occluded_reid.visualize import (
 )
 
 __all__ = ["map_pictures", "query_rows", "save_picture", "search_picture", "write_report"]
-
-HITS = 10
 
 
 def search_picture(
@@ -62,7 +63,7 @@ def search_picture(
             )
             for hit in hits
         ]
-        rows.append(_query_row(model, np.asarray(open_image(path)), items))
+        rows.append(query_row(model, np.asarray(open_image(path)), items))
     return ranked_lists(rows, title=title)
 
 
@@ -78,47 +79,16 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
 
 
 def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Sequence[int]) -> list[RankedQuery]:
-    """Return ranked lists of some queries of a study by the model's own matcher, right and wrong marked.
-
-    The gallery images that the evaluation drops (same identity, same camera) are dropped here too.
-    """
-    chosen = list(positions)
-    query, gallery = result.query, result.gallery
+    """Return ranked lists of some clean queries of a study by the model's own matcher; see `ranked_rows`."""
     exclude = result.conditions[0].reports[0].protocol.exclude_same_camera
-    rows = query.embeddings[chosen]
-    identity, camera = query.identity[chosen], query.camera[chosen]
-
-    def allowed(start: int, stop: int) -> np.ndarray:
-        same = identity[:, None] == gallery.identity[None, start:stop]
-        return np.asarray(~(same & (camera[:, None] == gallery.camera[None, start:stop])))
-
-    rule = allowed if exclude else None
-    best = exact_topk(rows, InMemoryRows(gallery.embeddings), model.matcher, HITS, allowed=rule)
-    drawn = []
-    for i, found in enumerate(best.positions):
-        details = model.matcher.explain(rows, gallery.embeddings, [i] * len(found), found)
-        items = [
-            RankedItem(
-                np.asarray(open_image(data.gallery[g].path)),
-                float(best.distances[i][n]),
-                correct=bool(gallery.identity[g] == identity[i]),
-                identity=data.gallery[g].identity,
-                camera=data.gallery[g].camera,
-                shared=dict(zip(rows.names, details.shared[n].tolist(), strict=True)),
-                slot_distances=dict(zip(rows.names, details.slot_distance[n].tolist(), strict=True)),
-            )
-            for n, g in enumerate(found)
-        ]
-        sample = data.query[chosen[i]]
-        drawn.append(_query_row(model, np.asarray(open_image(sample.path)), items, sample))
-    return drawn
+    return ranked_rows(model, data, result.query, result.gallery, positions, exclude_same_camera=exclude)
 
 
 def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str, str, Image.Image]]:
     """Return (file name, caption, picture) of what the model's heads see on some images: part masks, maps M_n."""
     if not samples:
         return []
-    images, pixels = _as_seen(model, [open_image(sample.path) for sample in samples])
+    images, pixels = as_seen(model, [open_image(sample.path) for sample in samples])
     output = model.infer(pixels)
     pictures: list[tuple[str, str, Image.Image]] = []
     for name, head in output.heads.items():
@@ -143,7 +113,7 @@ def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str,
 def write_report(
     folder: str | Path, model: ReIDModel, data: ReIDData, result: Study, *, log: Path | None = None
 ) -> Path:
-    """Write a self-contained page: numbers with their protocol, curves, ranked lists, masks and maps.
+    """Write a self-contained page: numbers with their protocol, where it fails, curves, ranked lists, masks and maps.
 
     Args:
         folder: gets ``report.html``, ``study.json``, ``ranked_lists.png`` and a picture of what each head sees.
@@ -182,15 +152,22 @@ def write_report(
         for metric in result.headline:
             charts.append(occlusion_curves({m: _points(result, m, metric) for m in result.matchings}, metric=metric))
     page.add_chart(*charts)
-    order = np.argsort(np.nan_to_num(first.reports[0].average_precision, nan=2.0), kind="stable")
-    answerable = int(first.reports[0].answerable.sum())
+    failures = _failures(model, data, result)
+    page.add_heading("Where it fails")
+    alone = " without re-ranking" if first.reports[0].card.reranking else ""
+    alone += ", with all gallery images" if protocol.shots == "single" else ""
+    page.add_text(f"Clean queries by the model's own matching{alone}. {' '.join(failures.notes)}")
+    for title in failures.slices:
+        header, *lines = failures.rows(title)
+        page.add_table([dict(zip(header, line, strict=True)) for line in lines])
+    page.add_card("What cannot be compared", failures.unshared.facts)
     typical = _spread(first.reports[0].answerable, 6)
     page.add_heading("Ranked lists")
     lists = ranked_lists(query_rows(model, data, result, typical), title="Queries spread over the set")
     save_picture(lists, folder / "ranked_lists.png")
     page.add_picture(lists, "Queries spread evenly over the set, by the model's own matching.")
-    worst = ranked_lists(query_rows(model, data, result, order[: min(8, answerable)].tolist()), title="Worst queries")
-    page.add_picture(worst, "The queries with the lowest average precision: look here first.")
+    worst = ranked_lists(query_rows(model, data, result, failures.worst(8)), title="Worst queries")
+    page.add_picture(worst, f"The queries with the lowest average precision{alone}: look here first.")
     page.add_heading("What the heads see")
     for file_name, caption, picture in map_pictures(model, [data.query[i] for i in typical]):
         save_picture(picture, inside(folder, file_name, EvaluationError))  # named after a head, as a recipe calls it
@@ -204,31 +181,19 @@ def write_report(
     return page.save(folder / "report.html")
 
 
-def _query_row(
-    model: ReIDModel, image: np.ndarray, items: Sequence[RankedItem], sample: Sample | None = None
-) -> RankedQuery:
-    (image,), pixels = _as_seen(model, [image])  # what was cut off lies under no mask
-    output = model.infer(pixels)
-    seen = model.collect(output).visibility[0].tolist()
-    maps = [head.maps["segmentation"] for head in output.heads.values() if "segmentation" in head.maps]
-    visibility: Mapping[str, float] = dict(zip(model.slots, seen, strict=True))
-    return RankedQuery(
-        image,
-        items,
-        visibility,
-        mask=maps[0].argmax(1)[0].cpu().numpy() if maps else None,
-        classes=maps[0].shape[1] if maps else 8,
-        identity=sample.identity if sample else None,
-        camera=sample.camera if sample else None,
+def _failures(model: ReIDModel, data: ReIDData, result: Study) -> Failures:
+    """Where the model's own matching fails on the clean queries of a study."""
+    report = result.conditions[0].reports[0]
+    return find_failures(
+        result.query,
+        result.gallery,
+        model.matcher,
+        replace(report.protocol, name="", shots="multi"),
+        cameras_known=data.cameras_known,
+        fingerprint=report.card.fingerprint,
+        tuned=report.card.tuned,
+        test_time=report.card.test_time,
     )
-
-
-def _as_seen(model: ReIDModel, images: Sequence[Image.Image | np.ndarray]) -> tuple[list[np.ndarray], torch.Tensor]:
-    """What the model keeps of each image, at the image's own scale, and what it makes of that."""
-    boxes = model.preprocess.boxes(images)
-    arrays = [np.asarray(image) for image in images]
-    kept = [a if box is None else a[box[1] : box[3], box[0] : box[2]] for a, box in zip(arrays, boxes, strict=True)]
-    return kept, model.preprocess.normalize(model.preprocess.pixels(images, boxes))
 
 
 def _gallery_image(path: str | None) -> np.ndarray:

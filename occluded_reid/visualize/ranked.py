@@ -22,6 +22,7 @@ _GAP = 8
 _TEXT = 13
 _SMALL = 10
 _BAR_SIDE = 14  # the visibility bar beside the query and its gap
+_SKIP = 18  # the dots before a hit that does not follow the one beside it
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class RankedItem:
         camera: number of the camera, or None.
         shared: slot -> v(query) · v(gallery) in [0, 1].
         slot_distances: slot -> distance of that slot alone.
+        rank: its place among all answers where that is not its place in the list; dots before it say so.
     """
 
     image: Picture
@@ -45,6 +47,7 @@ class RankedItem:
     camera: int | None = None
     shared: Mapping[str, float] = field(default_factory=dict)
     slot_distances: Mapping[str, float] = field(default_factory=dict)
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class RankedQuery:
         classes: how many classes the mask has: 8, 5 or 2.
         identity: who it is, or None.
         camera: number of the camera, or None.
+        note: a line above the row, or empty.
     """
 
     image: Picture
@@ -68,6 +72,7 @@ class RankedQuery:
     classes: int = 8
     identity: str | None = None
     camera: int | None = None
+    note: str = ""
 
 
 def ranked_list(
@@ -120,7 +125,12 @@ def ranked_lists(
         raise ShapeError(
             f"width is {width} and image_height {image_height}; give at least 480 and between 48 and 640 pixels."
         )
-    layout = _Layout(width, image_height, masks=any(row.mask is not None for row in rows))
+    layout = _Layout(
+        width,
+        image_height,
+        masks=any(row.mask is not None for row in rows),
+        skips=any(hit.rank is not None for row in rows for hit in row.hits),
+    )
     strips = [layout.strip(row) for row in rows] or [layout.note("no queries")]
     head = [layout.title(title)] if title else []
     foot = [layout.legend(rows)] if any(row.hits or row.visibility for row in rows) else []
@@ -140,14 +150,15 @@ def ranked_lists(
 class _Layout:
     """Sizes that all rows of one picture share, and what is drawn with them."""
 
-    def __init__(self, width: int, image_height: int, masks: bool) -> None:
+    def __init__(self, width: int, image_height: int, *, masks: bool, skips: bool) -> None:
         self.inner = width - 2 * _MARGIN
         self.high = image_height
         self.wide = image_height // 2
         self.across = self.wide + 2 * _FRAME
         self.panel = _BAR_SIDE + self.wide + 2 * _FRAME + (self.wide + _GAP if masks else 0)
         self.masks = masks
-        self.columns = max(1, (self.inner - self.panel - 2 * _GAP) // (self.across + _GAP))
+        self.skip = _SKIP if skips else 0
+        self.columns = max(1, (self.inner - self.panel - 2 * _GAP - self.skip) // (self.across + _GAP))
 
     def title(self, text: str) -> Image.Image:
         shown = fit_text(text, self.inner, 20)
@@ -172,21 +183,34 @@ class _Layout:
         lines = -(-len(row.hits) // self.columns)
         shown = min(len(row.hits), self.columns)
         left = self.panel + 2 * _GAP
-        across = left + (shown * (self.across + _GAP) - _GAP if shown else 120)
-        block = Image.new("RGB", (across, max(panel, lines * cell - _GAP)), PAPER)
-        self._query(block, row)
+        across = left + (shown * (self.across + _GAP) - _GAP + self.skip if shown else 120)
+        head = _TEXT + 9 if row.note else 0
+        block = Image.new("RGB", (across, head + max(panel, lines * cell - _GAP)), PAPER)
+        draw = ImageDraw.Draw(block)
+        if row.note:
+            draw.text((_BAR_SIDE + _FRAME, 0), fit_text(row.note, across, _TEXT), font=font(_TEXT), fill=INK)
+        self._query(block, row, head)
         if not row.hits:
-            draw = ImageDraw.Draw(block)
-            draw.text((left, _FRAME + self.high // 2), "no hits", font=font(_TEXT + 2), fill=MUTED, anchor="lm")
+            draw.text((left, head + _FRAME + self.high // 2), "no hits", font=font(_TEXT + 2), fill=MUTED, anchor="lm")
         for number, hit in enumerate(row.hits):
             line, column = divmod(number, self.columns)
-            self._hit(block, left + column * (self.across + _GAP), line * cell, hit, number + 1, labels)
+            at, top = left + column * (self.across + _GAP), head + line * cell
+            if hit.rank is not None:
+                draw.text(
+                    (at + self.skip // 2 - 4, top + _FRAME + self.high // 2),
+                    "…",
+                    font=font(20),
+                    fill=MUTED,
+                    anchor="mm",
+                )
+                at += self.skip
+            self._hit(block, at, top, hit, hit.rank or number + 1, labels)
         return block
 
-    def _query(self, block: Image.Image, row: RankedQuery) -> None:
+    def _query(self, block: Image.Image, row: RankedQuery, above: int) -> None:
         draw = ImageDraw.Draw(block)
         marked = visibility_overlay(row.image, row.visibility, width=self.wide, height=self.high)
-        box_left, top = _BAR_SIDE + _FRAME, _FRAME
+        box_left, top = _BAR_SIDE + _FRAME, above + _FRAME
         offset = (self.wide - (marked.width - _BAR_SIDE)) // 2
         draw.rectangle((box_left, top, box_left + self.wide - 1, top + self.high - 1), fill=FAINT)
         down = top + (self.high - marked.height) // 2

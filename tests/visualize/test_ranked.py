@@ -127,3 +127,39 @@ def test_wrong_sizes_and_shares_are_refused():
         ranked_list(PERSON, [RankedItem(PERSON, 0.1, shared={"part_1": 1.5})])
     with pytest.raises(ShapeError, match="image of hit 2"):
         ranked_list(PERSON, [RankedItem(PERSON, 0.1), RankedItem(np.zeros((2, 2)), 0.1)])
+
+
+def test_a_hit_from_far_down_says_its_rank_and_stands_apart():
+    def frames(rank):
+        hits = [RankedItem(PERSON, 0.1, correct=False)] * 3 + [RankedItem(PERSON, 0.9, correct=True, rank=rank)]
+        picture = ranked_list(PERSON, hits)
+        return picture, full_columns(picture, RED).max(), full_columns(picture, GREEN).min()
+
+    beside, red, green = frames(None)
+    assert green - red == 9  # the gap
+    apart, far_red, far_green = frames(589)
+    assert far_red == red
+    assert far_green - far_red == 27
+    assert apart.width == beside.width + 18
+    dots = np.asarray(apart)[:, far_red + 1 : far_green]
+    assert (dots < 200).any(), "dots say that hits are left out"
+    assert np.asarray(frames(4)[0]).tobytes() != np.asarray(apart).tobytes()
+
+
+@pytest.mark.parametrize("width", [480, 700, 1500])
+def test_hits_from_far_down_keep_the_width(width):
+    hits = [RankedItem(PERSON, 0.1, correct=True)] * 10 + [RankedItem(PERSON, 0.1, correct=True, rank=999)] * 2
+    picture = ranked_list(PERSON, hits, width=width, image_height=96, query_visibility={"part_1": 0.0})
+    assert picture.width <= width
+    assert full_frames(np.asarray(picture), 56) == 12
+
+
+def test_a_note_stands_above_its_row():
+    hits = [RankedItem(PERSON, 0.1, correct=True)]
+    bare, noted = (np.asarray(ranked_lists([RankedQuery(PERSON, hits, note=note)])) for note in ("", "AP 3 %"))
+    more = noted.shape[0] - bare.shape[0]
+    assert 13 < more < 30
+    assert (noted[16 + more :] == bare[16:]).all()
+    assert (noted[16 : 16 + more] < 200).any()
+    long = ranked_lists([RankedQuery(PERSON, hits, note="a very long name " * 200)])
+    assert long.width == noted.shape[1]

@@ -1,0 +1,114 @@
+"""`occluded-reid failures`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occluded_reid.cli.console import (
+    DataOptions,
+    DataRoot,
+    DatasetName,
+    Holdout,
+    Json,
+    Masks,
+    Seed,
+    bold,
+    console,
+    open_data,
+    print_json,
+    progress_bar,
+)
+from occluded_reid.cli.evaluate import AveragePrecision
+
+__all__ = ["failures_command"]
+
+
+def failures_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    data: DataRoot,
+    output: Annotated[Path, typer.Option(help="Folder for failures.json, .md and .csv and the pictures.")],
+    dataset: DatasetName = "market1501",
+    options: DataOptions = None,
+    masks: Masks = None,
+    holdout: Holdout = 0,
+    occlusion: Annotated[
+        float, typer.Option(help="Occlude this share of each query's body mask first, 0 … 1.", min=0, max=1)
+    ] = 0.0,
+    occluders: Annotated[
+        str, typer.Option(help="'generated', 'pedestrians' (cut out of the gallery), or a folder of RGBA cut-outs.")
+    ] = "generated",
+    edge: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="An edge between bins of the queries' mean visibility (repeatable, ascending). Default: by the number "
+            "of visible slots, or quarters of the queries."
+        ),
+    ] = None,
+    worst: Annotated[int, typer.Option(help="Draw this many of the worst queries; 0 draws none.", min=0)] = 50,
+    ap: Annotated[
+        AveragePrecision, typer.Option(help="Average precision at the hits, or by trapezoid.")
+    ] = AveragePrecision.HITS,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Say where a model fails: by visibility, shared slots and cameras, with pictures of the worst queries.
+
+    Example: [bold]occluded-reid failures runs/sorn/model --data market/ --holdout 100 --output failures/[/bold]
+    """
+    from occluded_reid.data.occlusion.stock import open_occluders
+    from occluded_reid.errors import EvaluationError
+    from occluded_reid.evaluation import Protocol
+    from occluded_reid.evaluation.embed import Occlusion, embed_samples
+    from occluded_reid.evaluation.find_failures import find_failures
+    from occluded_reid.evaluation.worst_pages import worst_pages, write_worst
+    from occluded_reid.files import write_json
+    from occluded_reid.models import load_model
+
+    network = load_model(model)
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
+    hide = None
+    if occlusion:
+        hide = Occlusion(occlusion, open_occluders(occluders, people=loaded.gallery, seed=seed), seed)
+    total = len(loaded.query) + len(loaded.gallery)
+    with progress_bar("embedding") as move:
+        query = embed_samples(network, loaded, loaded.query, occlusion=hide, progress=lambda n, _: move(n, total))
+        asked = len(query)
+        gallery = embed_samples(network, loaded, loaded.gallery, progress=lambda n, _: move(asked + n, total))
+    shown = "" if hide is None else f", {occlusion:.0%} of each query's body occluded ({hide.occluders.description})"
+    with progress_bar("evaluating") as move:
+        found = find_failures(
+            query,
+            gallery,
+            network.matcher,
+            Protocol.of(loaded, name=f"{network.name}{shown}", ap=ap.value, seed=seed, shots="multi"),
+            visibility_edges=edge,
+            cameras_known=loaded.cameras_known,
+            fingerprint=network.fingerprint,
+            progress=move,
+        )
+    write_json(output / "failures.json", found.to_dict(), EvaluationError)
+    found.to_markdown(output / "failures.md")
+    found.to_csv(output / "failures.csv")
+    pages = []
+    if worst:
+        pages = write_worst(output, worst_pages(network, loaded, query, gallery, found, worst, occlusion=hide))
+    screen = console(quiet=as_json)
+    if as_json:
+        print_json({**found.to_dict(), "pictures": [str(page) for page in pages]})
+    else:
+        for table in found.tables():
+            screen.print(table)
+        for line in (*found.notes, str(found.report)):
+            screen.print(line, markup=False)
+    screen.print(f"written to: {bold(output)}", soft_wrap=True)
+    if pages:
+        licence = f": {loaded.licence}" if loaded.licence else ""
+        screen.print(
+            f"The tables show nobody. The {len(pages)} pages of worst queries, from {pages[0].name} on, show people: "
+            f"keep them as the licence of the data says{licence}.",
+            markup=False,
+            soft_wrap=True,
+        )
