@@ -10,16 +10,21 @@ import typer
 from occluded_reid._version import __version__
 from occluded_reid.cli import (
     calibrate,
+    compare,
     data,
     demo,
     evaluate,
+    failures,
     gallery,
     index,
     listing,
+    open_set,
     parse,
     search,
+    sweep,
     train,
     train_parser,
+    tune,
 )
 from occluded_reid.errors import OccludedReIDError
 
@@ -53,13 +58,18 @@ def _root(
 app.command("train")(train.train_command)
 app.command("train-parser")(train_parser.train_parser_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("failures")(failures.failures_command)
+app.command("compare")(compare.compare_command)
+app.command("sweep")(sweep.sweep_command)
+app.command("tune")(tune.tune_command)
 app.command("index")(index.index_command)
 app.command("search")(search.search_command)
 app.command("calibrate")(calibrate.calibrate_command)
+app.command("open-set")(open_set.open_set_command)
 app.add_typer(gallery.gallery_app, name="gallery")
 app.command("demo")(demo.demo_command)
 app.command("list")(listing.list_command)
-app.command("data")(data.data_command)
+app.add_typer(data.data_app, name="data")
 app.command("parse")(parse.parse_command)
 
 

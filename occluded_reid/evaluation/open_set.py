@@ -20,7 +20,7 @@ from occluded_reid.search.comparisons import Comparisons
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["OpenSetReport", "Share", "evaluate_open_set", "split_people"]
+__all__ = ["OpenSetReport", "Share", "evaluate_open_set", "require_others", "rows_of", "split_people"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def evaluate_open_set(
             f"{len(query)} queries, {len(gallery)} gallery images and {resamples} resamples; give at least one of each."
         )
     if isinstance(threshold, Calibration):
-        _require_others(threshold, query, data)
+        require_others(threshold, query.identity, data)
         threshold.require(matcher=matcher, slots=query.embeddings.widths, reduction=threshold.reduction)
     walk = Comparisons(
         query,
@@ -212,7 +212,7 @@ def split_people(
     chosen = np.array(asked[: round(share * len(asked))] + others[: round(share * len(others))], dtype=np.int64)
     parts = []
     for wanted in (True, False):
-        kept = [_rows(rows, np.flatnonzero(np.isin(rows.identity, chosen) == wanted)) for rows in (query, gallery)]
+        kept = [rows_of(rows, np.flatnonzero(np.isin(rows.identity, chosen) == wanted)) for rows in (query, gallery)]
         if not all(len(rows) for rows in kept):
             raise EvaluationError(
                 f"{len(asked)} people cannot be split at {share}: one part has {len(kept[0])} queries and "
@@ -222,22 +222,33 @@ def split_people(
     return parts[0], parts[1]
 
 
-def _by_hash(identities: np.ndarray, seed: int) -> list[int]:
-    return sorted(identities.tolist(), key=lambda person: hashlib.sha256(f"{seed}:{person}".encode()).hexdigest())
+def require_others(calibration: Calibration, identity: np.ndarray, data: str) -> None:
+    """Refuse to test a calibration on people it was made with, as far as the name of the data tells.
+
+    Args:
+        calibration: made with some people of some data.
+        identity: (n,) numbers of the people it is tested on.
+        data: name of the data that these numbers belong to; empty: nothing can be told.
+
+    Raises:
+        EvaluationError: people of the calibration are among those asked for.
+    """
+    again = np.intersect1d(calibration.identities, identity)
+    if data and data == calibration.data and len(again):
+        raise EvaluationError(
+            f"{len(again)} of the {len(np.unique(identity))} people asked for, the first is {again[0]}, were "
+            f"calibrated with ('{data}'). A promise is tested on other people: split them, or hold others out."
+        )
 
 
-def _rows(rows: EmbeddedSet, index: np.ndarray) -> EmbeddedSet:
+def rows_of(rows: EmbeddedSet, index: np.ndarray) -> EmbeddedSet:
+    """Return some rows of a set, (n,) row numbers, with their labels and paths."""
     paths = tuple(rows.paths[i] for i in index) if rows.paths else ()
     return EmbeddedSet(rows.embeddings[torch.from_numpy(index)], rows.identity[index], rows.camera[index], paths)
 
 
-def _require_others(calibration: Calibration, query: EmbeddedSet, data: str) -> None:
-    again = np.intersect1d(calibration.identities, query.identity)
-    if data and data == calibration.data and len(again):
-        raise EvaluationError(
-            f"{len(again)} of the {len(np.unique(query.identity))} people asked for, the first is {again[0]}, were "
-            f"calibrated with ('{data}'). A promise is tested on other people: split them, or hold others out."
-        )
+def _by_hash(identities: np.ndarray, seed: int) -> list[int]:
+    return sorted(identities.tolist(), key=lambda person: hashlib.sha256(f"{seed}:{person}".encode()).hexdigest())
 
 
 def _plain(share: Share) -> str:

@@ -173,29 +173,32 @@ def _per_search(walk: Comparisons, survey: Survey, rate: float, promised: float,
 def _regressions(survey: Survey) -> dict[Block, tuple[float, float]]:
     """Intercept and slope of the log-odds for each block, matches and impostors weighing the same in all.
 
-    Impostors enter by the middle of their bin.
+    Impostors enter by the middle of their cell, whose count is exact, so that tiles change nothing.
     """
     from sklearn.linear_model import LogisticRegression
 
     matches = np.bincount(survey.match_shared, minlength=len(survey.impostors))[1:]
     lines = {}
+    cells, middles = survey.cells
     for block in pool(np.minimum(matches, survey.impostors[1:]).tolist(), _MATCHES):
-        near = survey.match_distance[np.isin(survey.match_shared, block)]
-        histogram = survey.histogram[list(block)].sum(0)
+        near = np.sort(survey.match_distance[np.isin(survey.match_shared, block)])
+        histogram = cells[list(block)].sum(0)
         filled = np.flatnonzero(histogram)
         if not len(near) or not len(filled):
             lines[block] = (0.0, 0.0)  # nothing is known of such pairs, so a distance says nothing
             continue
-        distance = np.concatenate([near, survey.centres[filled]])
+        distance = np.concatenate([near, middles[filled]])
         label = np.arange(len(distance)) < len(near)
         far = histogram[filled] * (len(near) / histogram.sum())
         # In units of their own spread, so that the slight ridge that keeps separable data finite is slight everywhere.
-        unit = max(float(np.std(distance)), survey.width)
+        weight = np.concatenate([np.ones(len(near)), far])
+        unit = max(float(np.sqrt(np.cov(distance, aweights=weight, ddof=0))), survey.width)
         found = LogisticRegression(C=10.0, solver="newton-cholesky", max_iter=1000).fit(
-            distance[:, None] / unit, label, sample_weight=np.concatenate([np.ones(len(near)), far])
+            distance[:, None] / unit, label, sample_weight=weight
         )
-        slope = float(found.coef_[0, 0]) / unit
-        lines[block] = (float(found.intercept_[0]), slope) if slope < 0 else (0.0, 0.0)
+        # To nine digits: the last ones are the linear algebra's, which differs with the number of threads.
+        slope, intercept = (float(f"{value:.9g}") for value in (found.coef_[0, 0] / unit, found.intercept_[0]))
+        lines[block] = (intercept, slope) if slope < 0 else (0.0, 0.0)
     return lines
 
 

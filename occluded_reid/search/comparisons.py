@@ -20,6 +20,8 @@ from occluded_reid.search.device import full_precision
 __all__ = ["Block", "Comparisons", "Progress", "Survey", "Tile", "shared_slots"]
 
 _BINS = 20_000
+_CELL = 10  # bins
+_MARGIN = 1.25  # tolerances: what float32 loses on the way from a distance to its bin is added
 _BLOCK_VALUES = 1 << 18  # distances looked at together: 1 MB, and a few times as much for masks and counts
 _RESCORED_PAIRS = 1 << 18
 
@@ -36,7 +38,8 @@ class Survey:
 
     Attributes:
         impostors: (S + 1,) impostor pairs by number of shared slots; those that share none stand at 0.
-        histogram: (S + 1, bins) impostor distances in bins of `width`; the last bin takes all that is farther.
+        histogram: (S + 1, bins) impostor distances in bins of `width`, by the tiles; the last bin takes all that is
+            farther.
         width: of a bin: ten times the tolerance of the matcher's tiles.
         nearest: (Nq, S + 1) float32 distance of each query's nearest impostor by the tiles; infinite without one.
         match_distance: distances of the matches, exact, queries in order and then gallery positions.
@@ -55,9 +58,11 @@ class Survey:
     unknown_gallery: np.ndarray
 
     @property
-    def centres(self) -> np.ndarray:
-        """(bins,) the middle of each bin."""
-        return (np.arange(self.histogram.shape[1]) + 0.5) * self.width
+    def cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Impostors in cells of ten bins, (S + 1, cells), exactly, and the middle of each cell, (cells,)."""
+        cells = self.histogram[:, :-1].reshape(len(self.histogram), -1, _CELL).sum(2)
+        middles = (np.arange(cells.shape[1] + 1) + 0.5) * _CELL * self.width
+        return np.concatenate([cells, self.histogram[:, -1:]], axis=1), middles
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Comparisons:
             impostor = ~tile.same
             impostors += np.bincount(tile.shared[impostor], minlength=self.slots + 1)
             impostor &= tile.shared > 0
-            place = np.minimum(tile.distance[impostor] / self._width, _BINS).astype(np.int64)
+            place = self._bins(tile, impostor)
             histogram += np.bincount(tile.shared[impostor] * bins + place, minlength=len(histogram))
             for n in range(1, self.slots + 1):
                 mine = np.where(impostor & (tile.shared == n), tile.distance, np.inf).min(1)
@@ -150,7 +155,7 @@ class Comparisons:
             histogram.reshape(self.slots + 1, bins),
             self._width,
             nearest,
-            self._exact(q[order], g[order]),
+            self.exact(q[order], g[order]),
             shared[order],
             int((shared == 0).sum()),
             len(self.gallery) - own,
@@ -167,7 +172,7 @@ class Comparisons:
         for tile in self.tiles():
             block = np.arange(tile.first, tile.first + len(tile.distance))
             q, g = np.nonzero(~tile.same & (tile.distance <= limit[block[:, None], tile.shared]))
-            np.minimum.at(exact, (q + tile.first, tile.shared[q, g]), self._exact(q + tile.first, g + tile.start))
+            np.minimum.at(exact, (q + tile.first, tile.shared[q, g]), self.exact(q + tile.first, g + tile.start))
         return exact
 
     def order_statistics(self, survey: Survey, wanted: dict[Block, int]) -> dict[Block, float]:
@@ -190,7 +195,7 @@ class Comparisons:
             used = group >= 0
             below += np.bincount(group[used & (tile.distance < low[group])], minlength=len(wanted))
             q, g = np.nonzero(used & (tile.distance >= low[group]) & (tile.distance <= high[group]))
-            exact, which = self._exact(q + tile.first, g + tile.start), group[q, g]
+            exact, which = self.exact(q + tile.first, g + tile.start), group[q, g]
             for b in range(len(wanted)):
                 # Distances stand on a grid of 1e-6: a bin holds few different ones, however many pairs there are.
                 new, times = np.unique(exact[which == b], return_counts=True)
@@ -215,7 +220,7 @@ class Comparisons:
             limit = threshold[tile.shared]
             inside = tile.distance <= limit
             q, g = np.nonzero(np.abs(tile.distance - np.where(np.isfinite(limit), limit, 0)) <= 2 * self.tolerance)
-            inside[q, g] = self._exact(q + tile.first, g + tile.start) <= limit[q, g]
+            inside[q, g] = self.exact(q + tile.first, g + tile.start) <= limit[q, g]
             yield tile, inside
 
     def tiles(self) -> Iterator[Tile]:
@@ -242,8 +247,19 @@ class Comparisons:
             if self._progress is not None:
                 self._progress(self._done, self._all)
 
-    def _exact(self, query_rows: np.ndarray, gallery_rows: np.ndarray) -> np.ndarray:
-        """Deciding distances of n pairs."""
+    def _bins(self, tile: Tile, impostor: np.ndarray) -> np.ndarray:
+        """Bins of a tile's impostors, in order; on the right side of the edge of a cell, as exact distances say."""
+        q, g = np.nonzero(impostor)
+        scaled = np.clip(tile.distance[q, g] / self._width, 0, _BINS)
+        place, within = scaled.astype(np.int64), scaled % _CELL
+        margin = _MARGIN * self.tolerance / self._width
+        near = np.flatnonzero((within < margin) | (within > _CELL - margin))
+        exact = self.exact(q[near] + tile.first, g[near] + tile.start)
+        place[near] = np.clip(exact / self._width, 0, _BINS).astype(np.int64)
+        return place
+
+    def exact(self, query_rows: np.ndarray, gallery_rows: np.ndarray) -> np.ndarray:
+        """Return the deciding distances (n,) of n pairs, a bounded number of them at a time."""
         exact = np.empty(len(query_rows))
         for begin in range(0, len(exact), _RESCORED_PAIRS):
             part = slice(begin, begin + _RESCORED_PAIRS)

@@ -62,6 +62,8 @@ class LineChart:
         series: the lines; points that are not finite are left out.
         percent: y values are shares and are labelled in per cent.
         log_y: logarithmic y axis; values that are not above 0 are left out.
+        percent_x: x positions are shares and are labelled in per cent.
+        log_x: logarithmic x axis; points whose position is not above 0 are left out.
         y_range: fixed lower and upper end of the y axis, or None to follow the data.
         width: in pixels, at least 240.
         height: in pixels, at least 160.
@@ -84,6 +86,8 @@ class LineChart:
     y_range: tuple[float, float] | None = None
     width: int = 560
     height: int = 320
+    percent_x: bool = False
+    log_x: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 240 or self.height < 160:
@@ -120,7 +124,7 @@ class LineChart:
     def _primitives(self, printed: bool) -> list[Primitive]:
         """Lay the chart out; `printed` cuts labels to what the bundled font can draw."""
         lines = [self._usable(series) for series in self.series]
-        x_low, x_high = span([x for line in lines for x, *_ in line])
+        x_low, x_high = self._x_span(lines)
         y_low, y_high = self.y_range or self._y_span(lines)
         y_ticks = log_ticks(y_low, y_high) if self.log_y else round_ticks(y_low, y_high, max(3, self.height // 60))
         if self.y_range is None and not self.log_y:
@@ -132,11 +136,8 @@ class LineChart:
         right, top, bottom = self.width - 16, 36, self.height - 48 - legend_height
 
         def place(x: float, y: float) -> tuple[float, float]:
-            if self.log_y:
-                share = (math.log(y) - math.log(y_low)) / (math.log(y_high) - math.log(y_low))
-            else:
-                share = (y - y_low) / (y_high - y_low)
-            across = (x - x_low) / (x_high - x_low)
+            share = _between(y, y_low, y_high, self.log_y)
+            across = _between(x, x_low, x_high, self.log_x)
             return left + across * (right - left), bottom - min(1.0, max(0.0, share)) * (bottom - top)
 
         out: list[Primitive] = [Label(left, 20, self._shown(self.title, right - left, 14, printed), 14, strong=True)]
@@ -148,7 +149,7 @@ class LineChart:
         for tick in x_ticks:
             x = place(tick, y_high)[0]
             out.append(Line(((x, bottom), (x, bottom + 4)), "ink", 1.0, 0.6))
-            out.append(Label(x, bottom + 17, tick_text(tick, x_ticks), _TICK_SIZE, "middle"))
+            out.append(Label(x, bottom + 17, self._x_text(tick, x_ticks), _TICK_SIZE, "middle"))
         out.append(Line(((left, bottom), (right, bottom)), "ink", 1.0, 0.6))
         middle = (left + right) / 2
         out.append(Label(middle, bottom + 34, self._shown(self.x_label, right - left, 12, printed), 12, "middle"))
@@ -193,8 +194,12 @@ class LineChart:
         return [
             (float(x), good(y), good(a), good(b))
             for x, y, a, b in zip(series.x, series.y, low, high, strict=True)
-            if abs(x) < 1e300
+            if abs(x) < 1e300 and (not self.log_x or x > 0)
         ]
+
+    def _x_span(self, lines: list[list[tuple[float, float, float, float]]]) -> tuple[float, float]:
+        low, high = span([x for line in lines for x, *_ in line])
+        return (low, high) if low > 0 or not self.log_x else (0.1, 10.0)
 
     def _y_span(self, lines: list[list[tuple[float, float, float, float]]]) -> tuple[float, float]:
         low, high = span([v for line in lines for point in line for v in point[1:] if not math.isnan(v)])
@@ -205,6 +210,8 @@ class LineChart:
 
     def _x_ticks(self, lines: list[list[tuple[float, float, float, float]]], low: float, high: float) -> list[float]:
         """The data's own positions where they are few and fit (0, 20, 35, 50 %), else round numbers."""
+        if self.log_x:
+            return log_ticks(low, high)
         own = sorted({x for line in lines for x, *_ in line})
         room = 0.06 * (high - low)
         if 1 <= len(own) <= 8 and all(b - a >= room for a, b in itertools.pairwise(own)):
@@ -212,6 +219,11 @@ class LineChart:
         ticks = round_ticks(low, high, self.width // 80)
         whole = all(float(x).is_integer() for x in own)
         return [t for t in ticks if not whole or float(t).is_integer()]
+
+    def _x_text(self, tick: float, ticks: list[float]) -> str:
+        if not self.percent_x:
+            return plain_text(tick) if self.log_x else tick_text(tick, ticks)
+        return f"{plain_text(tick * 100) if self.log_x else tick_text(tick * 100, [t * 100 for t in ticks])} %"
 
     def _y_text(self, tick: float, ticks: list[float]) -> str:
         if self.log_y:
@@ -248,6 +260,13 @@ def side_by_side(charts: Sequence[LineChart], *, columns: int = 2, scale: int = 
     for number, image in enumerate(images):
         canvas.paste(image, (number % across * wide, number // across * high))
     return canvas
+
+
+def _between(value: float, low: float, high: float, logarithmic: bool) -> float:
+    """Where a value stands between two ends, 0 … 1."""
+    if logarithmic:
+        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+    return (value - low) / (high - low)
 
 
 def _style(number: int) -> tuple[RGB, tuple[float, ...]]:

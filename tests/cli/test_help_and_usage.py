@@ -22,9 +22,14 @@ from occluded_reid.evaluation.study import MATCHINGS
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     "calibrate",
-    "data",
+    "compare",
+    "data extract-cuhk03",
+    "data show",
+    "data synthesize",
+    "data verify",
     "demo",
     "evaluate",
+    "failures",
     "gallery build-index",
     "gallery compact",
     "gallery erase",
@@ -34,10 +39,13 @@ COMMANDS = (
     "gallery versions",
     "index",
     "list",
+    "open-set",
     "parse",
     "search",
+    "sweep",
     "train",
     "train-parser",
+    "tune",
 )
 Cli = Callable[..., Any]
 
@@ -125,7 +133,7 @@ def test_no_command_is_wrong_usage_and_shows_the_help(cli: Cli) -> None:
         (["search", "g", "a.png", "--model", "m", "-k", "0"], "-k"),
         (["search", "g", "a.png", "--model", "m", "--group-by", "camera"], "--group-by"),
         (["list", "head"], "'datasets'"),
-        (["data"], "Missing"),
+        (["data", "verify", "market1501"], "Missing"),
         (["demo", "--train-identities", "1"], "--train-identities"),
     ],
 )
@@ -211,7 +219,7 @@ def test_ctrl_c_is_130(cli: Cli, people: Path, monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("occluded_reid.data.verify.verify_dataset", interrupted)
-    assert cli("data", people, "--dataset", "synthetic").code == 130
+    assert cli("data", "verify", "synthetic", people).code == 130
 
 
 def test_list_names_what_can_be_named(cli: Cli) -> None:
@@ -239,12 +247,12 @@ def test_the_installed_command_speaks_to_the_shell(people: Path, tmp_path: Path)
         command = [sys.executable, "-c", "from occluded_reid.cli import main; main()", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
-    good = shell("data", people, "--dataset", "synthetic", "--json")
+    good = shell("data", "verify", "synthetic", people, "--json")
     assert (good.returncode, good.stderr) == (0, "")
     assert json.loads(good.stdout)["ok"] is True
     empty = tmp_path / "empty"
     empty.mkdir()
-    failed = shell("data", empty, "--json")
+    failed = shell("data", "verify", "market1501", empty, "--json")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith(f"DataError: the folder '{empty}' is empty")
     assert shell("data").returncode == 2

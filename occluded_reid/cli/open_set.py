@@ -1,0 +1,116 @@
+"""`occluded-reid open-set`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occluded_reid.cli.calibrate import Per, people_among
+from occluded_reid.cli.console import (
+    DataRoot,
+    DatasetName,
+    Holdout,
+    Json,
+    Masks,
+    Seed,
+    bold,
+    console,
+    open_data,
+    print_json,
+    progress_bar,
+)
+
+__all__ = ["open_set_command"]
+
+
+def open_set_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    data: DataRoot,
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder for JSON, Markdown, pictures and the calibration.")
+    ] = Path("open-set"),
+    check: Annotated[
+        float,
+        typer.Option(help="Test on this share of the people; the others are calibrated with.", min=0, max=1),
+    ] = 0.5,
+    false_match_rate: Annotated[
+        float, typer.Option(help="The promise of the calibration: 0.05 is one in twenty.", min=0, max=1)
+    ] = 0.05,
+    per: Annotated[
+        Per, typer.Option(help="Of what that is a share: of each 'search' for somebody unknown, or each 'comparison'.")
+    ] = Per.SEARCH,
+    rank: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--rank", help="The person must be among so many first images (repeatable). Default: 1 and 5.", min=1
+        ),
+    ] = None,
+    occlusion: Annotated[
+        float, typer.Option(help="Occlude this share of each query's body mask first, 0 … 1.", min=0, max=1)
+    ] = 0.0,
+    dataset: DatasetName = "market1501",
+    masks: Masks = None,
+    holdout: Holdout = 0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure what happens when people may not be there: false alarms, missed people, match probabilities.
+
+    Example: [bold]occluded-reid open-set runs/sorn/model --data market/ --holdout 100 --output open-set/[/bold]
+    """
+    from occluded_reid.data.occlusion import Occluders
+    from occluded_reid.evaluation.embed import Occlusion, embed_samples
+    from occluded_reid.evaluation.open_set import split_people
+    from occluded_reid.evaluation.open_set_study import open_set_study
+    from occluded_reid.evaluation.people import PeopleResampling
+    from occluded_reid.evaluation.untouched import require_apart, training_note
+    from occluded_reid.models import load_model
+    from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
+
+    network = load_model(model)
+    loaded = open_data(dataset, data, masks, holdout, seed)
+    require_apart(loaded)
+    total = len(loaded.query) + len(loaded.gallery)
+    hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
+    with progress_bar("embedding") as move:
+        query = embed_samples(network, loaded, loaded.query, occlusion=hide, progress=lambda n, _: move(n, total))
+        asked = len(query)
+        images = embed_samples(network, loaded, loaded.gallery, progress=lambda n, _: move(asked + n, total))
+    first, second = split_people(query, images, 1 - check, seed)
+    with progress_bar("calibrating") as move:
+        calibration = Calibration.fit(
+            *first,
+            network.matcher,
+            false_match_rate=false_match_rate,
+            per=per.value,
+            fingerprint=network.fingerprint,
+            data=loaded.name,
+            people=people_among(loaded, *first),
+            progress=move,
+        )
+    with progress_bar("measuring") as move:
+        found = open_set_study(
+            *second,
+            network.matcher,
+            calibration,
+            ranks=tuple(rank or (1, 5)),
+            resampling=PeopleResampling(seed=seed),
+            data=loaded.name,
+            fingerprint=network.fingerprint,
+            notes={
+                "training": training_note(network, loaded),
+                "people": f"split by seed {seed}: {check:.0%} of them tested on, the others calibrated with",
+                "queries": f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are",
+            },
+            progress=move,
+        )
+    found.write(output, title=f"Open set: {network.name} on {loaded.name}")
+    calibration.save(output / CALIBRATION_FILE)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for table in found.tables():
+            console().print(table)
+    console(quiet=as_json).print(f"open set: {bold(output)}", soft_wrap=True)
