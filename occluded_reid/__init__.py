@@ -17,6 +17,7 @@ _HOME = {
     "Calibration": "search.calibration",
     "DATASETS": "registry",
     "EmbeddedSet": "embeddings",
+    "Failures": "evaluation",
     "FeatureMaps": "contracts",
     "Gallery": "gallery",
     "HEADS": "registry",
@@ -47,8 +48,10 @@ _HOME = {
     "Report": "evaluation",
     "Sample": "data.dataset",
     "SlotIndex": "search.slot_index",
+    "Sweeps": "evaluation.sweep",
     "Targets": "contracts",
     "Trainer": "training",
+    "Tuned": "evaluation.tuning",
     "benchmark_of": "data",
     "build_model": "models",
     "compare": "evaluation",
@@ -61,9 +64,13 @@ _HOME = {
     "load_dataset": "data.dataset",
     "load_model": "models",
     "load_recipe": "config",
+    "open_kinds": "data.occlusion",
+    "open_set_study": "evaluation.open_set",
     "parse_folder": "parsing.write",
+    "sweep": "evaluation.sweep",
     "train": "training",
     "train_parser": "training.parser",
+    "tune_model": "evaluation.tuning",
 }
 
 if TYPE_CHECKING:
@@ -82,9 +89,11 @@ if TYPE_CHECKING:
     )
     from occluded_reid.data import Benchmark, benchmark_of, extract_cuhk03
     from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
+    from occluded_reid.data.occlusion import open_kinds
     from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
     from occluded_reid.errors import OccludedReIDError
     from occluded_reid.evaluation import (
+        Failures,
         Protocol,
         Report,
         compare,
@@ -93,6 +102,9 @@ if TYPE_CHECKING:
         evaluate_matrix,
         find_failures,
     )
+    from occluded_reid.evaluation.open_set import open_set_study
+    from occluded_reid.evaluation.sweep import Sweeps, sweep
+    from occluded_reid.evaluation.tuning import Tuned, tune_model
     from occluded_reid.gallery import Gallery, Hit
     from occluded_reid.heads.base import Head
     from occluded_reid.losses.base import Loss
@@ -144,6 +156,7 @@ __all__ = [
     "BuildInfo",
     "Calibration",
     "EmbeddedSet",
+    "Failures",
     "FeatureMaps",
     "Gallery",
     "Head",
@@ -168,8 +181,10 @@ __all__ = [
     "Report",
     "Sample",
     "SlotIndex",
+    "Sweeps",
     "Targets",
     "Trainer",
+    "Tuned",
     "__version__",
     "benchmark_of",
     "build_model",
@@ -183,7 +198,11 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_recipe",
+    "open_kinds",
+    "open_set_study",
     "parse_folder",
+    "sweep",
     "train",
     "train_parser",
+    "tune_model",
 ]

@@ -79,7 +79,7 @@ def calibrate_command(
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.embeddings import EmbeddedSet
     from occluded_reid.evaluation.embed import Occlusion, embed_samples
-    from occluded_reid.evaluation.open_set import evaluate_open_set, split_people
+    from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
     from occluded_reid.gallery import Gallery
     from occluded_reid.models import load_model
     from occluded_reid.search.calibration import Calibration

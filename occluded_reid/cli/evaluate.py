@@ -111,8 +111,8 @@ def evaluate_command(
     loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     chosen = None
     if tuned is not None:
-        from occluded_reid.evaluation.tuned import Tuned
-        from occluded_reid.evaluation.untouched import require_untouched
+        from occluded_reid.evaluation.tuning.tuned import Tuned
+        from occluded_reid.evaluation.tuning.untouched import require_untouched
 
         chosen = Tuned.load(tuned)
         require_untouched(chosen, loaded, fingerprint=network.fingerprint)

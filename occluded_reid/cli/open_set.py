@@ -9,6 +9,7 @@ import typer
 
 from occluded_reid.cli.calibrate import Per, people_among
 from occluded_reid.cli.console import (
+    DataOptions,
     DataRoot,
     DatasetName,
     Holdout,
@@ -51,6 +52,7 @@ def open_set_command(
         float, typer.Option(help="Occlude this share of each query's body mask first, 0 … 1.", min=0, max=1)
     ] = 0.0,
     dataset: DatasetName = "market1501",
+    options: DataOptions = None,
     masks: Masks = None,
     holdout: Holdout = 0,
     seed: Seed = 0,
@@ -62,15 +64,15 @@ def open_set_command(
     """
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.evaluation.embed import Occlusion, embed_samples
-    from occluded_reid.evaluation.open_set import split_people
-    from occluded_reid.evaluation.open_set_study import open_set_study
-    from occluded_reid.evaluation.people import PeopleResampling
-    from occluded_reid.evaluation.untouched import require_apart, training_note
+    from occluded_reid.evaluation.open_set.people import PeopleResampling
+    from occluded_reid.evaluation.open_set.study import open_set_study
+    from occluded_reid.evaluation.open_set.threshold import split_people
+    from occluded_reid.evaluation.tuning.untouched import require_apart, training_note
     from occluded_reid.models import load_model
     from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
 
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed)
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     require_apart(loaded)
     total = len(loaded.query) + len(loaded.gallery)
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from occluded_reid.evaluation.card import ProtocolCard
 from occluded_reid.evaluation.compare import Compared, compare
 from occluded_reid.evaluation.evaluate import evaluate, evaluate_matrix
-from occluded_reid.evaluation.failures import Failures
-from occluded_reid.evaluation.find_failures import find_failures
+from occluded_reid.evaluation.failures.find import find_failures
+from occluded_reid.evaluation.failures.result import Failures
 from occluded_reid.evaluation.intervals import Comparison, Difference, Interval
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report

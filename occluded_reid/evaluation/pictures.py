@@ -15,9 +15,9 @@ from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image
 from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation.conditions import MATCHINGS, Study
-from occluded_reid.evaluation.failures import Failures
-from occluded_reid.evaluation.find_failures import find_failures
-from occluded_reid.evaluation.ranked_rows import as_seen, query_row, ranked_rows
+from occluded_reid.evaluation.failures.find import find_failures
+from occluded_reid.evaluation.failures.ranked_rows import as_seen, query_row, ranked_rows
+from occluded_reid.evaluation.failures.result import Failures
 from occluded_reid.files import atomic_write, inside, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel

@@ -18,7 +18,7 @@ from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_w
 from occluded_reid.evaluation.evaluate import evaluate
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
-from occluded_reid.evaluation.untouched import require_apart, training_note
+from occluded_reid.evaluation.tuning.untouched import require_apart, training_note
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
 from occluded_reid.registry import did_you_mean

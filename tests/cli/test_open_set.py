@@ -12,8 +12,8 @@ import pytest
 from occluded_reid import embed_samples, load_dataset, load_model
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.evaluation import Occlusion
-from occluded_reid.evaluation.open_set import split_people
-from occluded_reid.evaluation.open_set_study import open_set_study
+from occluded_reid.evaluation.open_set.study import open_set_study
+from occluded_reid.evaluation.open_set.threshold import split_people
 from occluded_reid.search.calibration import Calibration
 
 Cli = Callable[..., Any]

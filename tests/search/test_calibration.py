@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import CalibrationError, EmbeddingError
-from occluded_reid.evaluation.open_set import evaluate_open_set
+from occluded_reid.evaluation.open_set.threshold import evaluate_open_set
 from occluded_reid.matchers import (
     DistanceSumMatcher,
     PlainMatcher,
@@ -316,14 +316,24 @@ def test_probability_falls_with_distance_and_is_right_on_other_people() -> None:
     same = query.identity[:, None] == gallery.identity[None]
     match = same & (query.camera[:, None] != gallery.camera[None])
     said = [found.probability(distance[which], shared[which]) for which in (match & (shared > 0), ~same & (shared > 0))]
-    # Expected calibration error: few pairs are in doubt, so a bin in the middle weighs little and moves a lot by chance.
+    # Expected calibration error: few pairs are in doubt, so a middle bin moves a lot by chance and weighs little.
     wrong = 0.0
     for low in np.arange(0, 1, 0.2):
         inside = [(p >= low) & (p < low + 0.2) for p in said]
-        near, far = (float(mask.mean()) for mask in inside)
+        near = float(inside[0].mean())
         predicted = sum(float((p * mask).mean()) for p, mask in zip(said, inside, strict=True))
         wrong += abs(near - predicted) / 2
     assert wrong < 0.02
+
+
+def test_neither_tiles_nor_the_order_of_the_gallery_move_a_calibration() -> None:
+    query, gallery = halves(people(20, 6, 13))
+    first = Calibration.fit(query, gallery, VisibilityWeightedMatcher(), false_match_rate=0.1)
+    order = np.random.default_rng(0).permutation(len(gallery))
+    mixed = EmbeddedSet(gallery.embeddings[torch.from_numpy(order)], gallery.identity[order], gallery.camera[order])
+    for rows, tile_rows in ((gallery, 1), (gallery, 7), (mixed, 1024)):
+        again = Calibration.fit(query, rows, VisibilityWeightedMatcher(), false_match_rate=0.1, tile_rows=tile_rows)
+        assert again.groups == first.groups
 
 
 def test_the_prior_shifts_the_odds_and_nothing_else() -> None:

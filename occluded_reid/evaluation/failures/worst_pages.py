@@ -12,9 +12,9 @@ from occluded_reid.data.dataset import ReIDData
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.embed import Occlusion
-from occluded_reid.evaluation.failures import Failures
+from occluded_reid.evaluation.failures.ranked_rows import ranked_rows
+from occluded_reid.evaluation.failures.result import Failures
 from occluded_reid.evaluation.pictures import save_picture
-from occluded_reid.evaluation.ranked_rows import ranked_rows
 from occluded_reid.models import ReIDModel
 from occluded_reid.visualize import ranked_lists
 

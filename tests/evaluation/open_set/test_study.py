@@ -11,12 +11,12 @@ from PIL import Image
 
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.identification import evaluate_identification
-from occluded_reid.evaluation.open_set import evaluate_open_set, rows_of, split_people
-from occluded_reid.evaluation.open_set_study import OpenSetStudy, open_set_study
-from occluded_reid.evaluation.people import PeopleResampling
-from occluded_reid.evaluation.reliability import evaluate_reliability
-from occluded_reid.evaluation.verification import evaluate_verification
+from occluded_reid.evaluation.open_set.identification import evaluate_identification
+from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.open_set.reliability import evaluate_reliability
+from occluded_reid.evaluation.open_set.study import OpenSetStudy, open_set_study
+from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, rows_of, split_people
+from occluded_reid.evaluation.open_set.verification import evaluate_verification
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.pair_counts import count_pairs

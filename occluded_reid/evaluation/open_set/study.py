@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.identification import Identification, evaluate_identification
-from occluded_reid.evaluation.measured import markdown_table
-from occluded_reid.evaluation.open_set import OpenSetReport, evaluate_open_set
-from occluded_reid.evaluation.people import PeopleResampling
-from occluded_reid.evaluation.reliability import Reliability, evaluate_reliability
-from occluded_reid.evaluation.verification import Verification, evaluate_verification
+from occluded_reid.evaluation.formats import markdown_table
+from occluded_reid.evaluation.open_set.identification import Identification, evaluate_identification
+from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.open_set.reliability import Reliability, evaluate_reliability
+from occluded_reid.evaluation.open_set.threshold import OpenSetReport, evaluate_open_set
+from occluded_reid.evaluation.open_set.verification import Verification, evaluate_verification
 from occluded_reid.files import atomic_write, write_json, write_text
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search.calibration import Calibration
@@ -82,7 +82,7 @@ class OpenSetStudy:
             f"Made on other people, with the promise that {calibration.promise}. It is the only threshold of this page "
             "that may be deployed; test it on your own cameras first.",
             "",
-            *markdown_table(["on people it was not made with", "share"], rows),
+            markdown_table(["on people it was not made with", "share"], rows),
             "",
             "## Known and unknown people",
             "",

@@ -15,9 +15,9 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EvaluationError, OccludedReIDError
 from occluded_reid.evaluation.embed import embed_samples
 from occluded_reid.evaluation.protocol import Protocol
-from occluded_reid.evaluation.tuned import Tuned
-from occluded_reid.evaluation.tuning import Candidate, stripe_threshold, tune, without_threshold
-from occluded_reid.evaluation.untouched import require_apart
+from occluded_reid.evaluation.tuning.tune import Candidate, stripe_threshold, tune, without_threshold
+from occluded_reid.evaluation.tuning.tuned import Tuned
+from occluded_reid.evaluation.tuning.untouched import require_apart
 from occluded_reid.models import ReIDModel
 from occluded_reid.options import did_you_mean
 from occluded_reid.registry import MATCHERS

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.measured import common_facts, markdown_table, rate_text
-from occluded_reid.evaluation.open_set import Share
-from occluded_reid.evaluation.people import PeopleResampling
+from occluded_reid.evaluation.formats import markdown_table
+from occluded_reid.evaluation.open_set.measured import common_facts, rate_text
+from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.open_set.threshold import Share
 from occluded_reid.search.pair_counts import PairCounts
 from occluded_reid.search.pair_walks import GRID, NEVER, false_matches_allowed
 
@@ -122,7 +123,7 @@ class Verification:
     def markdown(self) -> list[str]:
         """Return the numbers and what they stand on as lines of Markdown."""
         facts = [f"- {name}: {value}" for name, value in self.facts.items()]
-        return [*markdown_table(["what", "value"], self._rows()), "", self._caption + ".", "", *facts]
+        return [markdown_table(["what", "value"], self._rows()), "", self._caption + ".", "", *facts]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, and the curve as it is drawn, as JSON knows them."""

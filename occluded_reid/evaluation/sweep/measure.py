@@ -20,9 +20,9 @@ from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_w
 from occluded_reid.evaluation.evaluate import evaluate
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
-from occluded_reid.evaluation.sweep_result import Sweep
-from occluded_reid.evaluation.sweep_settings import SweepSettings
-from occluded_reid.evaluation.untouched import require_apart, training_note
+from occluded_reid.evaluation.sweep.result import Sweep
+from occluded_reid.evaluation.sweep.settings import SweepSettings
+from occluded_reid.evaluation.tuning.untouched import require_apart, training_note
 from occluded_reid.models import ReIDModel
 
 __all__ = ["SEVERITIES", "is_sweep_of", "sweep", "sweep_settings"]

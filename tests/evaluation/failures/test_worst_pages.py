@@ -20,10 +20,10 @@ from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation import embed_samples
 from occluded_reid.evaluation import worst_pages as module
 from occluded_reid.evaluation.embed import Occlusion, occluded_sample
-from occluded_reid.evaluation.failures import Failures
-from occluded_reid.evaluation.find_failures import find_failures
-from occluded_reid.evaluation.ranked_rows import ranked_rows
-from occluded_reid.evaluation.worst_pages import worst_pages, write_worst
+from occluded_reid.evaluation.failures.find import find_failures
+from occluded_reid.evaluation.failures.ranked_rows import ranked_rows
+from occluded_reid.evaluation.failures.result import Failures
+from occluded_reid.evaluation.failures.worst_pages import worst_pages, write_worst
 from occluded_reid.visualize import RankedQuery
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.open_set import evaluate_open_set, split_people
+from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.search.calibration import Calibration
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation import Protocol, evaluate
-from occluded_reid.evaluation.failures import Failures
-from occluded_reid.evaluation.find_failures import find_failures
-from occluded_reid.evaluation.slices import FEW, Slice
+from occluded_reid.evaluation.failures.find import find_failures
+from occluded_reid.evaluation.failures.result import Failures
+from occluded_reid.evaluation.failures.slices import FEW, Slice
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.matchers.slots import SlotMatcher
 

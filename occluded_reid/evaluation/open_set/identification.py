@@ -14,10 +14,11 @@ import numpy as np
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.measured import Measured, common_facts, markdown_table, rate_text
-from occluded_reid.evaluation.open_set import rows_of
-from occluded_reid.evaluation.people import PeopleResampling
-from occluded_reid.evaluation.searches import DetectionPoint, Searches
+from occluded_reid.evaluation.formats import markdown_table
+from occluded_reid.evaluation.open_set.measured import Measured, common_facts, rate_text
+from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.open_set.searches import DetectionPoint, Searches
+from occluded_reid.evaluation.open_set.threshold import rows_of
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search.comparisons import Comparisons
 from occluded_reid.search.mates import find_mates
@@ -120,7 +121,7 @@ class Identification:
     def markdown(self) -> list[str]:
         """Return the numbers and what they stand on as lines of Markdown."""
         facts = [f"- {name}: {value}" for name, value in self.facts.items()]
-        return [*markdown_table(["what", "value"], self._rows()), "", self._caption + ".", "", *facts]
+        return [markdown_table(["what", "value"], self._rows()), "", self._caption + ".", "", *facts]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON knows them."""

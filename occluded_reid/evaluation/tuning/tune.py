@@ -15,7 +15,7 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.evaluate import evaluate
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
-from occluded_reid.evaluation.tuned import Setting, Trial, Tuned, winner
+from occluded_reid.evaluation.tuning.tuned import Setting, Trial, Tuned, winner
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search.reciprocal import KReciprocal
 

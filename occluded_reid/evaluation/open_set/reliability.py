@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.measured import common_facts, markdown_table
-from occluded_reid.evaluation.open_set import require_others
-from occluded_reid.evaluation.reliability_bins import ReliabilityGroup, reliability_group, said_of
+from occluded_reid.evaluation.formats import markdown_table
+from occluded_reid.evaluation.open_set.measured import common_facts
+from occluded_reid.evaluation.open_set.reliability_bins import ReliabilityGroup, reliability_group, said_of
+from occluded_reid.evaluation.open_set.threshold import require_others
 from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.pair_counts import PairCounts
 from occluded_reid.search.pair_walks import GRID
@@ -82,11 +83,11 @@ class Reliability:
         named = ["probability", "predicted", "observed", "weight", "of one person", "of two people"]
         facts = [f"- {name}: {value}" for name, value in self.facts.items()]
         return [
-            *markdown_table(header, rows),
+            markdown_table(header, rows),
             "",
             self._caption + ".",
             "",
-            *markdown_table(named, bins),
+            markdown_table(named, bins),
             "",
             *facts,
         ]

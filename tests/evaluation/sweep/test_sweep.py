@@ -22,10 +22,10 @@ from occluded_reid.data.occlusion.kinds import OcclusionKind, open_kinds
 from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.errors import EvaluationError, ImageError, MaskError
 from occluded_reid.evaluation.embed import Occlusion, embed_with_truth
-from occluded_reid.evaluation.sweep import SEVERITIES, is_sweep_of, sweep, sweep_settings
-from occluded_reid.evaluation.sweep_result import Sweep
-from occluded_reid.evaluation.sweep_settings import SweepSettings
-from occluded_reid.evaluation.sweeps import Sweeps, read_sweeps
+from occluded_reid.evaluation.sweep.measure import SEVERITIES, is_sweep_of, sweep, sweep_settings
+from occluded_reid.evaluation.sweep.result import Sweep
+from occluded_reid.evaluation.sweep.settings import SweepSettings
+from occluded_reid.evaluation.sweep.sweeps import Sweeps, read_sweeps
 
 PROTOCOL = Protocol(dataset="drawn", bootstrap=40, seed=4)
 SHARES = (0.6, 0.2)  # unevenly spaced with 0, and in no order

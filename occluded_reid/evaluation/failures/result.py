@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.failures.slices import Slice
+from occluded_reid.evaluation.failures.unshared import Unshared
 from occluded_reid.evaluation.formats import also_written, csv_text, markdown_table
 from occluded_reid.evaluation.report import Report
-from occluded_reid.evaluation.slices import Slice
 from occluded_reid.evaluation.streaming import MatchRanks
-from occluded_reid.evaluation.unshared import Unshared
 
 if TYPE_CHECKING:
     from rich.table import Table

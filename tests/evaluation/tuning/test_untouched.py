@@ -16,9 +16,9 @@ from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.holdout import holdout, validation_side
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.protocol import Protocol
-from occluded_reid.evaluation.tuned import Tuned
-from occluded_reid.evaluation.tuning import tune
-from occluded_reid.evaluation.untouched import require_apart, require_untouched, training_note
+from occluded_reid.evaluation.tuning.tune import tune
+from occluded_reid.evaluation.tuning.tuned import Tuned
+from occluded_reid.evaluation.tuning.untouched import require_apart, require_untouched, training_note
 from occluded_reid.matchers import PlainMatcher
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.search.calibration import Calibration

@@ -11,7 +11,7 @@ import numpy as np
 
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.intervals import Difference, Interval, bootstrap_means, interval_of
-from occluded_reid.evaluation.sweep_settings import SweepSettings
+from occluded_reid.evaluation.sweep.settings import SweepSettings
 
 __all__ = ["MEAN", "Sweep"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.holdout import shared_identities
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.tuned import Tuned
+from occluded_reid.evaluation.tuning.tuned import Tuned
 from occluded_reid.models import ReIDModel
 from occluded_reid.search.calibration import Calibration
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from occluded_reid._version import __version__
 from occluded_reid.evaluation.intervals import Interval
 
-__all__ = ["Measured", "common_facts", "markdown_table", "rate_text"]
+__all__ = ["Measured", "common_facts", "rate_text"]
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,3 @@ def common_facts(
         "slots": ", ".join(f"{name} {width}" for name, width in slots.items()),
         "made by": f"occluded_reid {__version__}" + (f", model {fingerprint}" if fingerprint else ""),
     }
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table; the first column is text, the others stand to the right.
-
-    Example:
-        >>> markdown_table(["what", "share"], [["a|b", "1 %"]])
-        ['| what | share |', '|---|--:|', '| a\\\\|b | 1 % |']
-    """
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(header), "|---|" + "--:|" * (len(header) - 1), *(line(row) for row in rows)]

@@ -15,10 +15,10 @@ import torch
 from occluded_reid import EmbeddedSet, PartEmbeddings, Protocol, ReIDData, ReIDModel, evaluate, load_dataset, load_model
 from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.errors import DataError, EvaluationError
-from occluded_reid.evaluation.choices import AS_IT_IS, candidates_of, tune_model
 from occluded_reid.evaluation.embed import embed_samples
-from occluded_reid.evaluation.tuned import Tuned, winner
-from occluded_reid.evaluation.tuning import Candidate, at_threshold, stripe_threshold, tune, without_threshold
+from occluded_reid.evaluation.tuning.choices import AS_IT_IS, candidates_of, tune_model
+from occluded_reid.evaluation.tuning.tune import Candidate, at_threshold, stripe_threshold, tune, without_threshold
+from occluded_reid.evaluation.tuning.tuned import Tuned, winner
 from occluded_reid.matchers import DistanceSumMatcher, PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.search.reciprocal import KReciprocal

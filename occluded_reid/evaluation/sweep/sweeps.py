@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import csv_text, markdown_table
 from occluded_reid.evaluation.intervals import Difference
-from occluded_reid.evaluation.sweep_result import MEAN, Sweep
-from occluded_reid.evaluation.sweep_settings import SweepSettings
+from occluded_reid.evaluation.sweep.result import MEAN, Sweep
+from occluded_reid.evaluation.sweep.settings import SweepSettings
 from occluded_reid.files import atomic_write, read_json, write_text
 
 if TYPE_CHECKING:
