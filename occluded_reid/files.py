@@ -67,8 +67,10 @@ def read_json(path: str | Path, error: type[OccludedReIDError] = OccludedReIDErr
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise error(f"'{path}' could not be read as JSON: {cause}.") from cause
+    except OSError as cause:
+        raise error(f"'{path}' could not be read as JSON: {cause.strerror or cause}. Look at the path.") from cause
+    except ValueError as cause:
+        raise error(f"'{path}' could not be read as JSON: {cause}. Is it whole, and is it the right file?") from cause
 
 
 def write_safetensors(

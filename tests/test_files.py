@@ -115,6 +115,8 @@ def test_bad_json_is_named(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(GalleryError, match=r"x\.json' could not be read as JSON"):
         read_json(tmp_path / "x.json", GalleryError)
+    with pytest.raises(GalleryError, match=r"No such file or directory\. Look at the path"):
+        read_json(tmp_path / "absent.json", GalleryError)
     with pytest.raises(GalleryError, match="absent"):
         read_json(tmp_path / "absent.json", GalleryError)
 

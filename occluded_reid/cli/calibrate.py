@@ -18,6 +18,8 @@ from occluded_reid.cli.console import (
     Seed,
     Validation,
     bold,
+    check_output_file,
+    check_share,
     console,
     open_data,
     print_json,
@@ -44,7 +46,9 @@ class Per(StrEnum):
 def calibrate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: DataRoot,
-    out: Annotated[Path, typer.Option("--out", help="Write the calibration to this file.")] = Path("calibration.json"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Write the calibration to this file.", callback=check_output_file)
+    ] = Path("calibration.json"),
     false_match_rate: Annotated[
         float, typer.Option(help="How many false matches are allowed: 0.01 is one in a hundred.", min=0, max=1)
     ] = 0.01,
@@ -58,7 +62,10 @@ def calibrate_command(
         int | None, typer.Option(help="Of searches: images that will be searched, if more than this data has.", min=1)
     ] = None,
     check: Annotated[
-        float, typer.Option(help="Keep this share of the people for testing the promise; 0 calibrates with all.", min=0)
+        float,
+        typer.Option(
+            help="Keep this share of the people for testing the promise; 0 calibrates with all.", callback=check_share
+        ),
     ] = 0.0,
     occlusion: Annotated[
         float, typer.Option(help="Occlude this share of each query's body mask first, 0 … 1.", min=0, max=1)
@@ -80,12 +87,14 @@ def calibrate_command(
     from occluded_reid.embeddings import EmbeddedSet
     from occluded_reid.evaluation.embed import Occlusion, embed_samples
     from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
+    from occluded_reid.evaluation.tuning.untouched import require_apart
     from occluded_reid.gallery import Gallery
     from occluded_reid.models import load_model
     from occluded_reid.search.calibration import Calibration
 
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
+    require_apart(loaded)
     total = len(loaded.query) + len(loaded.gallery)
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from occluded_reid.cli.console import Json, bold, console, print_json
+from occluded_reid.cli.console import Json, bold, check_output_folder, console, print_json
 
 __all__ = ["compare_command"]
 
@@ -21,7 +21,10 @@ def compare_command(
         str | None, typer.Option(help="The system that the others are compared with. Default: the last.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for compare.md, compare.csv, compare.tex and compare.json.")
+        Path | None,
+        typer.Option(
+            help="Folder for compare.md, compare.csv, compare.tex and compare.json.", callback=check_output_folder
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -54,6 +57,6 @@ def compare_command(
     console().print(result.table())
     facts = {**result.facts, **{f"system {name}": fact for name, fact in result.system_facts.items()}}
     for line in (*result.sentences(), *(f"{name}: {fact}" for name, fact in facts.items())):
-        console().print(line, markup=False, soft_wrap=True)
+        console().print(line, markup=False)
     if output is not None:
         console().print(f"tables: {bold(output)}", soft_wrap=True)

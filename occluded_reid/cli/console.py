@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ __all__ = [
     "WeightsMatch",
     "Workers",
     "bold",
+    "check_output_file",
+    "check_output_folder",
+    "check_share",
     "console",
     "open_data",
     "print_json",
@@ -65,7 +69,7 @@ Validation = Annotated[
         min=0,
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that draws.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that draws.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a key of the recipe: --set optim.epochs=20 (repeatable).")
@@ -102,6 +106,36 @@ def bold(text: object) -> str:
     from rich.markup import escape
 
     return f"[bold]{escape(str(text))}[/bold]"
+
+
+def check_output_folder(folder: Path | None) -> Path | None:
+    """Refuse a folder that nothing can be written to before anything is computed for it; for the callback of options.
+
+    It may be missing: it is made when there is something to write.
+    """
+    if folder is not None:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise typer.BadParameter(f"'{there}' is a file; give a folder to write to.")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise typer.BadParameter(f"'{there}' may not be written to; give another folder.")
+    return folder
+
+
+def check_output_file(file: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before anything is computed for it; for the callback of options."""
+    if file is not None:
+        if file.is_dir():
+            raise typer.BadParameter(f"'{file}' is a folder; give a file to write, such as '{file / 'found.json'}'.")
+        check_output_folder(file.absolute().parent)
+    return file
+
+
+def check_share(share: float) -> float:
+    """Refuse a share of people that leaves nobody on one side; 0 keeps none apart. For the callback of options."""
+    if not 0 <= share < 1:
+        raise typer.BadParameter(f"{share} of the people would leave nobody else; give a share below 1: 0.5 is half.")
+    return share
 
 
 def print_json(content: Any) -> None:

@@ -17,6 +17,7 @@ from occluded_reid.cli.console import (
     Masks,
     Seed,
     bold,
+    check_output_folder,
     console,
     open_data,
     print_json,
@@ -89,9 +90,16 @@ def evaluate_command(
     tuned: Annotated[
         Path | None, typer.Option(help="Take the settings that `tune` has chosen and written to this file.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Folder for a self-contained HTML report with pictures.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a self-contained HTML report with pictures.", callback=check_output_folder),
+    ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Folder for a file a report, with the numbers of each query, for `compare`.")
+        Path | None,
+        typer.Option(
+            help="Folder for a file a report, with the numbers of each query, for `compare`.",
+            callback=check_output_folder,
+        ),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,

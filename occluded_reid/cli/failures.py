@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Masks,
     Seed,
     bold,
+    check_output_folder,
     console,
     open_data,
     print_json,
@@ -29,7 +30,10 @@ __all__ = ["failures_command"]
 def failures_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: DataRoot,
-    output: Annotated[Path, typer.Option(help="Folder for failures.json, .md and .csv and the pictures.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder for failures.json, .md and .csv and the pictures.", callback=check_output_folder),
+    ],
     dataset: DatasetName = "market1501",
     options: DataOptions = None,
     masks: Masks = None,
@@ -64,11 +68,13 @@ def failures_command(
     from occluded_reid.evaluation.embed import Occlusion, embed_samples
     from occluded_reid.evaluation.failures.find import find_failures
     from occluded_reid.evaluation.failures.worst_pages import worst_pages, write_worst
+    from occluded_reid.evaluation.tuning.untouched import require_apart
     from occluded_reid.files import write_json
     from occluded_reid.models import load_model
 
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed, options=options)
+    require_apart(loaded)
     hide = None
     if occlusion:
         hide = Occlusion(occlusion, open_occluders(occluders, people=loaded.gallery, seed=seed), seed)
@@ -92,9 +98,8 @@ def failures_command(
     write_json(output / "failures.json", found.to_dict(), EvaluationError)
     found.to_markdown(output / "failures.md")
     found.to_csv(output / "failures.csv")
-    pages = []
-    if worst:
-        pages = write_worst(output, worst_pages(network, loaded, query, gallery, found, worst, occlusion=hide))
+    drawn = worst_pages(network, loaded, query, gallery, found, worst, occlusion=hide) if worst else iter(())
+    pages = write_worst(output, drawn)
     screen = console(quiet=as_json)
     if as_json:
         print_json({**found.to_dict(), "pictures": [str(page) for page in pages]})
@@ -107,8 +112,8 @@ def failures_command(
     if pages:
         licence = f": {loaded.licence}" if loaded.licence else ""
         screen.print(
-            f"The tables show nobody. The {len(pages)} pages of worst queries, from {pages[0].name} on, show people: "
-            f"keep them as the licence of the data says{licence}.",
+            f"The tables show nobody. The pictures of the worst queries ({len(pages)}, from {pages[0].name} on) show "
+            f"people: keep them as the licence of the data says{licence}.",
             markup=False,
             soft_wrap=True,
         )

@@ -17,6 +17,8 @@ from occluded_reid.cli.console import (
     Masks,
     Seed,
     bold,
+    check_output_folder,
+    check_share,
     console,
     open_data,
     print_json,
@@ -26,15 +28,27 @@ from occluded_reid.cli.console import (
 __all__ = ["open_set_command"]
 
 
+def _tested_share(share: float) -> float:
+    """Somebody has to be tested on, too."""
+    if not share:
+        raise typer.BadParameter("0 of the people would leave nobody to test on; give a share above 0: 0.5 is half.")
+    return check_share(share)
+
+
 def open_set_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: DataRoot,
     output: Annotated[
-        Path, typer.Option("--output", help="Folder for JSON, Markdown, pictures and the calibration.")
+        Path,
+        typer.Option(
+            "--output",
+            help="Folder for JSON, Markdown, pictures and the calibration.",
+            callback=check_output_folder,
+        ),
     ] = Path("open-set"),
     check: Annotated[
         float,
-        typer.Option(help="Test on this share of the people; the others are calibrated with.", min=0, max=1),
+        typer.Option(help="Test on this share of the people; the others are calibrated with.", callback=_tested_share),
     ] = 0.5,
     false_match_rate: Annotated[
         float, typer.Option(help="The promise of the calibration: 0.05 is one in twenty.", min=0, max=1)

@@ -18,6 +18,7 @@ from occluded_reid.cli.console import (
     Masks,
     Seed,
     bold,
+    check_output_folder,
     console,
     open_data,
     print_json,
@@ -48,7 +49,8 @@ def sweep_command(
         Path,
         typer.Option(
             help="Folder for sweep.json, .csv, .md, .png and .svg. Models that were measured there under the same "
-            "settings are not measured again."
+            "settings are not measured again.",
+            callback=check_output_folder,
         ),
     ],
     dataset: DatasetName = "market1501",
@@ -82,8 +84,11 @@ def sweep_command(
     from occluded_reid.evaluation.sweep.measure import SEVERITIES, is_sweep_of, sweep, sweep_settings
     from occluded_reid.evaluation.sweep.sweeps import Sweeps, read_sweeps
     from occluded_reid.models import load_model
+    from occluded_reid.models.export import require_model
 
     screen = console(quiet=as_json)
+    for folder in models:
+        require_model(folder)
     loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     protocol = Protocol.of(loaded, seed=seed)
     kinds = open_kinds(

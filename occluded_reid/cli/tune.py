@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Masks,
     Seed,
     bold,
+    check_output_file,
     console,
     open_data,
     print_json,
@@ -38,7 +39,9 @@ def tune_command(
     validation: Annotated[
         int, typer.Option(help="Choose on this many identities taken from training, after --holdout.", min=1)
     ],
-    out: Annotated[Path, typer.Option("--out", help="Write what was chosen to this file.")] = Path("tuned.json"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Write what was chosen to this file.", callback=check_output_file)
+    ] = Path("tuned.json"),
     metric: Annotated[str, typer.Option(help="What decides: mAP, mINP, or Rank-1.")] = "mAP",
     dataset: DatasetName = "market1501",
     options: DataOptions = None,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split, require_folder
-from occluded_reid.data.images import image_files
+from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.errors import DataError
 from occluded_reid.files import inside
 from occluded_reid.registry import DATASETS, did_you_mean
@@ -21,6 +21,7 @@ __all__ = ["load_folder"]
 _REQUIRED = ("path", "identity", "camera")
 _OPTIONAL = ("time", "track", "split")
 _BESIDE = {"masks", "occlusion"}  # trees that may lie beside train/, query/ and gallery/
+_PUBLISHED = {"bounding_box_train", "bounding_box_test"}  # splits of Market-1501 and its like: nobody's name
 
 
 @DATASETS.register("folder")
@@ -79,6 +80,12 @@ def _from_folders(root: Path, camera_pattern: str | None) -> list[_Row]:
     pattern = None if camera_pattern is None else _compiled(camera_pattern)
     folders = _sub_folders(root)
     named = {folder.name for folder in folders}
+    if named & _PUBLISHED:
+        raise DataError(
+            f"'{root}' has {'/, '.join(sorted(named & _PUBLISHED))}/, so it is in the layout of Market-1501 and not in "
+            "sub-folders of one person each. Load it as 'market1501' (with own=True for images of your own), or as the "
+            "published data set that it is."
+        )
     if named & {"query", "gallery"} and named <= {*SPLITS, *_BESIDE}:
         places: list[tuple[Split, Path]] = [(split, root / split) for split in SPLITS if split in named]
     else:
@@ -86,6 +93,7 @@ def _from_folders(root: Path, camera_pattern: str | None) -> list[_Row]:
     rows: list[_Row] = []
     for split, place in places:
         for folder in _sub_folders(place):
+            refuse_linked_folders(folder)
             for path in image_files(folder, recursive=True):
                 below = path.relative_to(folder).as_posix()
                 camera = str(len(rows)) if pattern is None else _camera_of(pattern, below, path)

@@ -11,7 +11,15 @@ from PIL import Image, UnidentifiedImageError
 
 from occluded_reid.errors import DataError, ImageError, MaskError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "image_files", "merge_classes", "open_image", "open_mask"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "image_files",
+    "merge_classes",
+    "open_image",
+    "open_mask",
+    "refuse_linked_folders",
+]
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a crop of a person never is, a decompression bomb always."""
@@ -45,7 +53,7 @@ def image_files(folder: str | Path, *, recursive: bool = False) -> list[Path]:
 
     Args:
         folder: where to look.
-        recursive: look into sub-folders too (not through links to folders).
+        recursive: look into sub-folders too (not through links to folders: see `refuse_linked_folders`).
 
     Raises:
         DataError: the folder does not exist or cannot be read.
@@ -64,6 +72,27 @@ def image_files(folder: str | Path, *, recursive: bool = False) -> list[Path]:
             f"the folder '{folder}' cannot be read: {cause.strerror or cause}. Look at the path."
         ) from cause
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def refuse_linked_folders(folder: str | Path) -> None:
+    """Refuse links to folders below a folder: `image_files` does not follow them, and their images would be missing.
+
+    Raises:
+        DataError: there is one; the first is named.
+    """
+    folder = Path(folder)
+    linked = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_symlink()
+        and path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if linked:
+        raise DataError(
+            f"'{linked[0]}' is a link to a folder, and links below '{folder}' are not followed: its images would be "
+            f"missing ({len(linked)} such links). Copy the images there, or link '{folder}' as a whole."
+        )
 
 
 def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -90,6 +90,10 @@ class VerifyReport:
             *(self.counts.problems if self.counts else ()),
             _line(self.unreadable, "images cannot be read", [f"{f.name}: {f.reason}" for f in self.unreadable]),
             _line(self.shared_identities, "identities are in training and in queries or gallery"),
+            _line(
+                self.unanswerable if len(self.unanswerable) == self.images["query"] else (),
+                "queries, which is all of them, have no match under another camera: nothing can be measured",
+            ),
             *(
                 _line(group, f"groups of identical files {problem}", _equal(d.names for d in group))
                 for problem, group in self._by_problem()
@@ -114,7 +118,10 @@ class VerifyReport:
             if self.identities["train"] == 1
             else "",
             _line(self.single_images, "training identities have a single image"),
-            _line(self.unanswerable, "queries have no match under another camera, so evaluation skips them"),
+            _line(
+                self.unanswerable if len(self.unanswerable) < self.images["query"] else (),
+                "queries have no match under another camera, so evaluation skips them",
+            ),
             _line(harmless, "groups of identical files do no harm", _equal(d.names for d in harmless)),
         ]
         return tuple(line for line in lines if line)
@@ -189,7 +196,7 @@ def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | Non
         masks=masked,
         unreadable=tuple(unreadable),
         shared_identities=tuple(sorted(tested & set(images_of))),
-        duplicates=tuple(_duplicate(group, data.cameras_known) for group in same.values() if len(group) > 1),
+        duplicates=_duplicates(same.values(), data.cameras_known),
         single_images=tuple(sorted(identity for identity, count in images_of.items() if count == 1)),
         unanswerable=tuple(sample.name for sample in data.unanswerable()),
         missing_masks=tuple(sample.name for _, sample in placed if masked and sample.mask is None),
@@ -198,6 +205,12 @@ def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | Non
         twice=_named_twice(placed),
         counts=compare_counts(data),
     )
+
+
+def _duplicates(groups: Iterable[Sequence[tuple[Split, Sample]]], cameras_known: bool) -> tuple[Duplicate, ...]:
+    """Judge what has the same bytes; one file in two splits that does no harm there is no second file to tell of."""
+    found = (_duplicate(group, cameras_known) for group in groups if len(group) > 1)
+    return tuple(duplicate for duplicate in found if duplicate.problem or len(set(duplicate.names)) > 1)
 
 
 def _duplicate(group: Sequence[tuple[Split, Sample]], cameras_known: bool) -> Duplicate:

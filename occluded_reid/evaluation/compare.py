@@ -78,6 +78,12 @@ class SeveralRuns:
         means = bootstrap_means(self.values, protocol.bootstrap, protocol.seed)
         return {name: interval_of(means[:, i], protocol.confidence) for i, name in enumerate(self.metrics)}
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """The protocol in words; where runs differ, what each of them has, once, in the order of the runs."""
+        every = [report.facts for report in self.reports]
+        return {key: " | ".join(dict.fromkeys(facts[key] for facts in every)) for key in every[0]}
+
     def cell(self, metric: str) -> str:
         """Return one number as tables show it: per cent, ± standard deviation over the runs, interval."""
         spread = f" ± {self.spread[metric] * 100:.1f}" if self.spread else ""
@@ -115,8 +121,11 @@ class Compared:
             found[name] = Comparison(each, len(values), protocol.confidence)
         return found
 
-    def sentences(self, metric: str = "mAP") -> list[str]:
-        """Say each difference in words, the base named second."""
+    def sentences(self, metric: str | None = None) -> list[str]:
+        """Say each difference in words, the base named second; of mAP, or of the first rank where there is no mAP."""
+        if metric is None:
+            names = self.systems[self.base].metrics
+            metric = "mAP" if "mAP" in names else next(iter(names))
         return [found.sentence(name, self.base, metric) for name, found in self.differences.items()]
 
     @property
@@ -130,7 +139,7 @@ class Compared:
         """What each system's numbers stand on besides."""
         facts = {}
         for name, system in self.systems.items():
-            own = system.reports[0].facts
+            own = system.facts
             parts = [
                 f"{key} {own[key]}" for key in _OWN if own[key] not in ("none", "unnamed", "nothing on other data")
             ]
@@ -169,11 +178,10 @@ class Compared:
         """Return both tables, the differences in words and the protocol as Markdown; write it if a path is given."""
         parts = [markdown_table(*self.rows())]
         if self.differences:
-            metric = "mAP" if "mAP" in self.systems[self.base].metrics else next(iter(self.systems[self.base].metrics))
             parts += [
                 "Paired differences; * marks those whose interval leaves 0 out.",
                 markdown_table(*self.difference_rows()),
-                "\n".join(f"- {sentence}." for sentence in self.sentences(metric)),
+                "\n".join(f"- {sentence}." for sentence in self.sentences()),
             ]
         parts.append("\n".join(f"- {name}: {fact}" for name, fact in self.facts.items()))
         parts.append("\n".join(f"- system {name}: {fact}" for name, fact in self.system_facts.items()))
@@ -194,7 +202,7 @@ class Compared:
         facts = self.facts
         lines = []
         for name, system in self.systems.items():
-            own = system.reports[0].facts
+            own = system.facts
             for metric, value in system.metrics.items():
                 interval = system.intervals.get(metric)
                 bounds = ["", ""] if interval is None else [repr(interval.low), repr(interval.high)]
@@ -241,7 +249,8 @@ def compare(reports: Mapping[str, Report | Sequence[Report]], base: str | None =
 
     Args:
         reports: name -> its report, or one for each run with another seed.
-        base: the one that the others are compared with; None is the last.
+        base: the one that the others are compared with; None is the last. Its ranks, resamples and confidence are
+            those of the whole table.
 
     Raises:
         EvaluationError: nothing to compare, an unknown base, or reports of other queries, galleries or rules.
@@ -255,10 +264,13 @@ def compare(reports: Mapping[str, Report | Sequence[Report]], base: str | None =
     several = {name: (found,) if isinstance(found, Report) else tuple(found) for name, found in reports.items()}
     if not several[chosen]:
         raise EvaluationError(f"'{chosen}' has no report; give at least one.")
-    # The same numbers for all, whatever ranks each report was asked to show.
+    # The same numbers and intervals for all, whatever each report was asked to show.
     rules = several[chosen][0].protocol
+    shown: dict[str, Any] = {"ranks": rules.ranks, "bootstrap": rules.bootstrap, "confidence": rules.confidence}
+    if rules.shots == "multi":  # the seed of single shots is that of their galleries, too
+        shown["seed"] = rules.seed
     systems = {
-        name: SeveralRuns(tuple(replace(r, protocol=replace(r.protocol, ranks=rules.ranks)) for r in found))
+        name: SeveralRuns(tuple(replace(r, protocol=replace(r.protocol, **shown)) for r in found))
         for name, found in several.items()
     }
     for name, system in systems.items():

@@ -122,9 +122,10 @@ class Study:
         }
 
     @property
-    def headline(self) -> tuple[str, str]:
-        """The two numbers that tables show: CMC at the protocol's first rank, and mAP."""
-        return f"Rank-{self.conditions[0].reports[0].protocol.ranks[0]}", "mAP"
+    def headline(self) -> tuple[str, ...]:
+        """The numbers that tables show: CMC at the protocol's first rank, and mAP where it is defined."""
+        names = tuple(self.conditions[0].metrics)
+        return tuple(dict.fromkeys(name for name in (names[0], "mAP") if name in names))
 
     def rows(self, metrics: Sequence[str] | None = None) -> list[list[str]]:
         """Return header and lines of the table: matching, then metric with interval for each share of occlusion.

@@ -155,7 +155,7 @@ def embed_with_truth(
         raise EvaluationError(f"batch_size is {batch_size}; it must be at least 1.")
     if not samples:
         raise EvaluationError(
-            f"'{data.name}' has no such samples. A data set with only a training split needs holdout=…, "
+            f"'{data.name}' has no such samples. A data set with only a training split needs holdout=… (--holdout), "
             "which sets identities aside for testing."
         )
     rows: list[PartEmbeddings] = []
@@ -189,6 +189,6 @@ def _parts(sample: Sample, size: tuple[int, int]) -> np.ndarray:
     if sample.mask is None:
         raise MaskError(
             f"'{sample.name}' has no part mask; occluding a share of the body, or true visibility, needs one. "
-            "Give masks=FOLDER with one single-channel PNG for each image."
+            "Give masks=FOLDER (--masks) with one single-channel PNG for each image."
         )
     return open_mask(sample.mask, size, 8)

@@ -39,7 +39,8 @@ def evaluate(
     """Measure how well a matcher ranks the gallery for each query, in bounded memory.
 
     Numbers depend neither on tile size and threads nor, where the images have names, on the order of the gallery.
-    Memory: one tile of distances (8 MB at once), and a few numbers for each query and each true match.
+    Memory: one tile of distances with what it takes to look at it (about 100 MB, however large the sets), the queries
+    once more as the matcher multiplies them, and a few numbers for each query and each true match.
 
     Args:
         query: Nq labelled rows.

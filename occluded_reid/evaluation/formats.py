@@ -31,6 +31,11 @@ _LATEX = str.maketrans(
         "α": r"$\alpha$",
         "–": "--",
         "…": r"\dots{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "→": r"$\to$",
+        "×": r"$\times$",
     }
 )
 
@@ -62,7 +67,7 @@ def latex_text(text: str) -> str:
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
     """Return a table for LaTeX with the package booktabs; the first column is set left, the others right.
 
-    Cells that begin with a bracket are braced, as LaTeX would read them as an argument of the line before.
+    Cells that begin with a bracket or a star are braced, as LaTeX would read them as an argument of the line before.
     """
     columns = "l" + "r" * (len(header) - 1)
     head, *body = [[_cell(cell) for cell in line] for line in (header, *rows)]
@@ -102,4 +107,4 @@ def also_written(text: str, path: str | Path | None) -> str:
 
 def _cell(cell: str) -> str:
     text = latex_text(str(cell))
-    return f"{{{text}}}" if text.startswith("[") else text
+    return f"{{{text}}}" if text.lstrip().startswith(("[", "*")) else text

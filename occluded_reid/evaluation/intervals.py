@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Comparison", "Difference", "Interval", "bootstrap_means", "interval_of"]
+__all__ = ["FEW", "Comparison", "Difference", "Interval", "bootstrap_means", "interval_of"]
+
+FEW = 10
+"""Resampling fewer queries says little: of one alone the interval has no width at all."""
 
 _CHUNK_VALUES = 1 << 20
 
@@ -63,6 +66,8 @@ class Comparison:
         size = difference.value * 100
         if size < 0:
             size, low, high = -size, -high, -low
+        if not (size or low or high):
+            return f"{first} and {second} are the same in {metric}, query by query"
         verb = "is ahead of" if difference.value >= 0 else "is behind"
         unclear = "" if difference.clear else "; the interval holds 0, so neither is shown to be better"
         return f"{first} {verb} {second} by {size:.1f} points of {metric} [{low:.1f}, {high:.1f}]{unclear}"
@@ -91,7 +96,8 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
         size = min(step, resamples - start)
         draws = generator.integers(0, count, (size, count)) + np.arange(size)[:, None] * count
         times = np.bincount(draws.ravel(), minlength=size * count).reshape(size, count)
-        means[start : start + size] = times @ values / count
+        # Not a matrix product: with many queries its last digits differ with the number of threads.
+        means[start : start + size] = np.einsum("bn,nk->bk", times.astype(np.float64), values) / count
     return means
 
 

@@ -133,7 +133,7 @@ def write_report(
     first = result.get("own") if "own" in result.matchings else result.conditions[0]
     protocol = first.reports[0].protocol
     page = HtmlReport(f"{result.model} on {result.dataset}", model.describe())
-    header, *lines = result.rows((*result.headline, "mINP"))
+    header, *lines = result.rows([*result.headline, *(name for name in ("mINP",) if name in first.metrics)])
     intervals = f"with {protocol.confidence:.0%} bootstrap intervals" if protocol.bootstrap else ""
     page.add_heading("Numbers")
     page.add_table([dict(zip(header, line, strict=True)) for line in lines], caption=intervals)

@@ -66,6 +66,8 @@ class Protocol:
             raise EvaluationError(
                 f"shots is {self.shots!r} with {self.draws} draws; give 'multi' or 'single', and at least 1 draw."
             )
+        if self.seed < 0:
+            raise EvaluationError(f"the seed is {self.seed}; give 0 or more.")
         if self.bootstrap < 0 or self.tile_rows < 1 or not 0 < self.confidence < 1:
             raise EvaluationError(
                 f"bootstrap is {self.bootstrap}, tile_rows {self.tile_rows} and confidence {self.confidence}; "

@@ -14,7 +14,7 @@ import numpy as np
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.card import ProtocolCard
 from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
-from occluded_reid.evaluation.intervals import Comparison, Difference, Interval, bootstrap_means, interval_of
+from occluded_reid.evaluation.intervals import FEW, Comparison, Difference, Interval, bootstrap_means, interval_of
 from occluded_reid.evaluation.protocol import MAX_RANK, Protocol
 from occluded_reid.files import read_json, write_json
 
@@ -129,10 +129,13 @@ class Report:
             )
         if self.card.gallery_sha256 != other.card.gallery_sha256:
             raise EvaluationError(
-                f"the reports are of different galleries ({self.card.gallery} and {other.card.gallery} images); "
-                "evaluate both on the same sets to pair them."
+                f"the reports are of different galleries ({self.card.gallery} and {other.card.gallery} images; "
+                "identities, cameras or names differ, or only one of them has names); evaluate both on the same sets "
+                "to pair them."
             )
-        for rule in ("ap", "exclude_same_camera", "shots"):
+        # With single shots the draws are other galleries.
+        drawn = ("draws", "seed") if self.protocol.shots == "single" else ()
+        for rule in ("ap", "exclude_same_camera", "shots", *drawn):
             here, there = getattr(self.protocol, rule), getattr(other.protocol, rule)
             if here != there:
                 raise EvaluationError(f"{rule} is {here} here and {there} there; evaluate both by the same rules.")
@@ -194,7 +197,10 @@ class Report:
         content = read_json(path, EvaluationError)
         if not isinstance(content, dict):
             raise EvaluationError(f"'{path}' holds no report; write one with to_json().")
-        return Report.from_dict(content)
+        try:
+            return Report.from_dict(content)
+        except EvaluationError as error:
+            raise EvaluationError(f"'{path}': {error}") from error
 
     @property
     def facts(self) -> dict[str, str]:
@@ -207,6 +213,8 @@ class Report:
             if protocol.bootstrap
             else "none"
         )
+        if protocol.bootstrap and (asked := len(self.answerable) - self.unanswerable) < FEW:
+            resampling += f"; of {asked} quer{'ies' if asked > 1 else 'y'} they say little"
         return {
             "data": protocol.dataset or "unnamed",
             "split": protocol.split or "unnamed",
@@ -233,7 +241,8 @@ class Report:
         """Return the numbers with intervals, and the protocol below them, as a rich table."""
         from rich.table import Table
 
-        table = Table(title=self.protocol.name or self.protocol.dataset or None, show_header=False)
+        title = (self.protocol.name or self.protocol.dataset).replace("[", "\\[")
+        table = Table(title=title or None, show_header=False)
         table.add_column("metric")
         table.add_column("value")
         for name, value in self.metrics.items():

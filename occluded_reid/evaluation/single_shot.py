@@ -218,7 +218,7 @@ def _answers(
     sizes = np.bincount(group_of, minlength=len(groups))
     members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(sizes)[:-1])
     for (identity, camera), queries in zip(groups, members, strict=True):
-        mine = by_identity[slice(*np.searchsorted(known, [identity, identity + 1]))]
+        mine = by_identity[np.searchsorted(known, identity) : np.searchsorted(known, identity, side="right")]
         if exclude_same_camera:
             allowed = mine[gallery.camera[mine] != camera]
             excluded += (len(mine) - len(allowed)) * len(queries)

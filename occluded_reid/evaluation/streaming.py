@@ -31,6 +31,7 @@ Progress = Callable[[int, int], None]
 """Called with (gallery rows done, gallery rows in all)."""
 
 _BLOCK_VALUES = 1 << 21  # distances of a tile that are looked at together: 8 MB
+_SETTLED_VALUES = 1 << 18  # of them, where matches are too near to call: up to a hundred bytes each
 _RESCORED_PAIRS = 1 << 18
 
 
@@ -240,7 +241,7 @@ class _Matches:
         # The next image in order tells whether any is too near to call.
         following = ordered.numpy()[local, np.minimum(surely, distance.shape[1] - 1)]
         close = np.flatnonzero((following <= around[1]) & (surely < distance.shape[1]))
-        step = max(1, _BLOCK_VALUES // distance.shape[1])
+        step = max(1, _SETTLED_VALUES // distance.shape[1])
         for begin in range(0, len(close), step):
             part = close[begin : begin + step]
             self._settle(distance.numpy(), mine.start + part, around[:, part], first, start, score)
@@ -249,19 +250,18 @@ class _Matches:
         self, distance: np.ndarray, matches: np.ndarray, around: np.ndarray, first: int, start: int, score: PairScorer
     ) -> None:
         """Count the images that are too near to these matches to call, by their exact distances."""
-        local = self.queries[matches] - first
-        near = distance[local]
-        which, columns = np.divmod(
-            np.flatnonzero((near >= around[0, :, None]) & (near <= around[1, :, None])), distance.shape[1]
-        )
-        keys, inverse = np.unique(local[which] * distance.shape[1] + columns, return_inverse=True)
-        exact = np.empty(len(keys))
-        for begin in range(0, len(keys), _RESCORED_PAIRS):
-            part = keys[begin : begin + _RESCORED_PAIRS]
-            exact[begin : begin + _RESCORED_PAIRS] = score(
-                part // distance.shape[1] + first, part % distance.shape[1] + start
-            )
-        exact = exact[inverse]
+        local, query = np.unique(self.queries[matches] - first, return_inverse=True)
+        near = distance[local[query]]
+        which, columns = np.nonzero((near >= around[0, :, None]) & (near <= around[1, :, None]))
+        # Several matches of a query may be near to one image: each pair is scored once.
+        wanted = np.zeros((len(local), distance.shape[1]), dtype=bool)
+        wanted[query[which], columns] = True
+        q, g = np.nonzero(wanted)
+        scores = np.empty(wanted.shape)
+        for begin in range(0, len(q), _RESCORED_PAIRS):
+            part = slice(begin, begin + _RESCORED_PAIRS)
+            scores[q[part], g[part]] = score(local[q[part]] + first, g[part] + start)
+        exact = scores[query[which], columns]
         own = self.distance[matches][which]
         earlier = self._place[columns + start] < self._place[self.rows[matches][which]]
         before = (exact < own) | ((exact == own) & earlier)

@@ -13,7 +13,7 @@ from occluded_reid.models.build import build_model
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.trained_on import TrainedOn
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "require_model", "save_model"]
 
 FORMAT = 1
 
@@ -42,6 +42,23 @@ def save_model(model: ReIDModel, folder: str | Path) -> None:
     write_json(folder / "model.json", content, CheckpointError)
 
 
+def require_model(folder: str | Path) -> None:
+    """Refuse a folder that holds no saved model; nothing is read, so that many can be looked at before the first.
+
+    Raises:
+        CheckpointError: ``model.json`` is missing; a model one folder further down or up is named.
+    """
+    folder = Path(folder)
+    if (folder / "model.json").is_file():
+        return
+    near = next((place for place in (folder / "model", folder.parent) if (place / "model.json").is_file()), None)
+    what = "does not exist" if not folder.exists() else "holds no model.json" if folder.is_dir() else "is a file"
+    raise CheckpointError(
+        f"'{folder}' {what}; wanted the folder of a saved model. "
+        + (f"Did you mean '{near}'?" if near else "Training writes it: OUTPUT/model.")
+    )
+
+
 def load_model(
     folder: str | Path, *, num_classes: int | None = None, heads: Mapping[str, Any] | None = None
 ) -> ReIDModel:
@@ -56,6 +73,7 @@ def load_model(
         CheckpointError: files are missing or damaged, do not belong together, or num_classes does not fit.
     """
     folder = Path(folder)
+    require_model(folder)
     content = read_json(folder / "model.json", CheckpointError)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None

@@ -54,6 +54,11 @@ class TrainedOn:
         found = {p for p in people if data == self.data and _hashed(data, p) in known}
         return sorted(found if self.before is None else found.union(self.before.among(data, people)))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the data sets, the last one trained on first: people of others are compared with nobody."""
+        return tuple(dict.fromkeys([self.data, *(() if self.before is None else self.before.names)]))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON knows it."""
         content = {

@@ -80,7 +80,8 @@ class MatrixDistances:
     """Distances that somebody else has computed.
 
     Args:
-        distance: (Nq, Ng), finite; it is not copied. Pairs at `NO_SHARED_SLOT` share no slot.
+        distance: (Nq, Ng), finite; it is not copied. Pairs at `NO_SHARED_SLOT` or beyond share no slot: all of them
+            come last, and are equally far.
 
     Raises:
         EvaluationError: it is no matrix, or holds NaN or infinity.
@@ -100,7 +101,8 @@ class MatrixDistances:
                     f"the distance of query {number} to gallery image {column} is {row[column]}; ranks need finite "
                     "numbers. Look at where it comes from; for a pair that must come last give a large number."
                 )
-            largest = max(largest, float(np.abs(row[row < NO_SHARED_SLOT]).max(initial=0)))
+            sizes = np.abs(row.astype(np.float64))
+            largest = max(largest, float(sizes[sizes < NO_SHARED_SLOT].max(initial=0)))
         self._distance = distance
         # Half a unit of the rounding, and what float32 loses of the largest distance.
         self._tolerance = 10.0**-DECIMALS + largest * 2.0**-23
@@ -108,13 +110,18 @@ class MatrixDistances:
     def score(self, query_rows: Rows, gallery_rows: Rows) -> np.ndarray:
         """Return the deciding distances of n pairs: float64, rounded to 1e-6."""
         pairs = self._distance[np.asarray(query_rows, dtype=np.int64), np.asarray(gallery_rows, dtype=np.int64)]
-        return np.round(pairs.astype(np.float64), DECIMALS)
+        return np.round(_bounded(pairs), DECIMALS)
 
     def tile(self, start: int, stop: int) -> BlockReader:
         """Return the blocks of the gallery rows start … stop."""
 
         def read(first: int, last: int) -> Block:
-            part = self._distance[first:last, start:stop].astype(np.float32)
+            part = _bounded(self._distance[first:last, start:stop]).astype(np.float32)
             return Block(torch.from_numpy(part), self._tolerance)
 
         return read
+
+
+def _bounded(distance: np.ndarray) -> np.ndarray:
+    """Distances as float64, none beyond `NO_SHARED_SLOT`: float32 tells larger ones apart no better than infinity."""
+    return np.clip(distance.astype(np.float64), -NO_SHARED_SLOT, NO_SHARED_SLOT)

@@ -74,14 +74,14 @@ def reliability_curves(
 
     Example:
         >>> [line.name for line in reliability_curves({"all": ([0.1, 0.9], [0.2, 0.8])}).series]
-        ['all', 'what was said holds']
+        ['all', 'ideal']
     """
     lines = [Series(name, list(x), list(y)) for name, (x, y) in curves.items()]
     return LineChart(
         title,
-        "probability of a match that was said",
+        "predicted probability of a match",
         "pairs that match",
-        [*lines, Series("what was said holds", [0.0, 1.0], [0.0, 1.0])],
+        [*lines, Series("ideal", [0.0, 1.0], [0.0, 1.0])],
         percent=True,
         y_range=(0.0, 1.0),
         percent_x=True,

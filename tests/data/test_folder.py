@@ -59,6 +59,25 @@ def test_a_person_named_train_is_no_split(tmp_path: Path) -> None:
     assert [s.identity for s in data.train] == ["anna", "query", "train"]
 
 
+def test_links_below_a_person_are_refused(tmp_path: Path) -> None:
+    for folder in ("set/anna", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (4, 8)).save(tmp_path / folder / "1.jpg")
+    (tmp_path / "set/bert").symlink_to(tmp_path / "elsewhere")
+    assert load_dataset("folder", tmp_path / "set").identities("train") == ["anna", "bert"]
+    (tmp_path / "set/anna/more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"anna/more' is a link to a folder"):
+        load_dataset("folder", tmp_path / "set")
+
+
+def test_splits_of_market1501_are_no_people(tmp_path: Path) -> None:
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 8)).save(tmp_path / folder / "0002_c1s1_000451_03.jpg")
+    with pytest.raises(DataError, match=r"bounding_box_test/, bounding_box_train/.*as 'market1501'.*own=True"):
+        load_dataset("folder", tmp_path)
+
+
 def test_nothing_to_find(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is empty"):
         load_folder(tmp_path)

@@ -119,6 +119,13 @@ def test_queries_without_a_match(tree: Path) -> None:
     assert report.unanswerable == ("query/0001_c1_0.png",)
     assert report.ok
     assert len(report.warnings) == 1
+    (tree / "query/0003_c2_0.png").unlink()
+    report = verify(tree)
+    assert not report.warnings
+    assert report.problems == (
+        "1 queries, which is all of them, have no match under another camera: nothing can be measured: "
+        "query/0001_c1_0.png",
+    )
 
 
 def test_masks_that_are_missing_or_wrong(tree: Path) -> None:
@@ -167,7 +174,9 @@ def test_the_counts_of_a_published_set(tree: Path) -> None:
     assert content["problems"] == list(report.problems)
     # A hold-out has other splits: nothing to compare.
     held = verify_dataset(load_dataset("market1501", tree, holdout=1))
-    assert held.ok
+    assert held.counts is not None
+    assert held.counts.differences == ()
+    assert len(held.problems) == 1, "two images of one person, both of them queries: nothing can be found"
     assert any(line.startswith("counts: not compared with a whole Market-1501") for line in held.lines())
     assert verify(tree).to_dict()["counts"] is None
 

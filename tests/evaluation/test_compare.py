@@ -55,7 +55,7 @@ def test_differences_are_paired() -> None:
     )
     turned = compare({"good": good, "bad": bad}, base="good").sentences()[0]
     assert turned == sentence.replace("good is ahead of bad", "bad is behind good")
-    near = compare({"a": report(3.0, 0), "b": report(3.0, 0)}).sentences()[0]
+    near = compare({"a": report(3.0, 0), "b": report(3.0, 2)}).sentences()[0]
     assert "the interval holds 0" in near
 
 
@@ -89,6 +89,42 @@ def test_all_texts_carry_numbers_and_protocol(tmp_path) -> None:
 def test_ranks_shown_are_those_of_the_base() -> None:
     compared = compare({"a": report(3.0, 0, ranks=(1, 3)), "b": report(3.0, 1, ranks=(1, 5, 10))})
     assert list(compared.systems["a"].metrics) == ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP"]
+
+
+def test_intervals_are_those_of_the_base_throughout() -> None:
+    base = report(3.0, 1, confidence=0.9, bootstrap=200)
+    base = replace(base, protocol=replace(base.protocol, seed=4))
+    compared = compare({"a": report(3.0, 0, confidence=0.5, bootstrap=0), "b": base})
+    alone = replace(report(3.0, 0), protocol=base.protocol)
+    assert compared.systems["a"].intervals == alone.intervals
+    assert compared.facts["intervals"] == "90%, 200 resamples of the queries, seed 4"
+
+
+def test_runs_say_all_their_models() -> None:
+    runs = [report(3.0, seed) for seed in range(3)]
+    runs = [replace(run, card=replace(run.card, fingerprint=name)) for run, name in zip(runs, "xyx", strict=True)]
+    compared = compare({"a": runs, "b": report(3.0, 4)})
+    assert "; model x | y; " in compared.system_facts["a"]
+    lines = csv.DictReader(io.StringIO(compared.to_csv()))
+    assert {line["model"] for line in lines} == {"x | y", "unnamed"}
+
+
+@pytest.mark.parametrize(("rule", "value"), [("draws", 3), ("seed", 1)])
+def test_single_shots_of_other_galleries_are_not_paired(rule: str, value: int) -> None:
+    one = report(1.0, 0, shots="single")
+    with pytest.raises(EvaluationError, match=f"{rule} is .* here and .* there"):
+        compare({"a": one, "b": replace(one, protocol=replace(one.protocol, **{rule: value}))})
+
+
+def test_the_same_numbers_are_nobodys_lead() -> None:
+    same = report(1.0, 0)
+    assert compare({"a": same, "b": same}).sentences() == ["a and b are the same in mAP, query by query"]
+
+
+def test_without_map_the_first_rank_is_said() -> None:
+    shots = compare({"a": report(1.0, 0, shots="single"), "b": report(3.0, 1, shots="single")})
+    assert "points of Rank-1 [" in shots.sentences()[0]
+    assert shots.sentences("Rank-5")[0] in shots.sentences("Rank-5")
 
 
 def test_what_cannot_be_compared() -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,3 +140,19 @@ def test_cmc_rises_to_fifty(report: Report) -> None:
 def test_a_protocol_that_makes_no_sense(options) -> None:
     with pytest.raises(EvaluationError, match=str(next(iter(options)))):
         Protocol(**options)
+
+
+def test_intervals_of_a_handful_of_queries_are_said_to_say_little(report: Report) -> None:
+    assert "they say little" not in str(report)
+    query, gallery = make(80, 0), make(150, 1)
+    one = EmbeddedSet(query.embeddings[:1], query.identity[:1], query.camera[:1])
+    few = evaluate(one, gallery, PlainMatcher())
+    assert few.intervals["mAP"].low == few.intervals["mAP"].high == few.mAP
+    assert few.facts["intervals"].endswith("seed 0; of 1 query they say little")
+    assert "say little" not in evaluate(one, gallery, PlainMatcher(), Protocol(bootstrap=0)).facts["intervals"]
+
+
+def test_a_name_in_brackets_is_printed(report: Report) -> None:
+    console = Console(width=120, record=True)
+    console.print(replace(report, protocol=replace(report.protocol, name="[x] run")).table())
+    assert "[x] run" in console.export_text()

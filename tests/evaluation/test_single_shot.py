@@ -216,3 +216,11 @@ def test_nothing_to_find():
     assert (found.rows == -1).all()
     assert found.unanswerable == 4
     assert np.isnan(found.rank(1))
+
+
+def test_the_greatest_identity_is_a_number_like_others():
+    greatest = 2**63 - 1
+    query, gallery = make(3, 0), make(6, 1)
+    query = EmbeddedSet(query.embeddings, [greatest, 1, 2], [0, 0, 0])
+    gallery = EmbeddedSet(gallery.embeddings, [greatest, 1, 2, 3, -(2**63), 5], [1] * 6)
+    assert rank_single_shot(query, gallery, PlainMatcher(), draws=1).rows[:, 0].tolist() == [0, 1, 2]

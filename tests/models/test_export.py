@@ -55,13 +55,23 @@ def test_a_head_given_as_an_object_is_asked_for_again(tiny, tmp_path):
     )
 
 
+def test_a_model_a_folder_away_is_named(tiny, tmp_path):
+    tiny(None).save(tmp_path / "run" / "model")
+    with pytest.raises(CheckpointError, match=r"run' holds no model\.json; .*Did you mean '.*run/model'"):
+        load_model(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"model\.json' is a file; .*Did you mean '.*run/model'"):
+        load_model(tmp_path / "run" / "model" / "model.json")
+    with pytest.raises(CheckpointError, match=r"nowhere' does not exist; .*OUTPUT/model"):
+        load_model(tmp_path / "nowhere")
+
+
 def test_damage_is_named(tiny, tmp_path):
     tiny(None).save(tmp_path / "a")
     other = tiny(None)
     with torch.no_grad():
         next(other.parameters()).add_(1)
     other.save(tmp_path / "b")
-    with pytest.raises(CheckpointError, match="could not be read as JSON"):
+    with pytest.raises(CheckpointError, match="wanted the folder of a saved model"):
         load_model(tmp_path / "missing")
     (tmp_path / "a" / "model.safetensors").write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="do not belong together"):

@@ -57,6 +57,6 @@ def test_steps_hold_up_to_the_next_rate():
 
 def test_the_diagonal_is_always_there():
     chart = reliability_curves({"all": ([0.2, 0.7], [0.1, 0.9])})
-    assert [line.name for line in chart.series] == ["all", "what was said holds"]
+    assert [line.name for line in chart.series] == ["all", "ideal"]
     assert (list(chart.series[1].x), list(chart.series[1].y)) == ([0.0, 1.0], [0.0, 1.0])
     assert "100 %" in texts_of(chart)

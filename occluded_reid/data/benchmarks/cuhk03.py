@@ -126,6 +126,20 @@ def load_cuhk03(
         given = Path(root)
         where = given.resolve().parent if given.resolve().name == "cuhk03_release" else given
         # With images but without a split, extracting again would not help; the classic test sets it would write.
+        unsplit = [name for layout in known for name in layout.files if (given / image_folder(images)).is_dir()]
+        # Where images are packed still, extracting writes the classic test sets; nothing writes the new protocol's.
+        needed = protocol == "new" or packed(where) is None
+        if needed and unsplit and not any((given / name).exists() for name in unsplit):
+            how = (
+                "They are not in the download of CUHK03: they come with the re-ranking code of that protocol's "
+                "authors. Put one of them there, or load protocol='classic'"
+                if protocol == "new"
+                else "occluded_reid.extract_cuhk03 writes the former; or load protocol='new'"
+            )
+            raise DataError(
+                f"'{root}' has the images ({image_folder(images)}/) and no split of the {protocol} protocol: neither "
+                f"{' nor '.join(unsplit)}. {how}; numbers of the two protocols do not compare."
+            ) from cause
         if packed(where) is None or (protocol == "new" and (given / image_folder(images)).is_dir()):
             raise
         raise DataError(
@@ -211,10 +225,12 @@ def _classic_names(root: Path, place: str, source: Path, split: int, notes: list
     ours = source.name == TESTSETS
     try:
         testsets = content["testsets"] if ours else content
-        if not 0 <= split < len(testsets):
-            raise DataError(
-                f"split is {split}; '{source}' has {len(testsets)} splits, counted from 0. Give another split."
-            )
+        splits = len(testsets)
+    except (KeyError, TypeError) as cause:
+        raise _not_splits(source, cause) from cause
+    if not 0 <= split < splits:
+        raise DataError(f"split is {split}; '{source}' has {splits} splits, counted from 0. Give another split.")
+    try:
         if ours:
             test = {f"{int(pair)}_{int(number):03d}" for pair, number in testsets[split]}
         else:

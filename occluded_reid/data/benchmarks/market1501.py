@@ -58,5 +58,7 @@ def load_market1501(root: str | Path, *, train_only: bool | None = None, own: bo
         DataError: the folder is one too high, one too low, empty, lacks a folder, or holds no image with such a name.
     """
     data = load_market_style(root, MARKET1501, train_only=train_only, junk={_JUNK}, nobody={_DISTRACTOR})
-    data = replace(data, name=data.root.resolve().name or MARKET1501.name)
-    return replace(data, benchmark=None, licence="", citation="") if own else data
+    if not own:
+        return data
+    # Published data keep their name wherever they lie: who was tuned or trained on is looked up by it.
+    return replace(data, name=data.root.resolve().name or "own", benchmark=None, licence="", citation="")

@@ -93,6 +93,7 @@ def load_occluded_duke(root: str | Path, *, train_only: bool | None = None) -> R
     if any((root / name).is_file() for name in LISTS.values()):
         data = _by_lists(root, ("train",) if train_only else SPLITS)
     else:
+        _refuse_the_inner_folder(root)
         data = load_market_style(root, OCCLUDED_DUKE, train_only=train_only)
         _refuse_the_source(data)
     both = _in_both(data)
@@ -120,6 +121,16 @@ def _by_lists(root: Path, wanted: tuple[Split, ...]) -> ReIDData:
         notes=with_notes(OCCLUDED_DUKE, [f"split as {', '.join(LISTS[split] for split in wanted)} say"]),
         benchmark=OCCLUDED_DUKE,
     )
+
+
+def _refuse_the_inner_folder(root: Path) -> None:
+    """Inside DukeMTMC-reID with the lists beside it all three folders are there, and say nothing of the new splits."""
+    here = root.resolve()
+    if here.name == _INNER and all((here.parent / name).is_file() for name in LISTS.values()):
+        raise DataError(
+            f"'{root}' lies inside the data set {OCCLUDED_DUKE.title}: its lists are beside it, and the root is one "
+            f"folder too low. Give '{here.parent}'."
+        )
 
 
 def _refuse_the_source(data: ReIDData) -> None:

@@ -10,7 +10,7 @@ from occluded_reid.data.benchmark import Benchmark, Counts, Layout, described
 from occluded_reid.data.benchmarks.dukemtmc import LICENCE, WITHDRAWN
 from occluded_reid.data.benchmarks.market_style import with_notes
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split, mirrored
-from occluded_reid.data.images import image_files
+from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.data.layouts import archives_beside, find_layout
 from occluded_reid.errors import DataError
 from occluded_reid.registry import DATASETS
@@ -105,6 +105,7 @@ def _read(root: Path, folders: Sequence[str], notes: list[str]) -> list[Sample]:
     samples: list[Sample] = []
     for folder in folders:
         files = image_files(root / folder, recursive=True)
+        refuse_linked_folders(root / folder)
         named = [(path, match[1]) for path in files if (match := _NAME.match(path.name))]
         if not named:
             raise DataError(

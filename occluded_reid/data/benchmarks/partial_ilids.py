@@ -86,7 +86,8 @@ def load_partial_ilids(root: str | Path, *, cropped: bool = True) -> ReIDData:
     try:
         folder, layout = find_layout(root, PARTIAL_ILIDS.title, _CROPPED if cropped else _UNCROPPED)
     except DataError as cause:
-        if not cropped and (Path(root) / "Probe").is_dir():
+        beside = (Path(root).resolve().parent / _UNCUT).is_dir()  # the root is one too low, which the cause says
+        if not cropped and not beside and (Path(root) / "Probe").is_dir():
             raise DataError(
                 f"'{root}' has the cut-out queries (Probe/) and no {_UNCUT}/ beside them or the gallery. Copy that "
                 "folder too, or load the other protocol with cropped=True; numbers of the two do not compare."

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from occluded_reid.data.dataset import Sample
-from occluded_reid.data.images import image_files
+from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.data.lists import read_list
 from occluded_reid.errors import DataError
 from occluded_reid.files import inside
@@ -52,10 +52,11 @@ def numbered_images(
         notes: where notes are added.
 
     Raises:
-        DataError: no image has such a name, one name is there twice with different suffixes, or an image lies in
-            another person's sub-folder.
+        DataError: no image has such a name, one name is there twice with different suffixes, an image lies in another
+            person's sub-folder, or a sub-folder is a link.
     """
     files = image_files(root / folder, recursive=True)
+    refuse_linked_folders(root / folder)
     found: list[tuple[int, Sample]] = []
     strange: list[str] = []
     stems: dict[str, str] = {}

@@ -125,6 +125,8 @@ def _holds(root: Path, options: SyntheticOptions) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     advice = "Choose another folder, or remove this one to have it made anew."
+    if root.exists() and not root.is_dir():
+        raise DataError(f"'{root}' is a file; wanted the folder of a synthetic set. Choose another place.")
     listing = root / LISTING
     if not listing.is_file():
         raise DataError(f"'{root}' is not empty and holds no synthetic set ({LISTING} is missing). {advice}")

@@ -11,8 +11,9 @@ from occluded_reid.errors import EmbeddingError, EvaluationError
 from occluded_reid.evaluation.evaluate import require_rows
 from occluded_reid.evaluation.failures.bins import Bins, visibility_bins
 from occluded_reid.evaluation.failures.result import Failures
-from occluded_reid.evaluation.failures.slices import FEW, Slice, slice_of
+from occluded_reid.evaluation.failures.slices import Slice, slice_of
 from occluded_reid.evaluation.failures.unshared import count_unshared, slots_shared, slots_visible
+from occluded_reid.evaluation.intervals import FEW
 from occluded_reid.evaluation.measures import measures, report_of, require_answers
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report

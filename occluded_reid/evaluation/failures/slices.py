@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from occluded_reid.evaluation.intervals import Interval
+from occluded_reid.evaluation.intervals import FEW, Interval
 from occluded_reid.evaluation.measures import measures
 from occluded_reid.evaluation.report import Report
 from occluded_reid.evaluation.streaming import MatchRanks
 
-__all__ = ["FEW", "Slice", "slice_of"]
-
-FEW = 10
-"""A slice of fewer queries is shown and marked, and has no intervals: resampling a handful says little."""
+__all__ = ["Slice", "slice_of"]
 
 
 @dataclass(frozen=True)

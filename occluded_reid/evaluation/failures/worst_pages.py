@@ -93,7 +93,7 @@ def write_worst(folder: str | Path, pages: Iterator[Image.Image]) -> list[Path]:
     """
     folder = Path(folder)
     written = [save_picture(page, folder / f"worst_{number:02}.png") for number, page in enumerate(pages, 1)]
-    for old in sorted(set(folder.iterdir() if written else ()) - set(written)):
+    for old in sorted(set(folder.iterdir() if folder.is_dir() else ()) - set(written)):
         if not _PAGE.fullmatch(old.name):
             continue
         try:

@@ -173,7 +173,7 @@ def evaluate_identification(
     greatest threshold at which at most FAR of the unknown searches return anything. With U unknown searches, no rate
     below 1/U can be told from 0, and none is reported.
 
-    Memory: one tile, the pairs of one person, and a few numbers for each query; intervals take 8 MB more.
+    Memory: one tile, the pairs of one person, and a few numbers for each query; intervals take 40 MB more.
 
     Args:
         query: Nq labelled rows.

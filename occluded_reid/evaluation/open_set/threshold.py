@@ -12,7 +12,8 @@ import torch
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.intervals import Interval, interval_of
+from occluded_reid.evaluation.intervals import Interval
+from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.comparisons import Comparisons
@@ -122,7 +123,7 @@ def evaluate_open_set(
 ) -> OpenSetReport:
     """Search for each query twice, with its person in the gallery and without, and count what passes the threshold.
 
-    Memory: one tile, and a few numbers for each query.
+    Memory: one tile, and a few numbers for each query; intervals take 20 MB more.
 
     Args:
         query: Nq labelled rows.
@@ -146,7 +147,7 @@ def evaluate_open_set(
             f"{len(query)} queries, {len(gallery)} gallery images and {resamples} resamples; give at least one of each."
         )
     if isinstance(threshold, Calibration):
-        require_others(threshold, query.identity, data)
+        require_others(threshold, np.union1d(query.identity, gallery.identity), data)
         threshold.require(matcher=matcher, slots=query.embeddings.widths, reduction=threshold.reduction)
     walk = Comparisons(
         query,
@@ -168,25 +169,35 @@ def evaluate_open_set(
         for number, mask in enumerate((~tile.same, ~tile.same & inside, match, match & inside)):
             counts[number] += np.bincount(rows[mask.ravel()], minlength=counts[0].size).reshape(counts[0].shape)
     there = counts[2].sum(1) > 0
-    people, person = np.unique(query.identity, return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), resamples)
-
-    def share(hits: np.ndarray, total: np.ndarray) -> Share:
-        """Of (Nq,) numbers."""
-        drawn = [draws @ np.bincount(person, weights=numbers, minlength=len(people)) for numbers in (hits, total)]
-        filled = drawn[1] > 0
-        # Where no draw met anything to count, nothing is known of the share.
-        interval = interval_of(drawn[0][filled] / drawn[1][filled], confidence) if filled.any() else Interval(0.0, 1.0)
-        return Share(int(hits.sum()), int(total.sum()), interval)
-
+    pairs = [(counts[1].sum(1) > 0, np.ones(len(query), dtype=np.int64)), ((counts[3].sum(1) > 0) & there, there)]
+    pairs += [(counts[hits, :, n], counts[total, :, n]) for hits, total in ((1, 0), (3, 2)) for n in numbers[1:]]
+    unknown_answered, known_found, *shares = _shares(
+        pairs, query.identity, PeopleResampling(resamples, confidence, seed)
+    )
     return OpenSetReport(
         threshold if isinstance(threshold, Calibration) else None,
         round(float(counts[0].sum() / len(query))),
-        share(counts[1].sum(1) > 0, np.ones(len(query), dtype=np.int64)),
-        share((counts[3].sum(1) > 0) & there, there),
-        {n: share(counts[1, :, n], counts[0, :, n]) for n in range(1, len(numbers))},
-        {n: share(counts[3, :, n], counts[2, :, n]) for n in range(1, len(numbers))},
+        unknown_answered,
+        known_found,
+        dict(enumerate(shares[: walk.slots], start=1)),
+        dict(enumerate(shares[walk.slots :], start=1)),
     )
+
+
+def _shares(
+    pairs: list[tuple[np.ndarray, np.ndarray]], identity: np.ndarray, resampling: PeopleResampling
+) -> list[Share]:
+    """Of each pair (what counts, of how many), both (Nq,), the share; a few draws of the people at a time."""
+    people, person = np.unique(identity, return_inverse=True)
+    columns = [np.bincount(person, weights=side, minlength=len(people)) for pair in pairs for side in pair]
+    by_person = np.stack(columns, axis=1)
+    drawn = np.concatenate([weights @ by_person for weights in resampling.weights(people)])
+    hits, totals = drawn[:, ::2], drawn[:, 1::2]
+    rates = np.divide(hits, totals, out=np.full(hits.shape, np.nan), where=totals > 0)
+    return [
+        Share(int(hit.sum()), int(total.sum()), resampling.interval(rates[:, number]))
+        for number, (hit, total) in enumerate(pairs)
+    ]
 
 
 def split_people(
@@ -231,13 +242,13 @@ def require_others(calibration: Calibration, identity: np.ndarray, data: str) ->
         data: name of the data that these numbers belong to; empty: nothing can be told.
 
     Raises:
-        EvaluationError: people of the calibration are among those asked for.
+        EvaluationError: people of the calibration are among them.
     """
     again = np.intersect1d(calibration.identities, identity)
     if data and data == calibration.data and len(again):
         raise EvaluationError(
-            f"{len(again)} of the {len(np.unique(identity))} people asked for, the first is {again[0]}, were "
-            f"calibrated with ('{data}'). A promise is tested on other people: split them, or hold others out."
+            f"{len(again)} of the {len(np.unique(identity))} people asked or searched for, the first is {again[0]}, "
+            f"were calibrated with ('{data}'). A promise is tested on other people: split them, or hold others out."
         )
 
 

@@ -22,7 +22,7 @@ def require_apart(data: ReIDData) -> None:
         raise EvaluationError(
             f"{len(both)} identities of '{data.name}', such as '{both[0]}', are in training and in queries or gallery: "
             "the numbers would be of people the model knows. Split the people, or hold some out (holdout=…); "
-            "`occluded-reid data` counts them."
+            "`occluded-reid data verify` counts them."
         )
 
 
@@ -74,4 +74,11 @@ def training_note(model: ReIDModel, data: ReIDData) -> str:
         return "not known whether the model was trained on these people"
     if again := model.trained_on.among(data.name, tested):
         return f"the model was trained on {len(again)} of these {len(tested)} people, such as '{again[0]}'"
+    seen = model.trained_on.names
+    if data.name not in seen:
+        other = ", ".join(f"'{name}'" for name in seen)
+        return (
+            f"the model was trained on {other}; on none of these {len(tested)} people, unless '{data.name}' is the "
+            "same data under another name"
+        )
     return f"the model was trained on none of these {len(tested)} people"

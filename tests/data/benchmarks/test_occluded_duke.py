@@ -119,6 +119,8 @@ def test_verify_says_that_copies_of_queries_do_no_harm(tmp_path: Path) -> None:
     report = verify_dataset(load_dataset("occluded_duke", make_tree(tmp_path, SORTED)))
     assert [d.problem for d in report.duplicates] == [""]
     assert not any("identical" in problem for problem in report.problems)
+    one_file = verify_dataset(load_dataset("occluded_duke", with_lists(tmp_path / "listed")))
+    assert one_file.duplicates == (), "by lists a query and its gallery image are one file, and no copy"
 
 
 def test_the_source_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +187,7 @@ def test_a_root_wrong_by_a_folder(tmp_path: Path) -> None:
         load_dataset("occluded_duke", tmp_path)
     with pytest.raises(DataError, match="one folder too low"):
         load_dataset("occluded_duke", root / "query")
+    # All three folders are there, but those of DukeMTMC-reID: the lists beside them say what is asked for.
+    listed = with_lists(tmp_path / "listed", "DukeMTMC-reID/")
+    with pytest.raises(DataError, match=r"one folder too low\. Give '.*listed'"):
+        load_dataset("occluded_duke", listed / "DukeMTMC-reID")

@@ -151,3 +151,15 @@ def test_counts() -> None:
     assert benchmark.counts == {"": {"query": Counts(1000, 200), "gallery": Counts(1000, 200)}}
     assert benchmark.trained_on == ("market1501",)
     assert benchmark.shots == "multi"
+
+
+def test_links_in_place_of_folders(original: Path, tmp_path: Path) -> None:
+    """A link to a whole part is followed; one below it would leave a person out without a word."""
+    queries = original / "occluded_body_images"
+    elsewhere = queries.rename(tmp_path / "elsewhere")
+    queries.symlink_to(elsewhere)
+    check(load_dataset("occluded_reid", original))
+    (elsewhere / "002").rename(tmp_path / "002")
+    (elsewhere / "002").symlink_to(tmp_path / "002")
+    with pytest.raises(DataError, match=r"occluded_body_images/002' is a link to a folder.*1 such links"):
+        load_dataset("occluded_reid", original)

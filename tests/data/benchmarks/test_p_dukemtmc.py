@@ -90,3 +90,12 @@ def test_a_root_wrong_by_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is empty"):
         load_dataset("p_dukemtmc", tmp_path / "empty")
+
+
+def test_a_person_behind_a_link(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "set", TREE)
+    person = root / "test/whole_body_images/0005"
+    person.rename(tmp_path / "0005")
+    person.symlink_to(tmp_path / "0005")
+    with pytest.raises(DataError, match=r"0005' is a link to a folder"):
+        load_dataset("p_dukemtmc", root)

@@ -87,6 +87,9 @@ def test_roots_that_are_wrong(tmp_path: Path) -> None:
         load_dataset("partial_ilids", tmp_path)
     with pytest.raises(DataError, match="one folder too low"):
         load_dataset("partial_ilids", root / "Probe")
+    beside = plant(tmp_path / "both", TREES["nocrop beside"])
+    with pytest.raises(DataError, match=r"one folder too low\. Give '.*both'"):
+        load_dataset("partial_ilids", beside / "Partial_iLIDS", cropped=False)
     (root / "Gallery").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="Gallery/ is missing"):
         load_dataset("partial_ilids", root)

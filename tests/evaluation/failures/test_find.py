@@ -20,7 +20,8 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation import Protocol, evaluate
 from occluded_reid.evaluation.failures.find import find_failures
 from occluded_reid.evaluation.failures.result import Failures
-from occluded_reid.evaluation.failures.slices import FEW, Slice
+from occluded_reid.evaluation.failures.slices import Slice
+from occluded_reid.evaluation.intervals import FEW
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.matchers.slots import SlotMatcher
 

@@ -18,8 +18,8 @@ from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation import embed_samples
-from occluded_reid.evaluation import worst_pages as module
 from occluded_reid.evaluation.embed import Occlusion, occluded_sample
+from occluded_reid.evaluation.failures import worst_pages as module
 from occluded_reid.evaluation.failures.find import find_failures
 from occluded_reid.evaluation.failures.ranked_rows import ranked_rows
 from occluded_reid.evaluation.failures.result import Failures

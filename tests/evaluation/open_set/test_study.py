@@ -101,7 +101,7 @@ def test_its_charts_show_the_curves(study: OpenSetStudy) -> None:
     assert set(errors.series[0].y) <= set(study.verification.curve()[2].tolist())
     names = [line.name for line in reliability.series]
     assert names[0] == "all pairs that share a slot"
-    assert names[-1] == "what was said holds"
+    assert names[-1] == "ideal"
     drawn_groups = [g.name for g in study.reliability.groups if g.matches >= 100]
     assert names[1:-1] == drawn_groups
 

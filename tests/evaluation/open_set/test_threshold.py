@@ -86,6 +86,27 @@ def test_the_open_set_report_counts_as_loops_do() -> None:
         assert str(share) in shown
 
 
+def test_intervals_are_those_of_drawn_people_however_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, gallery = halves(people(9, 6, 3))
+    whole = evaluate_open_set(query, gallery, PlainMatcher(), 0.4, resamples=40, seed=2)
+    found = dict.fromkeys(range(len(query)), 0)
+    for q, g, d, _ in by_loops(
+        *(
+            EmbeddedSet(s.embeddings.with_visibility(torch.ones(len(s), 3)), s.identity, s.camera)
+            for s in (query, gallery)
+        )
+    ):
+        found[q] |= query.identity[q] != gallery.identity[g] and d <= 0.4
+    shares = []
+    for draw in np.random.default_rng(2).multinomial(9, [1 / 9] * 9, 40):
+        times = [draw[query.identity[q]] for q in found]
+        shares.append(sum(t * f for t, f in zip(times, found.values(), strict=True)) / sum(times))
+    interval = whole.unknown_answered.interval
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(shares, [2.5, 97.5])))
+    monkeypatch.setattr("occluded_reid.evaluation.open_set.people._CHUNK_VALUES", 20)
+    assert evaluate_open_set(query, gallery, PlainMatcher(), 0.4, resamples=40, seed=2) == whole
+
+
 def test_one_distance_for_all_pairs_is_a_threshold_too() -> None:
     query, gallery = halves(people(10, 6, 1))
     nobody, everybody = (evaluate_open_set(query, gallery, PlainMatcher(), t, resamples=5) for t in (-1.0, 2.0))
@@ -119,8 +140,10 @@ def test_people_of_the_calibration_are_not_tested_on() -> None:
     found = Calibration.fit(first, second, PlainMatcher(), false_match_rate=0.1, data="drawn")
     evaluate_open_set(third, fourth, PlainMatcher(), found, data="drawn", resamples=5)
     evaluate_open_set(first, second, PlainMatcher(), found, data="another", resamples=5)
-    with pytest.raises(EvaluationError, match="12 of the 12 people asked for"):
+    with pytest.raises(EvaluationError, match="12 of the 12 people asked or searched for"):
         evaluate_open_set(first, second, PlainMatcher(), found, data="drawn")
+    with pytest.raises(EvaluationError, match="12 of the 30 people asked or searched for"):
+        evaluate_open_set(third, gallery, PlainMatcher(), found, data="drawn")
     for share in (0.0, 1.0, 0.001):
         with pytest.raises(EvaluationError, match=r"share|split"):
             split_people(query, gallery, share)

@@ -137,4 +137,9 @@ def test_what_a_model_was_trained_on_is_said() -> None:
     assert training_note(model, VALIDATION) == f"the model was trained on 5 of these 5 people, such as '{first}'"
     model.trained_on = TrainedOn.of(VALIDATION)
     assert training_note(model, VALIDATION) == "the model was trained on none of these 5 people"
+    # By another name nobody can be compared, so nothing is claimed.
+    assert training_note(model, replace(VALIDATION, name="elsewhere")) == (
+        "the model was trained on 'toy'; on none of these 5 people, unless 'elsewhere' is the same data under another "
+        "name"
+    )
     assert np.all([len(digest) == 12 for digest in model.trained_on.identities])
