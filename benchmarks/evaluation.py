@@ -5,8 +5,8 @@
     python benchmarks/evaluation.py --size msmt17 --widths five_256 --skip-naive    # 11,659 x 82,161
 
 The bare product and the evaluation take turns in one process, so that whatever else the machine does meets both alike;
-the ratio is the median of the ratios of the turns. Memory is measured in a process of its own: above the inputs, and the
-peak of the whole process, inputs included.
+the ratio is the median of the ratios of the turns. Memory is measured in a process of its own: above the inputs, and
+the peak of the whole process, inputs included.
 """
 
 from __future__ import annotations
