@@ -24,6 +24,7 @@ __all__ = ["Compared", "SeveralRuns", "compare"]
 
 # What may differ between systems that are compared, and so stands in their lines and not below the table.
 _OWN = (
+    "condition",
     "matcher",
     "slots",
     "model",

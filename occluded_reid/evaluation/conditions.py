@@ -165,7 +165,8 @@ class Study:
     def facts(self) -> dict[str, str]:
         """Return what the numbers stand on, by name."""
         facts = dict(self.conditions[0].reports[0].facts)
-        facts.pop("pairs without a common slot", None)
+        for one in ("condition", "pairs without a common slot"):  # of the first condition alone
+            facts.pop(one, None)
         # Of the first condition, which may be a matching that uses one slot only.
         facts["slots"] = ", ".join(f"{name} {width}" for name, width in self.query.embeddings.widths.items())
         facts |= {"training": self.training} if self.training else {}

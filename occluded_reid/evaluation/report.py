@@ -218,6 +218,7 @@ class Report:
         return {
             "data": protocol.dataset or "unnamed",
             "split": protocol.split or "unnamed",
+            "condition": protocol.name or "unnamed",
             "queries": f"{card.queries} images of {card.query_identities} identities; "
             f"{self.unanswerable} without anything to find, skipped",
             "gallery": f"{card.gallery} images of {card.gallery_identities} identities",

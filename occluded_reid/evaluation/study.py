@@ -103,13 +103,16 @@ def study(
     for fraction in (0.0, *fractions):
         for seed in seeds if fraction else (0,):
             query = embed(data.query, Occlusion(fraction, things, seed) if fraction else None)
+            hidden = (
+                f"{fraction:.0%} of each body occluded by {things.description}, seed {seed}" if fraction else "clean"
+            )
             clean = query.embedded if not fraction else clean
             for matching in matchings:
                 report = evaluate(
                     _seen(query, matching),
                     _seen(gallery, matching),
                     _matcher(model, matching),
-                    replace(protocol, name=f"{model.name}, {matching}, {fraction:.0%} occluded"),
+                    replace(protocol, name=f"{model.name}, {matching} ({MATCHINGS[matching]}), {hidden}"),
                     rerank=rerank,
                     fingerprint=fingerprint,
                     tuned=tuned,

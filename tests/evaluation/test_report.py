@@ -42,6 +42,7 @@ def test_it_prints_its_protocol_beside_its_numbers(report: Report) -> None:
             f"{report.mAP:.1%}",
             str(report.intervals["mINP"]),
             "twelve people",
+            "condition",
             "80 images of 12 identities",
             "150 images",
             f"dropped ({report.card.excluded_pairs} pairs excluded)",

@@ -83,6 +83,9 @@ def test_every_cell_is_evaluate(model: ReIDModel, data: ReIDData, result: Study)
             query = embed_with_truth(model, data, data.query, occlusion=Occlusion(0.4, THINGS, seed))
             expected = direct(model, query, gallery, matching)
             assert np.array_equal(report.average_precision, expected.average_precision)
+            condition = report.facts["condition"]
+            for said in (MATCHINGS[matching], "40% of each body", THINGS.description, f"seed {seed}"):
+                assert said in condition
         assert hidden.covered == pytest.approx(0.4, abs=0.03)
         # The number of a cell is the mean over its seeds.
         for name in ("Rank-1", "Rank-5", "mAP", "mINP"):

@@ -118,7 +118,7 @@ def sweep(
             values[k, s] = np.mean([report.query_values for report, _ in seen], axis=0)
             covered[k, s] = shares.mean()
             missed[k, s] = np.count_nonzero(np.abs(shares - severity) > TOLERANCE)
-    facts = {key: fact for key, fact in clean.facts.items() if key != "pairs without a common slot"}
+    facts = {key: fact for key, fact in clean.facts.items() if key not in ("condition", "pairs without a common slot")}
     facts["training"] = training_note(model, data)
     return Sweep(
         name or model.name,
