@@ -96,6 +96,7 @@ def calibrate_command(
     loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
     require_apart(loaded)
     total = len(loaded.query) + len(loaded.gallery)
+    shown = f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are"
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:
         query = embed_samples(network, loaded, loaded.query, occlusion=hide, progress=lambda n, _: move(n, total))
@@ -123,6 +124,7 @@ def calibrate_command(
             reduction=None if reduction is None else reduction.fingerprint,
             data=loaded.name,
             people=people_among(loaded, *parts[0]),
+            part=f"{loaded.part}; queries: {shown}",
             progress=move,
         )
     tested = None
@@ -151,9 +153,13 @@ def people_among(data: ReIDData, query: EmbeddedSet, gallery: EmbeddedSet) -> li
 
 def _table(found: Calibration) -> Table:
     """Thresholds by number of shared slots, and what they were made of."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=found.promise, caption=f"{found.queries} queries, {found.gallery} gallery images")
+    made_with = (
+        f"made with {found.queries} queries and {found.gallery} gallery images of {len(found.people)} people of "
+    )
+    table = Table(title=found.promise, caption=escape(f"{made_with}'{found.data}' ({found.part})"))
     for name in ("shared slots", "threshold", "pairs of two people", "of one person", "of one person within it"):
         table.add_column(name, justify="right")
     for group in found.groups:

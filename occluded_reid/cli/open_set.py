@@ -89,6 +89,7 @@ def open_set_command(
     loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     require_apart(loaded)
     total = len(loaded.query) + len(loaded.gallery)
+    shown = f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are"
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:
         query = embed_samples(network, loaded, loaded.query, occlusion=hide, progress=lambda n, _: move(n, total))
@@ -104,6 +105,7 @@ def open_set_command(
             fingerprint=network.fingerprint,
             data=loaded.name,
             people=people_among(loaded, *first),
+            part=f"{loaded.part}; queries: {shown}",
             progress=move,
         )
     with progress_bar("measuring") as move:
@@ -118,7 +120,7 @@ def open_set_command(
             notes={
                 "training": training_note(network, loaded),
                 "people": f"split by seed {seed}: {check:.0%} of them tested on, the others calibrated with",
-                "queries": f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are",
+                "queries": shown,
             },
             progress=move,
         )

@@ -56,6 +56,7 @@ class Calibration(BaseModel):
         prior: probability of a match beforehand that `probability` takes unless told otherwise.
         exclude_same_camera: whether matches of one camera were left out.
         data: name of the data.
+        part: what of it this was and how it was shown, in words: "test; 35 % of each body mask occluded".
         queries: images asked for, each as somebody who is not there.
         gallery: images that they were compared with.
         identities: numbers of the people among them, within that data as it was loaded then.
@@ -88,6 +89,7 @@ class Calibration(BaseModel):
     prior: float = Field(gt=0, lt=1)
     exclude_same_camera: bool
     data: str = ""
+    part: str = ""
     queries: int = Field(ge=1)
     gallery: int = Field(ge=1)
     identities: list[int]
@@ -109,6 +111,7 @@ class Calibration(BaseModel):
         reduction: str | None = None,
         data: str = "",
         people: Sequence[str] = (),
+        part: str = "",
         tile_rows: int = 1024,
         progress: Callable[[int, int], None] | None = None,
     ) -> Calibration:
@@ -132,6 +135,7 @@ class Calibration(BaseModel):
             reduction: fingerprint of the reduction of its embeddings.
             data: name of the data.
             people: names of the people within it, so that nobody of them is tested on later.
+            part: what of the data this is, in words.
             tile_rows: gallery rows at a time: changes time and memory, never a threshold.
             progress: called with (gallery rows done, gallery rows in all walks).
 
@@ -156,7 +160,7 @@ class Calibration(BaseModel):
             tile_rows=tile_rows,
             progress=progress,
         )
-        return found.model_copy(update={"people": sorted(set(people))})
+        return found.model_copy(update={"people": sorted(set(people)), "part": part})
 
     def threshold(self, shared: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the greatest distance at which pairs that share so many slots count as one person.

@@ -54,6 +54,7 @@ def test_it_writes_the_calibration_of_all_people(trained: Path, people: Path, em
         fingerprint=model.fingerprint,
         data=data.name,
         people=data.identities("query"),
+        part="test; queries: as they are",
     )
     assert Calibration.load(out) == wanted
     printed = json.loads(found.stdout)
@@ -62,8 +63,15 @@ def test_it_writes_the_calibration_of_all_people(trained: Path, people: Path, em
     assert printed == wanted.model_dump(mode="json")
     shown = calibrate(*base, "--per", "comparison")
     assert Calibration.load(out).per == "comparison"
-    assert "at most 0.2 of the comparisons" in " ".join(shown.stdout.split())
+    words = " ".join(shown.stdout.split())
+    assert "at most 0.2 of the comparisons" in words
+    assert (
+        f"{len(query)} queries and {len(gallery)} gallery images of {len(wanted.people)} people of '{data.name}'"
+        in words
+    )
     assert f"{Calibration.load(out).groups[-1].threshold:.4f}" in shown.stdout
+    hidden = calibrate(*base, "--occlusion", 0.3, "--json")
+    assert json.loads(hidden.stdout)["part"] == "test; queries: 30% of each body mask occluded, seed 0"
 
 
 def test_it_tests_its_promise_on_people_kept_for_that(trained: Path, people: Path, embedded, tmp_path: Path) -> None:

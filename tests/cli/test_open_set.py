@@ -39,6 +39,7 @@ def test_it_measures_people_it_was_not_calibrated_with(
         fingerprint=model.fingerprint,
         data=data.name,
         people=calibration.people,
+        part="test; queries: " + ("35% of each body mask occluded, seed 0" if occlusion else "as they are"),
     )
     assert calibration == fitted
     assert calibration.people
