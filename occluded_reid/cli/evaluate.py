@@ -125,6 +125,8 @@ def evaluate_command(
         chosen = Tuned.load(tuned)
         require_untouched(chosen, loaded, fingerprint=network.fingerprint)
         network = chosen.apply(network)
+        if rerank and chosen.rerank is not None:
+            raise typer.BadParameter("--tuned settles the re-ranking already; leave --rerank out.")
     protocol = Protocol.of(loaded, ap=ap.value, seed=seed)
     things = open_occluders(occluders, people=loaded.gallery, take=take.value, seed=seed)
     with progress_bar("evaluating") as move:

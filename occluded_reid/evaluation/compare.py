@@ -142,7 +142,7 @@ class Compared:
         for name, system in self.systems.items():
             own = system.facts
             parts = [
-                f"{key} {own[key]}" for key in _OWN if own[key] not in ("none", "unnamed", "nothing on other data")
+                f"{key} {own[key]}" for key in _OWN if own[key] not in ("none", "unnamed", "nothing that was said")
             ]
             seeds = f"mean over {len(system.reports)} runs, ± their standard deviation; " if system.spread else ""
             facts[name] = seeds + "; ".join(parts)

@@ -230,7 +230,7 @@ class Report:
             "matcher": f"{card.matcher.get('type', '?')}({options})",
             "re-ranking": card.reranking or "none",
             "test-time extras": card.test_time or "none",
-            "tuned": card.tuned or "nothing on other data",
+            "tuned": card.tuned or "nothing that was said",
             "slots": ", ".join(f"{name} {width}" for name, width in card.slots.items()),
             "pairs without a common slot": str(card.pairs_without_shared_slot),
             "intervals": resampling,

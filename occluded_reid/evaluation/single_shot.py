@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.streaming import Labelled, places
-from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, PairScorer
-from occluded_reid.search.blocks import Block, Distances, PlainDistances
+from occluded_reid.matchers.base import NO_SHARED_SLOT, PairScorer
+from occluded_reid.search.blocks import Block, Distances
 
-__all__ = ["SingleShotRanks", "draw_galleries", "rank_single_shot", "rank_single_shot_by"]
+__all__ = ["SingleShotRanks", "draw_galleries", "rank_single_shot_by"]
 
 _BLOCK_VALUES = 1 << 20  # distances of a tile that are looked at together: 4 MB
 _RESCORED_PAIRS = 1 << 18
@@ -77,10 +76,10 @@ class SingleShotRanks:
         return float(hits.mean()) if len(hits) else float("nan")
 
 
-def rank_single_shot(
-    query: EmbeddedSet,
-    gallery: EmbeddedSet,
-    matcher: Matcher,
+def rank_single_shot_by(
+    distances: Distances,
+    query: Labelled,
+    gallery: Labelled,
     *,
     exclude_same_camera: bool = True,
     draws: int = 10,
@@ -96,9 +95,9 @@ def rank_single_shot(
     Memory: one block of a tile of distances, 8 bytes for each gallery image and draw, and 24 for each query and draw.
 
     Args:
-        query: Nq rows.
-        gallery: Ng rows with the same slots.
-        matcher: the distance.
+        distances: of Nq queries to Ng gallery images.
+        query: who is asked for.
+        gallery: who is searched.
         exclude_same_camera: never answer a query with an image of its own identity and camera.
         draws: how often a gallery is drawn.
         seed: of the draws.
@@ -107,43 +106,16 @@ def rank_single_shot(
 
     Raises:
         EvaluationError: there is no draw to make, or a distance is NaN.
-        EmbeddingError: the slots of both sides differ.
 
     Example:
-        >>> import torch
-        >>> from occluded_reid.embeddings import PartEmbeddings
-        >>> from occluded_reid.matchers import PlainMatcher
-        >>> rows = PartEmbeddings(("global",), (torch.eye(3),), torch.ones(3, 1))
-        >>> query = EmbeddedSet(rows, identity=[7, 8, 9], camera=[0, 0, 0])
-        >>> gallery = EmbeddedSet(rows, identity=[7, 8, 9], camera=[1, 1, 0])
-        >>> rank_single_shot(query, gallery, PlainMatcher(), draws=2).ranks.tolist()
+        >>> from dataclasses import make_dataclass
+        >>> from occluded_reid.search.blocks import MatrixDistances
+        >>> people = make_dataclass("People", ["identity", "camera", "paths"], namespace={"__len__": lambda self: 3})
+        >>> query = people(np.array([7, 8, 9]), np.array([0, 0, 0]), ())
+        >>> gallery = people(np.array([7, 8, 9]), np.array([1, 1, 0]), ())
+        >>> rank_single_shot_by(MatrixDistances(1 - np.eye(3)), query, gallery, draws=2).ranks.tolist()
         [[1, 1], [1, 1], [0, 0]]
     """
-    query.embeddings.require_same_slots(gallery.embeddings)
-    return rank_single_shot_by(
-        PlainDistances(query.embeddings, gallery.embeddings, matcher),
-        query,
-        gallery,
-        exclude_same_camera=exclude_same_camera,
-        draws=draws,
-        seed=seed,
-        tile_rows=tile_rows,
-        progress=progress,
-    )
-
-
-def rank_single_shot_by(
-    distances: Distances,
-    query: Labelled,
-    gallery: Labelled,
-    *,
-    exclude_same_camera: bool = True,
-    draws: int = 10,
-    seed: int = 0,
-    tile_rows: int = 1024,
-    progress: Progress | None = None,
-) -> SingleShotRanks:
-    """Rank each query's match by any distances; arguments as in `rank_single_shot`."""
     if draws < 1:
         raise EvaluationError(f"{draws} galleries cannot be drawn; give at least 1 draw.")
     order = draw_galleries(gallery, draws, seed)

@@ -96,6 +96,9 @@ def test_evaluate_takes_over_what_was_tuned(cli: Cli, people: Path, trained: Pat
     assert tuned.text in found.out
     shown = cli(*evaluate, "--holdout", 2, "--seed", 3)
     assert f"tuned: {tuned.text}" in shown.out.replace("\n", " ").replace("  ", " ")
+    twice = cli(*evaluate, "--holdout", 2, "--seed", 3, "--rerank")
+    assert twice.code == 2
+    assert "settles the re-ranking" in twice.err
 
 
 def test_evaluate_refuses_people_who_were_tuned_on(cli: Cli, people: Path, trained: Path, tmp_path: Path) -> None:

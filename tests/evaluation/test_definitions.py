@@ -48,7 +48,9 @@ def test_float32_and_tensors_give_the_same() -> None:
     case = CASES[0]
     labels = [1], [1, 2, 1, 3], [0], [1, 1, 1, 1]
     for matrix in (np.float32(case["distance"]), torch.tensor(case["distance"])):
-        assert evaluate_matrix(matrix, *labels).mAP == pytest.approx(5 / 6)
+        report = evaluate_matrix(matrix, *labels)
+        assert report.mAP == pytest.approx(5 / 6)
+        assert {report.facts[name] for name in ("re-ranking", "tuned", "test-time extras")} == {"not known"}
 
 
 def test_a_matrix_of_a_matcher_gives_what_the_embeddings_give() -> None:

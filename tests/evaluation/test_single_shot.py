@@ -1,6 +1,7 @@
 """One random gallery image of each person, against a loop written from the definition."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,17 @@ from hypothesis import strategies as st
 
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EmbeddingError, EvaluationError
-from occluded_reid.evaluation.single_shot import rank_single_shot, rank_single_shot_by
+from occluded_reid.evaluation.single_shot import SingleShotRanks, rank_single_shot_by
 from occluded_reid.matchers import NO_SHARED_SLOT, PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search.blocks import Block, MatrixDistances
+from occluded_reid.matchers.base import Matcher
+from occluded_reid.search.blocks import Block, MatrixDistances, PlainDistances
 
 NAMES = ("global", "part_1")
+
+
+def rank_single_shot(query: EmbeddedSet, gallery: EmbeddedSet, matcher: Matcher, **rules: Any) -> SingleShotRanks:
+    """By the distances of a matcher."""
+    return rank_single_shot_by(PlainDistances(query.embeddings, gallery.embeddings, matcher), query, gallery, **rules)
 
 
 def make(rows, seed, *, identities=7, cameras=2, ties=False, named=True, visible=0.6) -> EmbeddedSet:

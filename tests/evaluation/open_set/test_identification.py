@@ -20,26 +20,15 @@ from occluded_reid.evaluation.open_set.identification import evaluate_identifica
 from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.matchers import VisibilityWeightedMatcher
 
+from .drawn_sides import sides as drawn
+
 RATES = (0.01, 0.05, 0.1, 0.5)
 FEW = PeopleResampling(resamples=30)
 
 
 def sides(seed: int, queries: int, rows: int, *, ties: bool = False) -> list[EmbeddedSet]:
-    """Queries and gallery of ten people under three cameras; four slots in ten hidden; `ties`: of few directions."""
-    random = np.random.default_rng(seed)
-    centres = random.normal(size=(10, 2, 4))
-    made = []
-    for count in (queries, rows):
-        identity = random.integers(0, 10, count)
-        vectors = centres[identity] + random.normal(size=(count, 2, 4)) * 0.6
-        if ties:
-            vectors = random.integers(-1, 2, (count, 2, 4)) + np.array([0, 0, 0, 2.0])
-        slots = tuple(torch.from_numpy(vectors[:, s]).float() for s in range(2))
-        seen = torch.from_numpy((random.random((count, 2)) >= 0.4).astype(np.float32))
-        made.append(
-            EmbeddedSet(PartEmbeddings(("global", "part"), slots, seen), identity, random.integers(0, 3, count))
-        )
-    return made
+    """Ten people, four slots in ten hidden."""
+    return drawn(seed, queries, rows, people=10, noise=0.6, hidden=0.4, ties=ties)
 
 
 def distances(query: EmbeddedSet, gallery: EmbeddedSet) -> np.ndarray:

@@ -21,46 +21,11 @@ from occluded_reid.evaluation.open_set.verification import evaluate_verification
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.pair_counts import count_pairs
 
+from .drawn_sides import by_loops, sides
+
 RATES = (1e-5, 1e-3, 0.02, 0.1, 0.3)
 FEW = PeopleResampling(resamples=30)
 MATCHER = VisibilityWeightedMatcher()
-
-
-def sides(seed: int, queries: int, rows: int, *, first: int = 0, ties: bool = False) -> list[EmbeddedSet]:
-    """Queries and gallery of eight people from `first` on, three cameras; many slots hidden; `ties`: few directions."""
-    random = np.random.default_rng(seed)
-    centres = random.normal(size=(8, 2, 4))
-    made = []
-    for count in (queries, rows):
-        identity = random.integers(0, 8, count)
-        vectors = centres[identity] + random.normal(size=(count, 2, 4)) * 0.8
-        if ties:
-            vectors = random.integers(-1, 2, (count, 2, 4)) + np.array([0, 0, 0, 2.0])
-        slots = tuple(torch.from_numpy(vectors[:, s]).float() for s in range(2))
-        seen = torch.from_numpy((random.random((count, 2)) >= 0.3).astype(np.float32))
-        rows_ = PartEmbeddings(("global", "part"), slots, seen)
-        made.append(EmbeddedSet(rows_, identity + first, random.integers(0, 3, count)))
-    return made
-
-
-def by_loops(query: EmbeddedSet, gallery: EmbeddedSet) -> list[tuple[bool, float, int, int]]:
-    """(match, distance rounded to 1e-6 or infinite, shared slots, person) of every pair that counts."""
-    vectors = [[slot.double().numpy() for slot in rows.embeddings.embeddings] for rows in (query, gallery)]
-    seen = [rows.embeddings.visibility.numpy() for rows in (query, gallery)]
-    pairs = []
-    for q in range(len(query)):
-        for g in range(len(gallery)):
-            match = bool(query.identity[q] == gallery.identity[g])
-            if match and query.camera[q] == gallery.camera[g]:
-                continue
-            both = [s for s in range(2) if seen[0][q, s] and seen[1][g, s]]
-            each = []
-            for s in both:
-                x, y = vectors[0][s][q], vectors[1][s][g]
-                each.append(1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y))
-            distance = round(sum(each) / len(each), 6) if both else math.inf
-            pairs.append((match, distance, len(both), int(query.identity[q])))
-    return pairs
 
 
 @pytest.mark.parametrize("exact_pairs", [0, 1 << 20])
