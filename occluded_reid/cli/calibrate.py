@@ -85,7 +85,7 @@ def calibrate_command(
     """
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.embeddings import EmbeddedSet
-    from occluded_reid.evaluation.embed import Occlusion, embed_samples
+    from occluded_reid.evaluation.embed import Occlusion, embed_sides
     from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
     from occluded_reid.evaluation.tuning.untouched import require_apart
     from occluded_reid.gallery import Gallery
@@ -95,13 +95,10 @@ def calibrate_command(
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
     require_apart(loaded)
-    total = len(loaded.query) + len(loaded.gallery)
     shown = f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are"
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:
-        query = embed_samples(network, loaded, loaded.query, occlusion=hide, progress=lambda n, _: move(n, total))
-        asked = len(query)
-        images = embed_samples(network, loaded, loaded.gallery, progress=lambda n, _: move(asked + n, total))
+        query, images = embed_sides(network, loaded, occlusion=hide, progress=move)
     store = None if gallery is None else Gallery.open(gallery, model=network)
     reduction = None if store is None else store.reduction
     if reduction is not None:

@@ -65,7 +65,7 @@ def failures_command(
     from occluded_reid.data.occlusion.stock import open_occluders
     from occluded_reid.errors import EvaluationError
     from occluded_reid.evaluation import Protocol
-    from occluded_reid.evaluation.embed import Occlusion, embed_samples
+    from occluded_reid.evaluation.embed import Occlusion, embed_sides
     from occluded_reid.evaluation.failures.find import find_failures
     from occluded_reid.evaluation.failures.worst_pages import worst_pages, write_worst
     from occluded_reid.evaluation.tuning.untouched import require_apart
@@ -78,11 +78,8 @@ def failures_command(
     hide = None
     if occlusion:
         hide = Occlusion(occlusion, open_occluders(occluders, people=loaded.gallery, seed=seed), seed)
-    total = len(loaded.query) + len(loaded.gallery)
     with progress_bar("embedding") as move:
-        query = embed_samples(network, loaded, loaded.query, occlusion=hide, progress=lambda n, _: move(n, total))
-        asked = len(query)
-        gallery = embed_samples(network, loaded, loaded.gallery, progress=lambda n, _: move(asked + n, total))
+        query, gallery = embed_sides(network, loaded, occlusion=hide, progress=move)
     shown = "" if hide is None else f", {occlusion:.0%} of each query's body occluded ({hide.occluders.description})"
     with progress_bar("evaluating") as move:
         found = find_failures(

@@ -77,7 +77,7 @@ def open_set_command(
     Example: [bold]occluded-reid open-set runs/sorn/model --data market/ --holdout 100 --output open-set/[/bold]
     """
     from occluded_reid.data.occlusion import Occluders
-    from occluded_reid.evaluation.embed import Occlusion, embed_samples
+    from occluded_reid.evaluation.embed import Occlusion, embed_sides
     from occluded_reid.evaluation.open_set.people import PeopleResampling
     from occluded_reid.evaluation.open_set.study import open_set_study
     from occluded_reid.evaluation.open_set.threshold import split_people
@@ -88,13 +88,10 @@ def open_set_command(
     network = load_model(model)
     loaded = open_data(dataset, data, masks, holdout, seed, options=options)
     require_apart(loaded)
-    total = len(loaded.query) + len(loaded.gallery)
     shown = f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are"
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:
-        query = embed_samples(network, loaded, loaded.query, occlusion=hide, progress=lambda n, _: move(n, total))
-        asked = len(query)
-        images = embed_samples(network, loaded, loaded.gallery, progress=lambda n, _: move(asked + n, total))
+        query, images = embed_sides(network, loaded, occlusion=hide, progress=move)
     first, second = split_people(query, images, 1 - check, seed)
     with progress_bar("calibrating") as move:
         calibration = Calibration.fit(

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.data.occlusion.pins import Place
 
-__all__ = ["EmbeddedWithTruth", "Occlusion", "embed_samples", "embed_with_truth", "occluded_sample", "true_visibility"]
+__all__ = [
+    "EmbeddedWithTruth",
+    "Occlusion",
+    "embed_samples",
+    "embed_sides",
+    "embed_with_truth",
+    "occluded_sample",
+    "true_visibility",
+]
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,23 @@ def embed_samples(
     return embed_with_truth(
         model, data, samples, occlusion=occlusion, truth=False, batch_size=batch_size, progress=progress
     ).embedded
+
+
+def embed_sides(
+    model: ReIDModel,
+    data: ReIDData,
+    *,
+    occlusion: Occlusion | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[EmbeddedSet, EmbeddedSet]:
+    """Embed the queries and the gallery of a data set; only queries are occluded. Arguments as in `embed_samples`."""
+    total = len(data.query) + len(data.gallery)
+
+    def after(before: int) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda n, _: progress(before + n, total)
+
+    query = embed_samples(model, data, data.query, occlusion=occlusion, progress=after(0))
+    return query, embed_samples(model, data, data.gallery, progress=after(len(data.query)))
 
 
 def embed_with_truth(

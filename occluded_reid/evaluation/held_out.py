@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.embed import embed_samples
+from occluded_reid.evaluation.embed import embed_sides
 from occluded_reid.evaluation.evaluate import evaluate
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.models import ReIDModel
@@ -27,8 +27,7 @@ def held_out_scores(data: ReIDData) -> Callable[[ReIDModel], dict[str, float]]:
         )
 
     def scores(model: ReIDModel) -> dict[str, float]:
-        query = embed_samples(model, data, data.query)
-        gallery = embed_samples(model, data, data.gallery)
+        query, gallery = embed_sides(model, data)
         report = evaluate(query, gallery, model.matcher, Protocol(bootstrap=0, ranks=(1,)))
         return {"Rank-1": report.rank(1), "mAP": report.mAP}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from occluded_reid.config import apply_overrides
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EvaluationError, OccludedReIDError
-from occluded_reid.evaluation.embed import embed_samples
+from occluded_reid.evaluation.embed import embed_sides
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.tuning.tune import Candidate, stripe_threshold, tune, without_threshold
 from occluded_reid.evaluation.tuning.tuned import Tuned
@@ -109,20 +110,9 @@ def tune_model(
         )
     candidates, default = candidates_of(model, choices)
     identities = sorted({*data.identities("query"), *data.identities("gallery")})
-    total = len(data.query) + len(data.gallery)
-
-    def done(before: int) -> Callable[[int, int], None] | None:
-        return None if embedding is None else lambda n, _: embedding(before + n, total)
-
-    def embed() -> tuple[Any, Any]:
-        query = embed_samples(model, data, data.query, progress=done(0))
-        return query, embed_samples(model, data, data.gallery, progress=done(len(data.query)))
-
-    if any(candidate.threshold is not None for candidate in candidates.values()):
-        with without_threshold(model):
-            query, gallery = embed()
-    else:
-        query, gallery = embed()
+    cut = any(candidate.threshold is not None for candidate in candidates.values())
+    with without_threshold(model) if cut else nullcontext():
+        query, gallery = embed_sides(model, data, progress=embedding)
     known = model.trained_on
     return tune(
         query,
