@@ -16,6 +16,7 @@ from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
 from occluded_reid.evaluation.single_shot import rank_single_shot_by
 from occluded_reid.evaluation.streaming import Labelled, places, rank_matches_by
+from occluded_reid.forked import require_threads
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search.blocks import Distances, MatrixDistances, PlainDistances
 from occluded_reid.search.reciprocal import KReciprocal
@@ -184,6 +185,7 @@ def _ranked(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int, int]:
     """The numbers of each query, the pairs left out, and the pairs without a common slot."""
+    require_threads("evaluate")
     exclude, rows = protocol.exclude_same_camera, protocol.tile_rows
     if protocol.shots == "single":
         draws = {"draws": protocol.draws, "seed": protocol.seed}

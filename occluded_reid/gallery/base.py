@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError
+from occluded_reid.forked import require_own_process, require_threads
 from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.hit import AddResult, Hit
@@ -63,6 +65,7 @@ class GalleryBase(ABC):
         self._store: Store | None = store
         self._model = model
         self._pinned = pinned
+        self._owner = os.getpid()
 
     @abstractmethod
     def _answer(self, question: Question) -> list[list[Hit]]:
@@ -224,6 +227,7 @@ class GalleryBase(ABC):
                 "query_identity was given without query_camera: images are left out where both are the query's. "
                 "Give query_camera as well, or filter with where."
             )
+        require_threads("search", str(getattr(self, "device", "cpu")))
         rows, sources = self._embed_query(query, batch_size)
         origins = [[source] for source in sources]
         if combine and len(rows):
@@ -264,7 +268,7 @@ class GalleryBase(ABC):
         return len(self._opened())
 
     def __repr__(self) -> str:
-        state = f"{len(self)} images" if self._store is not None else "closed"
+        state = "closed" if self._store is None else f"{len(self._store)} images"
         return f"{type(self).__name__}('{self.path}', {state}, {self.layout.describe()})"
 
     def __enter__(self) -> Self:
@@ -282,6 +286,7 @@ class GalleryBase(ABC):
     def _opened(self) -> Store:
         if self._store is None:
             raise GalleryError(f"the gallery '{self.path}' was closed. Open it again with Gallery.open().")
+        require_own_process(self._owner, f"the gallery '{self.path}'", GalleryError)
         return self._store
 
     def _writable(self) -> Store:

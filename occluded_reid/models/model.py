@@ -16,6 +16,7 @@ from occluded_reid.config import OptimConfig, Recipe
 from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadOutput, ModelOutput, Targets
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import BuildError
+from occluded_reid.forked import require_threads
 from occluded_reid.heads.base import Head
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
@@ -119,7 +120,12 @@ class ReIDModel(nn.Module):
 
     @torch.inference_mode()
     def infer(self, images: Tensor) -> ModelOutput:
-        """Return all outputs in evaluation mode, for pictures and tests; the mode before is restored."""
+        """Return all outputs in evaluation mode, for pictures and tests; the mode before is restored.
+
+        Raises:
+            DeviceError: this process was forked from one that had computed, and would wait for ever.
+        """
+        require_threads("embed images", self.device.type)
         was_training = self.training
         self.eval()
         try:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from occluded_reid.contracts import RegionParser
 from occluded_reid.data.resize import resize_image
 from occluded_reid.errors import BuildError, MaskError
+from occluded_reid.forked import require_threads
 from occluded_reid.functional.checks import require_rank
 from occluded_reid.parsing.base import Teacher
 from occluded_reid.parsing.label_maps import region_classes
@@ -143,6 +144,7 @@ class ParsingNetwork(RegionParser, Teacher):
 
     def parse(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[np.ndarray]:  # noqa: ARG002
         """Return the likeliest class of each pixel, (H, W) uint8 at each image's own size."""
+        require_threads("find body parts", self.reference.device.type)
         found: list[np.ndarray] = []
         for start in range(0, len(images), _BATCH):
             chunk = images[start : start + _BATCH]

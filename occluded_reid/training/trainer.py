@@ -13,6 +13,7 @@ from occluded_reid.config import OptimConfig
 from occluded_reid.contracts import Batch
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import CheckpointError, OccludedReIDError, TrainingError
+from occluded_reid.forked import require_threads
 from occluded_reid.models import ReIDModel
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.training.batches import Batches, make_loader
@@ -130,6 +131,7 @@ class Trainer:
             CheckpointError: there is nothing to resume, it is damaged, of another run, or cannot be written.
             NonFiniteLossError: a loss is NaN or infinite; the weights are as before that batch.
         """
+        require_threads("train", self.processes.device.type)
         self.model.to(self.processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, self.optim)
         place = self._together(self._restore if resume else self._begin)
