@@ -15,7 +15,49 @@ from occluded_reid.errors import OccludedReIDError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_write", "inside", "read_json", "read_safetensors", "write_json", "write_safetensors", "write_text"]
+__all__ = [
+    "absolute",
+    "atomic_write",
+    "inside",
+    "look",
+    "read_json",
+    "read_safetensors",
+    "write_json",
+    "write_safetensors",
+    "write_text",
+]
+
+
+def absolute(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> Path:
+    """Return a path that stays the same file when the program changes its working folder later; links are kept.
+
+    Whatever keeps a path for later, rather than using it at once, keeps it like this.
+
+    Raises:
+        error: the path is relative, and the working folder is gone.
+    """
+    try:
+        return Path(path).absolute()
+    except OSError as cause:
+        raise error(
+            f"'{path}' is relative to the working folder, which is gone: {cause.strerror or cause}. "
+            "Give a path from the root."
+        ) from cause
+
+
+def look(path: Path, error: type[OccludedReIDError] = OccludedReIDError) -> os.stat_result | None:
+    """Return what a path leads to, or None where nothing is there.
+
+    Raises:
+        error: a folder on the way may not be entered, so that nobody can tell.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as cause:
+        why = getattr(cause, "strerror", None) or cause
+        raise error(f"'{path}' cannot be looked at: {why}. Correct the path, or its permissions.") from cause
 
 
 @contextmanager
@@ -25,7 +67,7 @@ def atomic_write(path: str | Path, error: type[OccludedReIDError] = OccludedReID
     Raises:
         error: the folder cannot be written, or the disk is full; nothing half-written is left.
     """
-    target = Path(path)
+    target = absolute(path, error)
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

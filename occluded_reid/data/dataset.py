@@ -12,6 +12,7 @@ import numpy as np
 
 from occluded_reid.data.benchmark import Benchmark
 from occluded_reid.errors import DataError, MaskError
+from occluded_reid.files import absolute
 from occluded_reid.registry import DATASETS, check_options
 
 __all__ = ["SPLITS", "ReIDData", "Sample", "Split", "load_dataset", "require_folder"]
@@ -142,7 +143,7 @@ class ReIDData:
         Raises:
             MaskError: the folder does not exist, or no image has a mask there.
         """
-        folder = Path(folder)
+        folder = absolute(folder, MaskError)
         if not folder.is_dir():
             raise MaskError(f"the folder of masks '{folder}' does not exist. Look at the path, or leave masks out.")
         masked = replace(
@@ -211,7 +212,7 @@ def load_dataset(
         UnknownOptionError: that layout takes no such option.
     """
     loader = DATASETS.get(name)
-    data = loader(Path(root), **check_options(loader, options, f"dataset '{name}'", skip=1))
+    data = loader(absolute(root, DataError), **check_options(loader, options, f"dataset '{name}'", skip=1))
     if not isinstance(data, ReIDData):
         raise DataError(f"the data set '{name}' gave {type(data).__name__}; its loader must return ReIDData.")
     if masks is not None:
@@ -240,7 +241,7 @@ def require_folder(root: str | Path) -> Path:
     Raises:
         DataError: it does not exist, is no folder, or is empty.
     """
-    folder = Path(root)
+    folder = absolute(root, DataError)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"'{folder}' {what}; wanted the folder of a data set. Look at the path.")

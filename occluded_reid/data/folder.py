@@ -13,7 +13,7 @@ from pathlib import Path
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split, require_folder
 from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.errors import DataError
-from occluded_reid.files import inside
+from occluded_reid.files import absolute, inside
 from occluded_reid.registry import DATASETS, did_you_mean
 
 __all__ = ["load_folder"]
@@ -46,7 +46,7 @@ def load_folder(
     Raises:
         DataError: nothing is found, a column is missing, or a line of the CSV is wrong; it is named by its number.
     """
-    root = Path(root)
+    root = absolute(root, DataError)
     if csv is None and root.suffix.lower() == ".csv" and root.is_file():
         root, csv = root.parent, root.name
     folder = require_folder(root)

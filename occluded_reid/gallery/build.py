@@ -9,6 +9,7 @@ from pathlib import Path
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, GalleryMismatchError, OccludedReIDError
+from occluded_reid.files import look
 from occluded_reid.gallery.checksums import sync
 from occluded_reid.gallery.images import EmbeddingModel, ImageLike, as_list, embed_images
 from occluded_reid.gallery.layout import Layout, describe_slots
@@ -23,7 +24,7 @@ __all__ = ["fit_reduction", "make", "matcher_of", "read_reduction", "require_fit
 
 def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> None:
     """Make the folder with table, gallery.json and reduction under another name and rename it: whole or not at all."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if _holds_something(folder):
         holds = (
             "is a gallery already; open it with Gallery.open()" if _is_gallery(folder) else "exists and is no gallery"
         )
@@ -50,6 +51,17 @@ def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> No
         ) from cause
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _holds_something(folder: Path) -> bool:
+    if look(folder, GalleryError) is None:
+        return False
+    try:
+        return not folder.is_dir() or any(folder.iterdir())
+    except OSError as cause:
+        raise GalleryError(
+            f"'{folder}' cannot be looked into: {cause.strerror or cause}. Correct its permissions, or choose another."
+        ) from cause
 
 
 def _is_gallery(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.files import atomic_write
+from occluded_reid.files import atomic_write, look
 
 __all__ = [
     "FOLDER_FILE",
@@ -88,8 +88,14 @@ def make_durable(folder: Path, names: Iterable[str]) -> Sums:
     return sums
 
 
-def files_of(folder: Path, inside: str = "") -> set[str]:
-    """Return the files below folder/inside, relative to `folder`, with slashes; none where it does not exist."""
+def files_of(folder: Path, inside: str = "", closed: dict[str, str] | None = None) -> set[str]:
+    """Return the files below folder/inside, relative to `folder`, with slashes; none where it does not exist.
+
+    Args:
+        folder: what the names are relative to.
+        inside: where to look.
+        closed: receives the folders that may not be looked into: name -> why; None raises OSError for them.
+    """
     found: set[str] = set()
     waiting = [inside]
     while waiting:
@@ -104,6 +110,10 @@ def files_of(folder: Path, inside: str = "") -> set[str]:
                         found.add(name)
         except FileNotFoundError:  # another process has removed it meanwhile
             continue
+        except PermissionError as cause:
+            if closed is None:
+                raise
+            closed[below or "."] = f"cannot be looked into: {cause.strerror}"
     return found
 
 
@@ -163,7 +173,7 @@ def verify(folder: Path, moved: Moved | None = None) -> dict[str, str]:
     try:
         listed = unseal(folder / FOLDER_FILE)["files"]
     except GalleryError:
-        missing = not (folder / FOLDER_FILE).exists()
+        missing = look(folder / FOLDER_FILE, GalleryError) is None
         return {FOLDER_FILE: MISSING if missing else OTHER}
     sums = {name: (int(size), str(mark)) for name, (size, mark) in listed.items()}
     wrong = compare(folder, sums, moved)

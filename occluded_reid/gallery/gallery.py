@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Literal, cast
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
+from occluded_reid.files import look
+from occluded_reid.gallery.address import folder_of, is_server
 from occluded_reid.gallery.base import Images
 from occluded_reid.gallery.build import fit_reduction, make, matcher_of, read_reduction, require_fit, require_slots
 from occluded_reid.gallery.folder import FolderGallery
@@ -62,8 +65,9 @@ class Gallery(FolderGallery):
         """Make an empty gallery, whole or not at all, and open it.
 
         Args:
-            path: a folder that does not exist yet, or is empty; or an address, "milvus://host:port/collection" or, in
-                an object store that LanceDB reaches, "s3://bucket/mall" (see `RemoteGallery` for what differs).
+            path: a folder that does not exist yet, or is empty ("file:///data/mall" is one, too); or an address,
+                "milvus://host:port/collection" or, in an object store that LanceDB reaches, "s3://bucket/mall" (see
+                `RemoteGallery` for what differs).
             model: whose embeddings it will hold; it also embeds the images that are added.
             slots: name -> width, where no model is given.
             fingerprint: of the model that the embeddings come from, where no model is given.
@@ -80,7 +84,6 @@ class Gallery(FolderGallery):
         Raises:
             GalleryError: the folder holds something, cannot be written, or the arguments contradict each other.
         """
-        folder = Path(path)
         if (model is None) == (slots is None) or (model is not None and fingerprint is not None):
             raise GalleryError("give either a model, or the slots (and, if known, the fingerprint) of one.")
         if dtype not in ("float16", "float32"):
@@ -102,13 +105,14 @@ class Gallery(FolderGallery):
             matcher=chosen.config,
         )
         require_slots(chosen, layout)
-        if _is_address(path):
+        if is_server(path):
             from occluded_reid.gallery.milvus import MilvusGallery
 
             if reduction is not None:
                 raise GalleryError(f"'{path}' is on a server, which keeps no reduction; give it reduced embeddings.")
             return cast(Gallery, MilvusGallery.create(path, layout, chosen, model, device=device))
-        if _is_remote(path):
+        folder = folder_of(path)
+        if folder is None:
             from occluded_reid.gallery.remote import RemoteGallery
 
             if reduction is not None:
@@ -140,19 +144,19 @@ class Gallery(FolderGallery):
             GalleryError: there is no gallery, it is damaged, or it was made by a newer library.
             GalleryMismatchError: the model is not the one that built it.
         """
-        if _is_address(path):
+        if is_server(path):
             from occluded_reid.gallery.milvus import MilvusGallery
 
             if version is not None:
                 raise GalleryError(f"'{path}' was asked for version {version}; a server keeps no older versions.")
             return cast(Gallery, MilvusGallery.open(path, model=model, matcher=matcher, device=device))
-        if _is_remote(path):
+        folder = folder_of(path)
+        if folder is None:
             from occluded_reid.gallery.remote import RemoteGallery
 
             return cast(
                 Gallery, RemoteGallery.open(str(path), model=model, matcher=matcher, version=version, device=device)
             )
-        folder = Path(path)
         layout = Layout.read(folder)
         if model is not None:
             require_fit(folder, layout, model)
@@ -163,23 +167,19 @@ class Gallery(FolderGallery):
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether there is a gallery that `open` would find; whether it is whole is not looked at."""
-        if _is_address(path):
+        """Whether there is a gallery that `open` would find; whether it is whole is not looked at.
+
+        Raises:
+            GalleryError: a folder on the way may not be entered, or an object store does not answer.
+        """
+        if is_server(path):
             from occluded_reid.gallery.milvus import MilvusGallery
 
             return MilvusGallery.exists(path)
-        if _is_remote(path):
+        folder = folder_of(path)
+        if folder is None:
             from occluded_reid.gallery.remote import RemoteGallery
 
             return RemoteGallery.exists(str(path))
-        return (Path(path) / FILE).is_file()
-
-
-def _is_remote(path: str | Path) -> bool:
-    """Whether a text is the address of an object store, "s3://bucket/mall"; a `Path` never is."""
-    return isinstance(path, str) and "://" in path
-
-
-def _is_address(path: str | Path) -> bool:
-    """Whether a path is the address of a Milvus server; `Path` makes one slash of two."""
-    return str(path).startswith("milvus:/")
+        found = look(folder / FILE, GalleryError)
+        return found is not None and stat.S_ISREG(found.st_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError, GalleryMismatchError
-from occluded_reid.files import read_json, write_json
+from occluded_reid.files import look, read_json, write_json
 
 __all__ = ["FILE", "FORMAT_VERSION", "LABELS", "TABLE", "Layout", "describe_slots", "fit_rows", "short_name"]
 
@@ -62,9 +63,10 @@ class Layout(BaseModel):
             GalleryError: there is no gallery, its description is damaged, or a newer library has made it.
         """
         file = folder / FILE
-        if not folder.exists():
+        if look(folder, GalleryError) is None:
             raise GalleryError(f"there is no gallery '{folder}'. Make one with Gallery.create(), or correct the path.")
-        if not file.is_file():
+        found = look(file, GalleryError)
+        if found is None or not stat.S_ISREG(found.st_mode):
             raise GalleryError(
                 f"'{folder}' is no gallery: it has no {FILE}. Give the folder that Gallery.create() made."
             )

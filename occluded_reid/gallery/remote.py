@@ -1,4 +1,4 @@
-"""A gallery in an object store, as far as LanceDB gives it: ``s3://bucket/mall``, ``gs://…``, ``az://…``, ``file://…``."""
+"""A gallery in an object store, as far as LanceDB gives it: ``s3://bucket/mall``, ``gs://…``, ``az://…``."""
 
 from __future__ import annotations
 

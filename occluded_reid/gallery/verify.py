@@ -84,6 +84,11 @@ def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport
     Raises:
         GalleryError: the gallery is of format 1, which has no checksums.
     """
+    with store.errors("read"):
+        return _verified(store, progress)
+
+
+def _verified(store: Store, progress: Progress | None) -> VerifyReport:
     folder, ledger = store.folder, store.ledger
     damaged, sums = _lists(ledger)
     versions = ledger.versions()
@@ -120,7 +125,7 @@ def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport
         # The task was deleting files that no version needs; each version that counts must still be whole.
         wrong = {name: what for name, what in wrong.items() if what != checksums.MISSING}
         wrong |= _unreadable(store, versions)
-    leftovers = _leftovers(folder, set(sums), indexes)
+    leftovers = _leftovers(folder, set(sums), indexes, damaged)
     read = len(sums) + sum(len(files_of(folder, index)) for index in indexes)
     return VerifyReport(str(folder), read, done, tuple(versions), damaged | wrong, tuple(sorted(leftovers)), unfinished)
 
@@ -176,10 +181,14 @@ def _index_folders(folder: Path) -> list[str]:
     return [mark.parent.relative_to(folder).as_posix() for mark in marks]
 
 
-def _leftovers(folder: Path, listed: set[str], indexes: Iterable[str]) -> set[str]:
+def _leftovers(folder: Path, listed: set[str], indexes: Iterable[str], closed: dict[str, str]) -> set[str]:
     known = listed | {HINT, LOCK_FILE, UNFINISHED}
     inside = tuple(f"{index}/" for index in indexes)
-    found = {name for name in files_of(folder) if name not in known and not (inside and name.startswith(inside))}
+    found = {
+        name
+        for name in files_of(folder, closed=closed)
+        if name not in known and not (inside and name.startswith(inside))
+    }
     # Sealed files tell for themselves whether they are whole.
     return {name for name in found if not (name.startswith((f"{CHECKSUMS}/", f"{INDEXES}/")) and _is_json(name))}
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from occluded_reid.data.resize import Box
 from occluded_reid.errors import DataError
+from occluded_reid.files import absolute
 
 __all__ = ["CropCache", "forget_crops"]
 
@@ -34,7 +35,7 @@ class CropCache:
     """
 
     def __init__(self, folder: str | Path, key: str) -> None:
-        self.path, self.key = Path(folder) / "crops.sqlite", key
+        self.path, self.key = absolute(folder, DataError) / "crops.sqlite", key
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as database, database:

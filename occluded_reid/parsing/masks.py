@@ -11,7 +11,7 @@ from PIL import Image
 
 from occluded_reid.data.images import open_mask
 from occluded_reid.errors import MaskError
-from occluded_reid.files import inside
+from occluded_reid.files import absolute, inside
 from occluded_reid.parsing.base import Teacher
 from occluded_reid.parsing.label_sets import label_set_named
 from occluded_reid.registry import PARSERS
@@ -37,7 +37,7 @@ class MaskFolder(Teacher):
     """
 
     def __init__(self, folder: str | Path, *, label_set: str = "sorn8") -> None:
-        self.folder = Path(folder)
+        self.folder = absolute(folder, MaskError)
         self.label_set = label_set_named(label_set).name
         if not self.folder.is_dir():
             raise MaskError(

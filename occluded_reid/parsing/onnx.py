@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from occluded_reid.errors import BuildError, ImageError, MaskError, MissingExtraError, WeightsError
+from occluded_reid.files import absolute
 from occluded_reid.options import did_you_mean
 from occluded_reid.parsing.base import Teacher
 from occluded_reid.parsing.frames import Frame, labels_on_image
@@ -58,7 +59,7 @@ class OnnxTeacher(Teacher):
     ) -> None:
         self.settings = settings_for(preset, settings)
         self.label_set = self.settings.label_set
-        self.model = Path(model)
+        self.model = absolute(model, WeightsError)
         self._session = _open(self.model, tuple(providers), threads)
         self._read_graph()
         chosen = self.settings

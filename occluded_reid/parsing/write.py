@@ -12,7 +12,7 @@ from PIL import Image
 from occluded_reid.data.dataset import require_folder
 from occluded_reid.data.images import image_files, open_image, open_mask
 from occluded_reid.errors import DataError, ImageError, MaskError
-from occluded_reid.files import atomic_write, write_json
+from occluded_reid.files import absolute, atomic_write, write_json
 from occluded_reid.options import did_you_mean
 from occluded_reid.parsing.base import Teacher
 from occluded_reid.parsing.label_maps import MapOptions, label_table, map_labels, mapping_notes
@@ -65,7 +65,7 @@ def parse_folder(
         MaskError: the label set cannot be mapped, the folder holds masks of something else, or the teacher gave
             something else than a mask of the image's size with its own classes.
     """
-    source, output = Path(images), Path(output)
+    source, output = absolute(images, DataError), absolute(output, MaskError)
     own = label_set_named(teacher.label_set)
     target = own if to == "own" else label_set_named(to)
     options = _checked_options(clothes)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, ShapeError
-from occluded_reid.files import read_json, write_json
+from occluded_reid.files import absolute, read_json, write_json
 
 __all__ = ["PackedRows", "PackedWriter"]
 
@@ -53,7 +53,7 @@ class PackedWriter:
     def __init__(self, folder: str | Path, slots: Mapping[str, int], dtype: PackedType = "float16") -> None:
         if dtype not in _TYPES:
             raise ShapeError(f"packed rows are float16 or float32; got {dtype!r}.")
-        self._folder, self._slots, self._dtype = Path(folder), dict(slots), dtype
+        self._folder, self._slots, self._dtype = absolute(folder, GalleryError), dict(slots), dtype
         self._rows = 0
         if (self._folder / _DESCRIPTION).exists():
             raise GalleryError(f"'{folder}' holds packed rows already; write to another folder or remove it first.")
@@ -132,7 +132,7 @@ class PackedRows:
     """
 
     def __init__(self, folder: str | Path, *, resident: int = 1 << 30) -> None:
-        self.folder = Path(folder)
+        self.folder = absolute(folder, GalleryError)
         description = read_json(self.folder / _DESCRIPTION, GalleryError)
         try:
             if description["format"] != _FORMAT:

@@ -18,7 +18,7 @@ from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image, open_mask
 from occluded_reid.data.loader import TrainLoader
 from occluded_reid.errors import BuildError, DataError, TrainingError
-from occluded_reid.files import write_json
+from occluded_reid.files import absolute, write_json
 from occluded_reid.functional import smoothed_segmentation_loss
 from occluded_reid.losses.criterion import LossValues
 from occluded_reid.models import ReIDModel
@@ -114,7 +114,7 @@ def train_parser(
     Example:
         ``train_parser("small_parser", load_dataset("market1501", "market/", masks="masks/", holdout=100), "runs/p")``
     """
-    settings = load_parser_recipe(recipe)
+    settings, output = load_parser_recipe(recipe), absolute(output, TrainingError)
     processes = Processes(make_accelerator(settings.optim.precision))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the same first weights in every process and every run
@@ -150,7 +150,7 @@ def train_parser(
     final = evaluate_parser(parser, held_out, source) if held_out else None
     result = ParserResult(training, final, dict(zip(parser.names, parser.reference.tolist(), strict=True)))
     if processes.is_main:
-        write_json(Path(output) / "scores.json", result.to_dict()["scores"], TrainingError)
+        write_json(output / "scores.json", result.to_dict()["scores"], TrainingError)
     return result
 
 

@@ -13,6 +13,7 @@ from occluded_reid.config import OptimConfig
 from occluded_reid.contracts import Batch
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import CheckpointError, OccludedReIDError, TrainingError
+from occluded_reid.files import absolute
 from occluded_reid.forked import require_threads
 from occluded_reid.models import ReIDModel
 from occluded_reid.models.trained_on import TrainedOn
@@ -93,7 +94,7 @@ class Trainer:
         on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> None:
         _ = model.criterion  # a model built for inference says so here
-        self.model, self.output, self.seed = model, Path(output), seed
+        self.model, self.output, self.seed = model, absolute(output, TrainingError), seed
         self.optim: OptimConfig = model.recipe.optim
         self.accelerator = make_accelerator(self.optim.precision)
         self.processes = Processes(self.accelerator)

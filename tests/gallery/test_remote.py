@@ -1,4 +1,4 @@
-"""Addresses of object stores, against the ones that LanceDB has without a network: a file:// URL, and memory."""
+"""Addresses of object stores, against the ones that LanceDB has without a network: memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from occluded_reid.gallery.remote import RemoteGallery, RemoteStore
 Rows = Callable[..., PartEmbeddings]
 
 
-@pytest.fixture(params=["file", "shared-memory"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def address(tmp_path: Path) -> str:
     name = "".join(letter for letter in tmp_path.name if letter.isalnum())
-    return f"file://{tmp_path}/mall" if request.param == "file" else f"shared-memory://{name}/mall"
+    return f"shared-memory://{name}/mall"
 
 
 def test_it_adds_removes_and_searches_as_a_folder_does(address: str, tmp_path: Path, make_rows: Rows) -> None:
@@ -68,10 +68,10 @@ def test_addresses_that_lead_nowhere() -> None:
         Gallery.exists("foo://x")
 
 
-def test_a_table_of_somebody_else_is_no_gallery(tmp_path: Path) -> None:
-    lancedb.connect(f"file://{tmp_path}/t").create_table("images", [{"a": 1}])
+def test_a_table_of_somebody_else_is_no_gallery(address: str) -> None:
+    lancedb.connect(address).create_table("images", [{"a": 1}])
     with pytest.raises(GalleryError, match="does not describe a gallery"):
-        Gallery.open(f"file://{tmp_path}/t")
+        Gallery.open(address)
 
 
 def test_a_second_writer_is_noticed(address: str, make_rows: Rows) -> None:

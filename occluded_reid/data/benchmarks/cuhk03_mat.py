@@ -15,7 +15,7 @@ from PIL import Image
 from occluded_reid.data.dataset import SPLITS, Split, require_folder
 from occluded_reid.data.images import image_files
 from occluded_reid.errors import DataError, MissingExtraError
-from occluded_reid.files import atomic_write, read_json, write_json
+from occluded_reid.files import absolute, atomic_write, read_json, write_json
 
 __all__ = ["KINDS", "TESTSETS", "config_file", "extract_cuhk03", "image_folder", "packed", "read_config"]
 
@@ -69,7 +69,7 @@ def extract_cuhk03(root: str | Path, out: str | Path | None = None, *, progress:
         MissingExtraError: h5py is not installed.
     """
     folder = require_folder(root)
-    target = folder if out is None else Path(out)
+    target = folder if out is None else absolute(out, DataError)
     mat = packed(folder)
     if mat is None:
         raise DataError(

@@ -20,6 +20,7 @@ from occluded_reid.data.synthetic.canvas import Bytes
 from occluded_reid.data.synthetic.options import FORMAT_VERSION, SyntheticOptions, generator
 from occluded_reid.data.synthetic.render import Sample, render
 from occluded_reid.errors import DataError
+from occluded_reid.files import absolute
 
 LISTING = "synthetic.json"
 """File in the root that describes the set and every image."""
@@ -60,7 +61,7 @@ def generate(
         ...     sorted(path.name for path in generate(Path(folder) / "set", small).iterdir())
         ['bounding_box_test', 'bounding_box_train', 'masks', 'occlusion', 'query', 'synthetic.json']
     """
-    target = Path(root)
+    target = absolute(root, DataError)
     options = SyntheticOptions() if options is None else options
     if _holds(target, options):
         return target

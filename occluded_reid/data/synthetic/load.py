@@ -9,6 +9,8 @@ from occluded_reid.data.benchmarks.market1501 import load_market1501
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.synthetic.generate import LISTING, generate
 from occluded_reid.data.synthetic.options import SyntheticOptions
+from occluded_reid.errors import DataError
+from occluded_reid.files import absolute
 from occluded_reid.registry import DATASETS
 
 __all__ = ["load_synthetic"]
@@ -33,7 +35,7 @@ def load_synthetic(
     Raises:
         DataError: the folder holds something else.
     """
-    root = Path(root)
+    root = absolute(root, DataError)
     if not (root / LISTING).is_file():
         options = SyntheticOptions(seed=draw_seed, train_identities=train_identities, test_identities=test_identities)
         generate(root, options)

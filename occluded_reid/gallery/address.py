@@ -1,0 +1,49 @@
+"""What the place of a gallery may be: a folder, or the address of an object store or of a server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+from occluded_reid.errors import GalleryError
+from occluded_reid.files import absolute
+
+__all__ = ["folder_of", "is_server"]
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+", re.IGNORECASE)  # a single letter is a drive of Windows
+_ON_THIS_DISK = ("file-object-store", "file+uring")  # of LanceDB: the local disk, without the lock of a folder
+
+
+def is_server(path: str | Path) -> bool:
+    """Whether a path is the address of a Milvus server; `Path` makes one slash of two."""
+    return str(path).startswith("milvus:/")
+
+
+def folder_of(path: str | Path) -> Path | None:
+    """Return the folder that a path means, from the root on; None for the address of an object store.
+
+    A ``file://`` address is the folder that it names, so that it has lock and checksums like any other. A `Path` is
+    always a folder.
+
+    Raises:
+        GalleryError: the text looks like an address and is none, or names a folder in a roundabout way.
+    """
+    if not isinstance(path, str) or "://" not in path:
+        return absolute(path, GalleryError)
+    scheme = path.partition("://")[0]
+    if not _SCHEME.fullmatch(scheme) or scheme.lower() in _ON_THIS_DISK:
+        raise GalleryError(
+            f"'{path}' is neither a folder nor an address such as 's3://bucket/mall' or 'milvus://host:19530/mall'. "
+            "Give one of these; a folder with such a name is given as a pathlib.Path."
+        )
+    if scheme.lower() != "file":
+        return None
+    parts = urlsplit(path)
+    if parts.netloc not in ("", "localhost") or not unquote(parts.path).startswith("/") or parts.query:
+        raise GalleryError(
+            f"'{path}' is not an address of a folder on this machine, which is written 'file:///data/mall'. "
+            "Give the folder itself."
+        )
+    return absolute(url2pathname(parts.path), GalleryError)
