@@ -6,15 +6,17 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace as with_values
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError
 from occluded_reid.forked import require_own_process, require_threads
+from occluded_reid.gallery.cameras import given_cameras
 from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.hit import AddResult, Hit
@@ -22,7 +24,7 @@ from occluded_reid.gallery.images import EmbeddingModel, ImageLike, Source, as_l
 from occluded_reid.gallery.layout import Layout, fit_rows, short_name
 from occluded_reid.gallery.query import mean_query
 from occluded_reid.gallery.question import GroupBy, Question, per_query, require_k
-from occluded_reid.gallery.records import Labels, make_records
+from occluded_reid.gallery.records import Labels, Record, make_records
 from occluded_reid.gallery.reranking import require_rerank
 from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.thresholds import Threshold, answer_within
@@ -80,7 +82,7 @@ class GalleryBase(ABC):
         *,
         keys: Sequence[str] | None = None,
         identity: Sequence[str | None] | str | None = None,
-        camera: Sequence[int | None] | int | None = None,
+        camera: Sequence[int | str | None] | int | str | None = None,
         time: Sequence[float | None] | float | None = None,
         track: Sequence[str | None] | str | None = None,
         path: Sequence[str | None] | None = None,
@@ -101,7 +103,8 @@ class GalleryBase(ABC):
             keys: N unique names. By default the path as it is given, for an image in memory the sha256 of its pixels;
                 embeddings need keys.
             identity: who, a text for each image or one for all; None where it is not known.
-            camera: number of the camera, likewise.
+            camera: number or name of the camera, likewise. A name gets a number when it is first used, and keeps it for
+                ever in this gallery; a text that writes a number ("1", "1.0", "01") is that number.
             time: when, in any one unit, likewise.
             track: name of the track, likewise.
             path: file of each image, where it is not the path that is added.
@@ -131,7 +134,7 @@ class GalleryBase(ABC):
             if keys is None:
                 raise GalleryError("embeddings were given without keys; give a unique key for each of them.")
             rows = self._fit(images, "these embeddings have")
-            records = make_records(len(rows), keys, {**labels, "path": path})
+            records = self._records(len(rows), keys, {**labels, "path": path}, wait)
             with store.writing(wait):
                 result = Writer(store, records, replace, progress, self._fit).add_rows(rows)
                 self._written()
@@ -141,7 +144,7 @@ class GalleryBase(ABC):
         paths = [Path(image).as_posix() if isinstance(image, str | Path) else None for image in pictures]
         if keys is None:
             keys = [given or identify(image).key for given, image in zip(paths, pictures, strict=True)]
-        records = make_records(len(pictures), keys, {**labels, "path": paths if path is None else path})
+        records = self._records(len(pictures), keys, {**labels, "path": paths if path is None else path}, wait)
         shared = wait > 0
         with nullcontext() if shared else store.writing():
             writer = Writer(store, records, replace, progress, self._fit, wait if shared else None)
@@ -176,7 +179,7 @@ class GalleryBase(ABC):
         k: int = 10,
         *,
         where: Where | None = None,
-        query_camera: Sequence[int | None] | int | None = None,
+        query_camera: Sequence[int | str | None] | int | str | None = None,
         query_identity: Sequence[str | None] | str | None = None,
         exclude_self: bool = True,
         group_by: GroupBy | None = None,
@@ -193,8 +196,10 @@ class GalleryBase(ABC):
             k: how many hits; where fewer may be found, all of them.
             where: what the gallery's rows must fulfil: SQL over `key`, `identity`, `camera`, `time`, `track`, `path`,
                 `sha256` and `metadata` (JSON text), a mapping such as ``{"camera": [1, 2], "identity": "0002"}``, or a
-                typed condition: ``(field("camera") == 3) & ~field("track").is_null()``.
-            query_camera: camera of each query, or one for all: rows of the same camera are left out.
+                typed condition: ``(field("camera") == 3) & ~field("track").is_null()``. Cameras that have a name may be
+                given by it: ``"camera = 'hall'"``, ``{"camera": ["hall", 3]}``, ``field("camera") == "hall"``.
+            query_camera: number or name of the camera of each query, or one for all: rows of the same camera are left
+                out.
             query_identity: with `query_camera`, leave out only rows of the same camera *and* the same identity, as
                 evaluation does.
             exclude_self: leave out rows with the key or the sha256 of a query's image (embeddings have neither).
@@ -232,13 +237,14 @@ class GalleryBase(ABC):
         origins = [[source] for source in sources]
         if combine and len(rows):
             rows, origins = mean_query(rows), [sources]
-        cameras = per_query("query_camera", query_camera, len(rows))
+        known = self._opened().cameras()
+        cameras = per_query("query_camera", known.asked(query_camera, "query_camera"), len(rows))
         identities = per_query("query_identity", query_identity, len(rows))
         question = Question(
             rows=rows,
             origins=origins if exclude_self and sources else [[] for _ in range(len(rows))],
             k=k,
-            where=where,
+            where=known.in_where(where),
             cameras=cameras,
             identities=identities,
             group_by=group_by,
@@ -250,9 +256,37 @@ class GalleryBase(ABC):
             raise GalleryError(
                 "a threshold is a distance, and re-ranked hits are not in its order; give one of the two."
             )
-        if limit is None or not len(rows):
-            return self._answer(question) if len(rows) else []
-        return answer_within(self._answer, question, self.matcher, limit)
+        if not len(rows):
+            return []
+        found = self._answer(question) if limit is None else answer_within(self._answer, question, self.matcher, limit)
+        if not (names := known.names):
+            return found
+        return [[with_values(hit, camera_name=names.get(cast(int, hit.camera))) for hit in hits] for hits in found]
+
+    @property
+    def cameras(self) -> dict[str, int]:
+        """Number of each camera that has a name; the same name is the same camera for ever."""
+        return dict(self._opened().cameras().numbers)
+
+    def name_cameras(self, names: Mapping[str, int], *, wait: float = 0.0) -> None:
+        """Give names to cameras that have numbers, for good: hits then tell them, and searches understand them.
+
+        A camera that is added by its name gets a number by itself. Naming it again in the same way does nothing.
+
+        Args:
+            names: name -> number of the camera.
+            wait: seconds to wait for another writer.
+
+        Raises:
+            GalleryLockedError: another writer is at work.
+            GalleryError: a name is known under another number, or a number under another name; both are named.
+        """
+        for name, number in names.items():
+            if not isinstance(name, str) or isinstance(given_cameras(name), int):
+                raise GalleryError(f"a camera is named {name!r}; give a text that is not the writing of a number.")
+            if isinstance(number, bool) or not isinstance(number, int | np.integer) or abs(int(number)) >= 1 << 63:
+                raise GalleryError(f"the number of the camera '{name}' is {number!r}; give a whole number.")
+        self._writable().name_cameras({name.strip(): int(number) for name, number in names.items()}, wait)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -305,6 +339,25 @@ class GalleryBase(ABC):
                 f"Open it with the model {short_name(self.layout.fingerprint)}, or give PartEmbeddings."
             )
         return self._model
+
+    def _records(self, count: int, keys: Sequence[str], labels: Labels, wait: float) -> list[Record]:
+        """Check labels; then names of cameras that are new get a number, which is kept before any row has it."""
+        store, cameras = self._writable(), given_cameras(labels["camera"])
+        listed = cameras if isinstance(cameras, list) else [cameras]
+        names = dict.fromkeys(camera for camera in listed if isinstance(camera, str))
+
+        def records(numbers: Mapping[str, int]) -> list[Record]:
+            def number(camera: Any) -> Any:
+                return numbers.get(camera, 0) if isinstance(camera, str) else camera
+
+            column = [number(c) for c in cameras] if isinstance(cameras, list) else number(cameras)
+            return make_records(count, keys, {**labels, "camera": column})
+
+        known = store.cameras()
+        found = records(known.numbers)
+        if names.keys() <= known.numbers.keys():
+            return found
+        return records(store.name_cameras(dict(names), wait).numbers)
 
     def _fit(self, rows: PartEmbeddings, whose: str) -> PartEmbeddings:
         """Return rows in the slots of the gallery, reduced where they come in full width."""

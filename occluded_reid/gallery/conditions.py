@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
 import numpy as np
 
+from occluded_reid.data.camera_names import camera_of_text
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS
 from occluded_reid.registry import did_you_mean
 
-__all__ = ["MILVUS_KNOWN", "Condition", "Field", "equal_to", "field", "one_of", "unknown"]
+__all__ = ["MILVUS_KNOWN", "Condition", "Field", "equal_to", "field", "one_of", "unknown", "unknown_camera"]
 
 MILVUS_KNOWN = {name: f"{name}_known" for name in ("identity", "camera", "time", "track", "path", "sha256")}
 """Milvus before 2.5 has no NULL: an unknown value is stored there as 0 or "", and this column beside it is false."""
@@ -48,6 +49,10 @@ class Condition(ABC):
     @abstractmethod
     def __invert__(self) -> Condition:
         """Return the opposite; a row whose value is not known fulfils neither."""
+
+    def with_cameras(self, number_of: Callable[[str], int]) -> Condition:  # noqa: ARG002 - most name no camera
+        """Return the condition with numbers for the names of cameras, as a gallery knows them."""
+        return self
 
     def __and__(self, other: Condition) -> Condition:
         """Return the condition that both hold."""
@@ -80,6 +85,9 @@ class _Comparison(Condition):
     def __invert__(self) -> Condition:
         return _Comparison(self.column, _OPPOSITE[self.operator], self.value)
 
+    def with_cameras(self, number_of: Callable[[str], int]) -> Condition:
+        return replace(self, value=_numbered(self.column, self.value, number_of))
+
 
 @dataclass(frozen=True)
 class _Member(Condition):
@@ -101,6 +109,9 @@ class _Member(Condition):
 
     def __invert__(self) -> Condition:
         return _Member(self.column, self.values, not self.welcome)
+
+    def with_cameras(self, number_of: Callable[[str], int]) -> Condition:
+        return replace(self, values=tuple(_numbered(self.column, value, number_of) for value in self.values))
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,10 @@ class _Joined(Condition):
 
     def __invert__(self) -> Condition:
         return _Joined("or" if self.how == "and" else "and", (~self.parts[0], ~self.parts[1]))
+
+    def with_cameras(self, number_of: Callable[[str], int]) -> Condition:
+        left, right = self.parts
+        return replace(self, parts=(left.with_cameras(number_of), right.with_cameras(number_of)))
 
 
 class Field:
@@ -184,6 +199,8 @@ class Field:
                 f"where: '{self._column}' is compared with None; "
                 f"ask field('{self._column}').is_null(), or ~field('{self._column}').is_null()."
             )
+        if self._column == "camera" and isinstance(value, str) and operator not in ("=", "!="):
+            raise GalleryError(f"where: 'camera' is ordered against {value!r}; names have no order: use == or is_in.")
         return _Comparison(self._column, operator, _value(self._column, value))
 
 
@@ -191,7 +208,8 @@ def field(column: str) -> Field:
     """Return a column of the gallery to make conditions of.
 
     Args:
-        column: `key`, `identity`, `camera`, `time`, `track`, `path`, `sha256` or `metadata` (JSON text).
+        column: `key`, `identity`, `camera` (a number, or a name that the gallery knows), `time`, `track`, `path`,
+            `sha256` or `metadata` (JSON text).
 
     Raises:
         GalleryError: there is no such column; or, when it is compared, a value has another type than the column.
@@ -240,7 +258,7 @@ def _value(column: str, value: object) -> str | int | float:
     """Return a value of the column's own type, or refuse it."""
     if isinstance(value, np.generic):
         value = value.item()
-    wanted = {"camera": "a whole number of 64 bits", "time": "a finite number"}.get(
+    wanted = {"camera": "a whole number of 64 bits, a camera's name", "time": "a finite number"}.get(
         column, "a text that UTF-8 can hold"
     )
     if column not in ("camera", "time"):
@@ -251,7 +269,20 @@ def _value(column: str, value: object) -> str | int | float:
             return float(value) + 0.0  # -0.0 is 0.0 here, which databases tell apart
         if value == int(value) and abs(value) < _INT64:
             return int(value)
+    if column == "camera" and isinstance(value, str) and isinstance(camera_of_text(value), str) and value:
+        return value  # a name, which a gallery turns into its number
     raise GalleryError(f"where: '{column}' is compared with {value!r}; give {wanted}, None, or a list of such values.")
+
+
+def _numbered(column: str, value: str | int | float, number_of: Callable[[str], int]) -> str | int | float:
+    return number_of(value) if column == "camera" and isinstance(value, str) else value
+
+
+def unknown_camera(name: str) -> NoReturn:
+    """Refuse a camera's name that no gallery has turned into a number."""
+    raise GalleryError(
+        f"where: the camera '{name}' is a name, which only a gallery knows; search one, or give a number."
+    )
 
 
 def _sql_literal(value: str | int | float) -> str:

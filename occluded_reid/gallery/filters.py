@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.conditions import MILVUS_KNOWN, Condition, Field, equal_to, field, one_of, unknown
+from occluded_reid.gallery.conditions import (
+    MILVUS_KNOWN,
+    Condition,
+    Field,
+    equal_to,
+    field,
+    one_of,
+    unknown,
+    unknown_camera,
+)
 
 __all__ = ["MILVUS_KNOWN", "Condition", "Field", "Where", "field", "to_milvus", "to_sql"]
 
@@ -62,13 +71,13 @@ def _parsed(where: Where | None) -> tuple[str | None, list[Condition]]:
             raise GalleryError("where is blank; leave it out to search the whole gallery.")
         return where, []
     if isinstance(where, Condition):
-        return None, [where]
+        return None, [where.with_cameras(unknown_camera)]
     if not isinstance(where, Mapping):
         raise GalleryError(
             f"where is a {type(where).__name__}; give SQL text, a mapping such as {{'camera': 3}}, "
             "or a condition such as field('camera') == 3."
         )
-    return None, [_entry(column, value) for column, value in where.items()]
+    return None, [_entry(column, value).with_cameras(unknown_camera) for column, value in where.items()]
 
 
 def _entry(column: str, value: Any) -> Condition:

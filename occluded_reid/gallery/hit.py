@@ -26,6 +26,7 @@ class Hit:
         probability: how likely it is the person asked for, where a `Calibration` was the threshold, or None.
         identity: who it is, or None where nobody has said.
         camera: number of the camera, or None.
+        camera_name: its name, where the gallery knows one.
         time: when, in the unit it was added with, or None.
         track: name of the track, or None.
         path: file of the image as it was added, or None.
@@ -45,9 +46,15 @@ class Hit:
     track: str | None = None
     path: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    camera_name: str | None = None
 
     def __repr__(self) -> str:
-        told = {"identity": self.identity, "camera": self.camera, "track": self.track, "time": self.time}
+        told = {
+            "identity": self.identity,
+            "camera": self.camera_name or self.camera,
+            "track": self.track,
+            "time": self.time,
+        }
         known = "".join(f", {name}={value!r}" for name, value in told.items() if value is not None)
         if self.probability is not None:
             known = f" ({self.probability:.1%}){known}"
@@ -85,7 +92,10 @@ def hits_table(hits: Sequence[Hit]) -> Table:
     table = Table("rank", "key", "distance", *judged, *told, "shared", caption=caption)
     table.columns[1].overflow = "fold"
     for hit in hits:
-        labels = ("–" if getattr(hit, name) is None else str(getattr(hit, name)) for name in told)
+        known = {name: getattr(hit, name) for name in told}
+        if hit.camera_name is not None:
+            known["camera"] = hit.camera_name
+        labels = ("–" if value is None else str(value) for value in known.values())
         likely = [f"{hit.probability or 0:.1%}"] if judged else []
         shared = " ".join(f"{hit.shared_visibility.get(slot, 0):.1f}" for slot in slots)
         # Text, not markup: a key such as "[a]/1.jpg" is shown as it is.

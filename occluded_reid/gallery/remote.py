@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import lancedb
+import pyarrow as pa
 import torch
 
 from occluded_reid.errors import GalleryError, GalleryLockedError
 from occluded_reid.gallery.base import GalleryBase
 from occluded_reid.gallery.build import matcher_of, require_fit
+from occluded_reid.gallery.cameras import CameraTable
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.layout import TABLE, Layout
@@ -27,6 +29,7 @@ from occluded_reid.search.device import choose_device
 
 __all__ = ["RemoteGallery", "RemoteStore"]
 
+_CAMERAS = "cameras"  # a second, small table: names and numbers of cameras
 _LAYOUT = b"occluded_reid.gallery"  # where the table's schema keeps what gallery.json holds in a folder
 
 
@@ -44,6 +47,7 @@ class RemoteStore(Store):
 
     def __init__(self, address: str, layout: Layout | None = None, version: int | None = None) -> None:
         self.folder = cast(Path, address)  # it stands for the folder in messages
+        self._cameras: CameraTable | None = None
         with self.errors("opened"):
             try:
                 self._table = lancedb.connect(address).open_table(TABLE)
@@ -84,6 +88,7 @@ class RemoteStore(Store):
         with self.errors("read"):
             self._table.checkout_latest()
             self._base = self.version
+            self._cameras = None
 
     @contextmanager
     def writing(self, wait: float = 0.0) -> Iterator[None]:  # noqa: ARG002 - there is no lock to wait for
@@ -114,6 +119,35 @@ class RemoteStore(Store):
     def acknowledge(self, action: str) -> None:  # noqa: ARG002 - LanceDB has committed it
         """Go on: what LanceDB has committed counts."""
         self._base = self.version
+
+    def cameras(self) -> CameraTable:
+        """Return the names of the gallery's cameras; read once, and again after `refresh` and each write.
+
+        Raises:
+            GalleryError: the store does not answer, or what it keeps is damaged.
+        """
+        if self._cameras is None:
+            with self.errors("read"):
+                try:
+                    table = lancedb.connect(str(self.folder)).open_table(_CAMERAS)
+                    found = table.search(None).select(["name", "number"]).to_list()
+                except LANCE_ERRORS as cause:
+                    if "not found" not in str(cause):
+                        raise
+                    found = []
+            names = {row["name"]: row["number"] for row in found}
+            source = f"{self.folder}/{_CAMERAS}"
+            self._cameras = CameraTable.parse(str(self.folder), names if len(names) == len(found) else None, source)
+        return self._cameras
+
+    def _keep_cameras(self, cameras: CameraTable) -> None:
+        schema = pa.schema([pa.field("name", pa.string()), pa.field("number", pa.int64())])
+        rows = [{"name": name, "number": number} for name, number in cameras.numbers.items()]
+        with self.errors("written"):
+            connection = lancedb.connect(str(self.folder))
+            # One commit, so that all names are there or none: the table is small.
+            connection.create_table(_CAMERAS, pa.Table.from_pylist(rows, schema=schema), mode="overwrite")
+        self._cameras = cameras
 
     def _dropped(self) -> bool:
         return False

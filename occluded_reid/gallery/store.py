@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lancedb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from occluded_reid.errors import GalleryError, GalleryLockedError
+from occluded_reid.gallery.cameras import CAMERAS, CameraTable
+from occluded_reid.gallery.checksums import seal
 from occluded_reid.gallery.layout import FILE, FORMAT_VERSION, TABLE, Layout
 from occluded_reid.gallery.ledger import Ledger, manifest_versions
 from occluded_reid.gallery.lock import WriterLock
@@ -199,6 +202,44 @@ class Store(TableReader):
             with self.ledger.side_file(FILE):
                 layout.write(self.folder)
             self.layout = layout
+
+    def cameras(self) -> CameraTable:
+        """Return the names of the gallery's cameras; those of newer versions are among them.
+
+        Raises:
+            GalleryError: the file that keeps them is damaged or missing.
+        """
+        return CameraTable.read(self.folder)
+
+    def name_cameras(self, given: Mapping[str, int | None], wait: float = 0.0) -> CameraTable:
+        """Keep names of cameras for good, before any row refers to them.
+
+        Args:
+            given: name -> number; None chooses one that no camera of the gallery has.
+            wait: seconds to wait for another writer.
+
+        Raises:
+            GalleryLockedError: another writer is at work.
+            GalleryError: a name is known under another number, or a number under another name; or the folder cannot
+                be written.
+        """
+        with self.writing(wait):
+            known = self.cameras()
+            grown = known.joined(given, self._camera_numbers() if None in given.values() else ())
+            if grown != known:
+                self._keep_cameras(grown)
+            return grown
+
+    def _keep_cameras(self, cameras: CameraTable) -> None:
+        with self.ledger.side_file(CAMERAS) as file:
+            seal(file, {"format": 1, "cameras": dict(cameras.numbers)})
+
+    def _camera_numbers(self) -> set[int]:
+        """Numbers that rows of the newest version have."""
+        found: set[int] = set()
+        for batch in self.scan(["camera"]):
+            found.update(number for number in pc.unique(batch.column(0)).to_pylist() if number is not None)
+        return found
 
     def append(self, rows: pa.Table) -> None:
         """Add rows, whole or not at all."""

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from occluded_reid.errors import GalleryError
+from occluded_reid.gallery.cameras import CameraTable
 from occluded_reid.gallery.filters import field
 from occluded_reid.gallery.layout import LABELS, Layout
 from occluded_reid.gallery.milvus.numbers import COMMIT_ROWS, WRITERS, first_number, tick_at
@@ -74,6 +75,17 @@ class MilvusStore:
 
     def refresh(self) -> None:
         """Do nothing: a server has no older versions to go on from."""
+
+    def cameras(self) -> CameraTable:
+        """Return no names: a server keeps the numbers of cameras alone."""
+        return CameraTable(str(self.folder))
+
+    def name_cameras(self, given: Mapping[str, int | None], wait: float = 0.0) -> CameraTable:  # noqa: ARG002
+        """Refuse: two programs may write to a server at once, and would give one name two numbers."""
+        raise GalleryError(
+            f"'{self.folder}' is on a server, which keeps cameras by number alone; got the name(s) "
+            f"{', '.join(repr(name) for name in list(given)[:3])}. Give numbers, or keep the gallery in a folder."
+        )
 
     @contextmanager
     def writing(self, wait: float = 0.0) -> Iterator[None]:
