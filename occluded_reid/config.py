@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 RECIPES = Path(__file__).parent / "recipes"
+_DEEPEST = 50
+_LONGEST_SHOWN = 200
 
 
 class Strict(BaseModel):
@@ -238,7 +240,7 @@ def read_recipe(name_or_path: str | Path, folder: Path, kind: str = "recipe") ->
         loaded = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"the {kind} '{path}' cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # bytes that are no text, a path that no file can have
         raise RecipeError(f"the {kind} '{path}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise RecipeError(f"the {kind} '{path}' holds {type(loaded).__name__}; wanted a mapping with 'model'.")
@@ -293,11 +295,13 @@ def apply_overrides(content: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     return result
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST:
+        raise RecipeError(f"the values of a recipe are nested more than {_DEEPEST} deep. Write them flatter.")
     if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_copy(item) for item in value]
+        return {key: _copy(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_copy(item, depth + 1) for item in value]
     return value
 
 
@@ -315,8 +319,13 @@ def _validate(content: Mapping[str, Any], source: str) -> Recipe:
             elif item["type"] == "missing":
                 lines.append(f"{'.'.join(where)}: this key is required.")
             else:
-                lines.append(f"{'.'.join(where)}: was given {item['input']!r}; {item['msg']}.")
+                lines.append(f"{'.'.join(where)}: was given {_shown(item['input'])}; {item['msg']}.")
         raise RecipeError(f"recipe '{source}' is not valid:\n  " + "\n  ".join(lines)) from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _keys_at(path: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Recipes: strict keys with a hint, overrides, YAML, and every recipe that ships."""
 
 import pytest
+import yaml
 
 from occluded_reid.config import Recipe, apply_overrides, list_recipes, load_recipe, parse_override
 from occluded_reid.errors import RecipeError
@@ -203,7 +204,105 @@ def test_yaml_reads_words_as_words():
         "a": True,
         "b": 1e-4,
         "c": 5e-4,
-        "d": 10,
+        "d": 12,
         "e": None,
         "f": 3,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("+3", 3),
+        ("-0.5", -0.5),
+        (".5", 0.5),
+        ("1e3", 1000.0),
+        ("-.inf", float("-inf")),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("2024-01-02", "2024-01-02"),
+        ("=", "="),
+        ("~", None),
+        ("TRUE", True),
+        ("yes", "yes"),
+    ],
+)
+def test_yaml_is_that_of_its_version_1_2(text, value):
+    found = parse_yaml(f"a: {text}")["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+HEADS = "  backbone: resnet18\n  heads: {g: global}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"model:\n{HEADS}  heads: {{h: local}}\n", r"the key 'heads' is given twice, first in line 3\n.*line 4"),
+        ("optim: {steps: {10: 0.1, 010: 0.2}}", r"the key '010' is given twice, first in line 1"),
+        ("{'a': 1, a: 2}", "the key 'a' is given twice"),
+        ("a: &x [*x]", r"'\*x' refers to itself"),
+        ("a: &x {b: {c: *x}}", r"'\*x' refers to itself"),
+        ("[" * 20_000, "nested more than 50 deep"),
+        ("{a: " * 20_000, "nested more than 50 deep"),
+        ("a: " + "9" * 5_000, r"'9{40}…' cannot be read: it is too large a number"),
+        ("a: 9223372036854775808", "it is too large a number"),
+        ("a: !!int abc", "'abc' cannot be read as int"),
+        ("a: !!int 1_000", "'1_000' cannot be read as int"),
+        ("a: !!bool abc", "'abc' cannot be read as bool"),
+        ("a: !!float abc", "'abc' cannot be read as float"),
+        ("a: !!timestamp abc", "tag:yaml.org,2002:timestamp"),
+        ("a: !!python/object/apply:os.system [true]", "python/object/apply:os.system"),
+        ("{[a]: 1}", "cannot be a key"),
+    ],
+)
+def test_a_recipe_that_tells_two_things_or_no_end_of_them_is_refused_with_its_line(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(path)
+    assert f"{path}" in str(caught.value)
+    assert ", line " in str(caught.value)
+
+
+def test_references_unfold_as_far_as_a_recipe_may_need_and_no_further():
+    few = parse_yaml("a: &a {x: 1, y: [1, 2]}\nb: {<<: *a, x: 3}\nc: *a\n")
+    assert few == {"a": {"x": 1, "y": [1, 2]}, "b": {"x": 3, "y": [1, 2]}, "c": {"x": 1, "y": [1, 2]}}
+
+    def laughs(levels):
+        lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+        return "\n".join(lines)
+
+    assert len(parse_yaml(laughs(3))["a2"]) == 10
+    with pytest.raises(yaml.YAMLError, match="more than 100000 values, references unfolded"):
+        parse_yaml(laughs(9))
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "!!int abc", "{a: 1, a: 2}", "[" * 1_000, "9" * 5_000])
+def test_a_value_of_the_command_line_is_read_or_refused_like_that_of_a_file(value):
+    with pytest.raises(RecipeError):
+        load_recipe(minimal(), dict([parse_override(f"optim.epochs={value}")]))
+
+
+def test_a_mapping_that_is_nested_without_end_is_refused():
+    content = minimal()
+    content["notes"] = content
+    with pytest.raises(RecipeError, match="nested more than 50 deep"):
+        load_recipe(content)
+
+
+def test_a_path_that_no_file_can_have_is_refused():
+    with pytest.raises(RecipeError, match="null byte"):
+        load_recipe("a\0b.yaml")
+
+
+def test_a_message_shows_no_more_of_a_value_than_can_be_read():
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(minimal(**{"optim.epochs": "x" * 100_000}))
+    assert len(str(caught.value)) < 500
