@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace as with_values
 from pathlib import Path
@@ -27,14 +27,15 @@ from occluded_reid.gallery.question import GroupBy, Question, per_query, require
 from occluded_reid.gallery.records import Labels, Record, make_records
 from occluded_reid.gallery.reranking import require_rerank
 from occluded_reid.gallery.store import Store
-from occluded_reid.gallery.thresholds import Threshold, answer_within
+from occluded_reid.gallery.table import TableReader
+from occluded_reid.gallery.thresholds import Answer, Threshold, answer_within
 from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reduction import Reduction
 
-__all__ = ["GalleryBase", "Images"]
+__all__ = ["Answer", "GalleryBase", "Images"]
 
 Images = ImageLike | Sequence[ImageLike]
 
@@ -70,8 +71,12 @@ class GalleryBase(ABC):
         self._owner = os.getpid()
 
     @abstractmethod
-    def _answer(self, question: Question) -> list[list[Hit]]:
-        """Return the hits of each query of a checked question that has at least one query."""
+    def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
+        """Call `ask` with what answers a checked question of at least one query, each time from the same version."""
+
+    def _read(self) -> TableReader:
+        """Return the version that is read, which no write of another thread moves."""
+        return self._opened()
 
     def _written(self) -> None:  # noqa: B027 - where there are no indexes there is nothing to do
         """Do what follows a write, while the store is still held for writing."""
@@ -258,10 +263,34 @@ class GalleryBase(ABC):
             )
         if not len(rows):
             return []
-        found = self._answer(question) if limit is None else answer_within(self._answer, question, self.matcher, limit)
+        if limit is None:
+            found = self._answers(lambda answer: answer(question))
+        else:
+            found = self._answers(lambda answer: answer_within(answer, question, self.matcher, limit))
         if not (names := known.names):
             return found
         return [[with_values(hit, camera_name=names.get(cast(int, hit.camera))) for hit in hits] for hits in found]
+
+    def refresh(self) -> int:
+        """Go on to the newest version: see what other programs have added and removed since this one opened it.
+
+        A write of this object does the same; so does a search that finds its version dropped by another program's
+        compaction or erasure.
+
+        Returns:
+            Number of the version that is read from now on.
+
+        Raises:
+            GalleryError: the gallery was opened at an older version, was closed, or cannot be read any more.
+        """
+        store = self._opened()
+        if self._pinned:
+            raise GalleryError(
+                f"the gallery '{self.path}' was opened at version {self.version}, to stay there. "
+                "Open it without a version to follow what is written."
+            )
+        store.refresh()
+        return self.version
 
     @property
     def cameras(self) -> dict[str, int]:
@@ -296,10 +325,10 @@ class GalleryBase(ABC):
     @property
     def version(self) -> int:
         """Number of the version that is read; every commit makes a new one."""
-        return self._opened().version
+        return self._read().version
 
     def __len__(self) -> int:
-        return len(self._opened())
+        return len(self._read())
 
     def __repr__(self) -> str:
         state = "closed" if self._store is None else f"{len(self._store)} images"
@@ -327,7 +356,7 @@ class GalleryBase(ABC):
         store = self._opened()
         if self._pinned:
             raise GalleryError(
-                f"the gallery '{self.path}' was opened at version {store.version}, for reading only. "
+                f"the gallery '{self.path}' was opened at version {self.version}, for reading only. "
                 "Open it without a version to change it."
             )
         return store

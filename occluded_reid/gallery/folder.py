@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occluded_reid.embeddings import EmbeddedSet
-from occluded_reid.gallery.base import GalleryBase
+from occluded_reid.errors import GalleryLockedError
+from occluded_reid.gallery.base import Answer, GalleryBase
 from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
@@ -18,10 +21,10 @@ from occluded_reid.gallery.index_upkeep import IndexInfo, keep_request, maintain
 from occluded_reid.gallery.indexes import GalleryIndex
 from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion, compact, kept_versions
-from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.reranking import save_neighbours
 from occluded_reid.gallery.searching import Searcher
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.store import Snapshot, Store
+from occluded_reid.gallery.table import DroppedVersionError
 from occluded_reid.gallery.verify import VerifyReport, verify_store
 from occluded_reid.gallery.writer import Progress, no_progress
 from occluded_reid.matchers import Matcher
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from occluded_reid.gallery.erase import EraseResult
 
 __all__ = ["FolderGallery"]
+
+_ATTEMPTS = 5  # to search while others drop versions
 
 _log = logging.getLogger("occluded_reid")
 
@@ -70,6 +75,7 @@ class FolderGallery(GalleryBase):
         place = "cpu" if self.device.type == "cpu" else device
         self._index_device = f"auto {self.device}" if device == "auto" and place != "cpu" else place
         self._known: tuple[tuple[int, Path | None], Searcher] | None = None
+        self._making = threading.Lock()
 
     def versions(self) -> list[GalleryVersion]:
         """Return the versions that `open` can open, oldest first: number, time, images, and what made it."""
@@ -96,8 +102,9 @@ class FolderGallery(GalleryBase):
         """Put small files together without hidden rows, and delete old versions and what crashed writers have left.
 
         With ``keep_versions=1`` no byte is left of images that were removed or replaced.
-        Who reads a version that is dropped gets errors and has to open the gallery again; that is why the version
-        before the compaction stays by default. Every file is verified before, so that damage is never copied.
+        Who searches a version that is dropped goes on to the newest one, and who has opened it by its number gets an
+        error that says so; the version before the compaction stays by default. Every file is verified before, so that
+        damage is never copied.
 
         Args:
             keep_versions: how many of the newest versions stay, the compacted one among them.
@@ -280,7 +287,8 @@ class FolderGallery(GalleryBase):
         with store.writing(wait):
             lists = self._searcher().neighbours(self.matcher, k1, require_effort(effort), progress or no_progress)
             save_neighbours(store.folder, lists)
-            self._known = None
+            with self._making:
+                self._known = None
 
     @property
     def index(self) -> IndexInfo | None:
@@ -290,22 +298,47 @@ class FolderGallery(GalleryBase):
 
     def close(self) -> None:
         """Let go of the table and the index; closing twice does no harm."""
-        self._known = None
+        with self._making:
+            self._known = None
         super().close()
+
+    def _read(self) -> Snapshot:
+        store = self._opened()
+        try:
+            return store.snapshot()
+        except DroppedVersionError:
+            if self._pinned:
+                raise
+            store.refresh()
+            return store.snapshot()
 
     def _searcher(self) -> Searcher:
         """Return what searches of the version that is read have in common, made when version or index change."""
         store = self._opened()
-        current = GalleryIndex.current(self.path)
-        if self._known is None or self._known[0] != (store.version, current):
-            self._known = (
-                (store.version, current),
-                Searcher(store, open_index(current, store, self._index_device), self.device),
-            )
-        return self._known[1]
+        with self._making:
+            for _ in range(_ATTEMPTS):
+                snapshot, current = store.snapshot(), GalleryIndex.current(self.path)
+                if self._known is not None and self._known[0] == (snapshot.version, current):
+                    return self._known[1]
+                index = open_index(current, store, self._index_device)
+                if index is not None or GalleryIndex.current(self.path) == current:  # else a writer has replaced it
+                    break
+            searcher = Searcher(snapshot, index, self.device)
+            self._known = ((snapshot.version, current), searcher)
+            return searcher
 
-    def _answer(self, question: Question) -> list[list[Hit]]:
-        return self._searcher().answer(question, self.matcher)
+    def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
+        """Answer from one version; where that is dropped meanwhile, from the newest instead, all over again."""
+        for _ in range(_ATTEMPTS):
+            try:
+                searcher = self._searcher()
+                return ask(partial(searcher.answer, matcher=self.matcher))
+            except DroppedVersionError as cause:
+                if self._pinned:
+                    raise
+                _log.info("The gallery '%s' goes on to its newest version: %s", self.path, cause)
+                self._opened().refresh()
+        raise GalleryLockedError(f"the gallery '{self.path}' changes faster than it can be searched. Try again.")
 
     def _written(self) -> None:
         """Bring the index up to date after a write, if there is one and it is worth it."""

@@ -28,8 +28,9 @@ class Gallery(FolderGallery):
     """Embedded images in a folder, made by `Gallery.create` and opened by `Gallery.open`.
 
     Opening and searching change nothing on disk. A gallery stays at the version that it has opened, and follows its own
-    additions and removals; what others write meanwhile is seen after opening again. Its order is the order in which
-    images were added (a replaced image counts as added anew), and equal distances are ranked in this order.
+    additions and removals; what others write meanwhile is seen after `refresh`. Each search is answered from one
+    version: many threads may search one gallery while one of them writes to it. Its order is the order in which images
+    were added (a replaced image counts as added anew), and equal distances are ranked in this order.
 
     Attributes:
         path: the folder.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -13,16 +14,15 @@ import pyarrow as pa
 import torch
 
 from occluded_reid.errors import GalleryError, GalleryLockedError
-from occluded_reid.gallery.base import GalleryBase
+from occluded_reid.gallery.base import Answer, GalleryBase
 from occluded_reid.gallery.build import matcher_of, require_fit
 from occluded_reid.gallery.cameras import CameraTable
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.layout import TABLE, Layout
 from occluded_reid.gallery.maintenance import GalleryVersion
-from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.searching import Searcher
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.store import Snapshot, Store
 from occluded_reid.gallery.table import LANCE_ERRORS, first_line
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.device import choose_device
@@ -48,9 +48,10 @@ class RemoteStore(Store):
     def __init__(self, address: str, layout: Layout | None = None, version: int | None = None) -> None:
         self.folder = cast(Path, address)  # it stands for the folder in messages
         self._cameras: CameraTable | None = None
+        self._writing_here, self._pinning = threading.RLock(), threading.Lock()
         with self.errors("opened"):
             try:
-                self._table = lancedb.connect(address).open_table(TABLE)
+                self._table = self._connect()
             except LANCE_ERRORS as cause:
                 raise GalleryError(
                     f"there is no gallery '{address}', or its store does not answer: {first_line(cause)}. Make one "
@@ -149,7 +150,7 @@ class RemoteStore(Store):
             connection.create_table(_CAMERAS, pa.Table.from_pylist(rows, schema=schema), mode="overwrite")
         self._cameras = cameras
 
-    def _dropped(self) -> bool:
+    def _is_dropped(self, version: int) -> bool:  # noqa: ARG002 - LanceDB keeps all of them
         return False
 
     def versions(self) -> list[GalleryVersion]:
@@ -193,6 +194,7 @@ class RemoteGallery(GalleryBase):
         super().__init__(store.folder, store.layout, store, matcher, model, pinned=pinned)
         self.device: torch.device = choose_device(device)
         self._known: tuple[int, Searcher] | None = None
+        self._making = threading.Lock()
 
     @staticmethod
     def create(
@@ -259,11 +261,16 @@ class RemoteGallery(GalleryBase):
             "by Gallery.create(), by reading and adding, and do it there."
         )
 
-    def _answer(self, question: Question) -> list[list[Hit]]:
-        store = self._opened()
-        if self._known is None or self._known[0] != store.version:
-            self._known = store.version, Searcher(store, None, self.device)
-        return self._known[1].answer(question, self.matcher)
+    def _read(self) -> Snapshot:
+        return self._opened().snapshot()
+
+    def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
+        with self._making:
+            snapshot = self._read()
+            if self._known is None or self._known[0] != snapshot.version:
+                self._known = snapshot.version, Searcher(snapshot, None, self.device)
+            searcher = self._known[1]
+        return ask(lambda question: searcher.answer(question, self.matcher))
 
     def _written(self) -> None:
         """Nothing follows a write: there is no index to bring up to date."""

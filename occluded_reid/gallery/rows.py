@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.gallery.store import ROW_ID, Store, to_embeddings
+from occluded_reid.gallery.table import ROW_ID, TableReader, to_embeddings
 
 __all__ = ["TableRows"]
 
@@ -20,11 +21,12 @@ class TableRows:
     Held in memory are 16 bytes a row, and 8 for each label that a search has asked for.
 
     Args:
-        store: the table.
+        store: one version of the table; rows that several threads share need one that no write moves, a `Snapshot`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: TableReader) -> None:
         self._store = store
+        self._counting = threading.RLock()  # labels are numbered by one thread, for all of them
         numbers, ids = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
         for batch in store.scan(["row"]):
             numbers.append(batch.column("row").to_numpy())
@@ -68,16 +70,18 @@ class TableRows:
 
     def codes(self, label: str) -> np.ndarray:
         """Return one number for each row, equal for equal values of a label; -1 where it is not known."""
-        if label not in self._codes:
-            numbers, codes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-            values = self._values.setdefault(label, {})
-            for batch in self._store.scan(["row", label]):
-                numbers.append(batch.column("row").to_numpy())
-                codes.append(_encode(batch.column(label), values))
-            order = np.argsort(np.concatenate(numbers), kind="stable")
-            known = np.concatenate(numbers)[order]
-            self._codes[label] = np.concatenate(codes)[order][np.searchsorted(known, self.numbers)]
-        return self._codes[label]
+        with self._counting:
+            if label not in self._codes:
+                numbers, codes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+                values: dict[object, int] = {}
+                for batch in self._store.scan(["row", label]):
+                    numbers.append(batch.column("row").to_numpy())
+                    codes.append(_encode(batch.column(label), values))
+                order = np.argsort(np.concatenate(numbers), kind="stable")
+                known = np.concatenate(numbers)[order]
+                self._values[label] = values
+                self._codes[label] = np.concatenate(codes)[order][np.searchsorted(known, self.numbers)]
+            return self._codes[label]
 
     def code_of(self, label: str, value: object) -> int:
         """Return the number of a value; -2 where no row has it, or where the value is None."""
@@ -102,17 +106,18 @@ class TableRows:
 
     def _marked(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return hashes of a column's texts in ascending order, and the positions that they come from."""
-        if column not in self._marks:
-            numbers, marks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-            for batch in self._store.scan(["row", column]):
-                numbers.append(batch.column("row").to_numpy())
-                marks.append(np.array([hash(text) for text in batch.column(column).to_pylist()], dtype=np.int64))
-            order = np.argsort(np.concatenate(numbers), kind="stable")
-            known = np.concatenate(numbers)[order]
-            mine = np.concatenate(marks)[order][np.searchsorted(known, self.numbers)]
-            by_mark = np.argsort(mine, kind="stable")
-            self._marks[column] = mine[by_mark], by_mark
-        return self._marks[column]
+        with self._counting:
+            if column not in self._marks:
+                numbers, marks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+                for batch in self._store.scan(["row", column]):
+                    numbers.append(batch.column("row").to_numpy())
+                    marks.append(np.array([hash(text) for text in batch.column(column).to_pylist()], dtype=np.int64))
+                order = np.argsort(np.concatenate(numbers), kind="stable")
+                known = np.concatenate(numbers)[order]
+                mine = np.concatenate(marks)[order][np.searchsorted(known, self.numbers)]
+                by_mark = np.argsort(mine, kind="stable")
+                self._marks[column] = mine[by_mark], by_mark
+            return self._marks[column]
 
 
 def _encode(column: pa.Array, values: dict[object, int]) -> np.ndarray:

@@ -18,7 +18,7 @@ from occluded_reid.gallery.query import hits_of
 from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.reranking import candidate_count, first_of_groups, joined, open_neighbours
 from occluded_reid.gallery.rows import TableRows
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.store import Snapshot
 from occluded_reid.gallery.writer import Progress
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.candidates import approximate_topk
@@ -39,12 +39,12 @@ class Searcher:
     itself needs (see `exact_topk`, `approximate_topk`). Nothing grows with the number of queries but the answer.
 
     Args:
-        store: one version of the table.
+        store: one version of the table, on a handle of its own.
         index: the current index, or None.
         device: where tiles are multiplied.
     """
 
-    def __init__(self, store: Store, index: GalleryIndex | None, device: torch.device) -> None:
+    def __init__(self, store: Snapshot, index: GalleryIndex | None, device: torch.device) -> None:
         self.rows = TableRows(store)
         self.index = index
         self._device, self._folder = device, store.folder

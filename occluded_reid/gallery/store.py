@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,42 @@ from occluded_reid.gallery.lock import WriterLock
 from occluded_reid.gallery.maintenance import finish
 from occluded_reid.gallery.table import LANCE_ERRORS, ROW_ID, TableReader, to_embeddings
 
-__all__ = ["ROW_ID", "Store", "to_embeddings"]
+__all__ = ["ROW_ID", "Snapshot", "Store", "to_embeddings"]
 
 _DELETED_AT_ONCE = 10_000
 _ATTEMPTS = 5  # to open a version while a writer drops old ones
 _SHOWN = 8
+
+
+class Snapshot(TableReader):
+    """One version of a table that counts, on a handle of its own: whatever others write, it shows the same rows.
+
+    Many threads may read it at once.
+
+    Args:
+        folder: the gallery, as messages call it.
+        layout: its gallery.json.
+        table: LanceDB's table, at that version, which nobody else has.
+        dropped: tells whether a version does not count any more.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, table: Any, dropped: Callable[[int], bool]) -> None:
+        self.folder, self.layout, self._table = folder, layout, table
+        self._version, self._is_dropped = int(table.version), dropped
+        self._count: int | None = None
+
+    @property
+    def version(self) -> int:
+        """Number of the version; it stays the same."""
+        return self._version
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = super().__len__()
+        return self._count
+
+    def _dropped(self) -> bool:
+        return self._is_dropped(self._version)
 
 
 class Store(TableReader):
@@ -43,8 +75,11 @@ class Store(TableReader):
         GalleryError: the table is missing or damaged, or has no such version.
     """
 
+    _pinned: Snapshot | None = None
+
     def __init__(self, folder: Path, layout: Layout, version: int | None = None) -> None:
         self.folder, self.layout = folder, layout
+        self._writing_here, self._pinning = threading.RLock(), threading.Lock()
         self.ledger = Ledger(folder)
         self._lock = WriterLock(folder)
         self._present: set[str] = set()
@@ -63,10 +98,39 @@ class Store(TableReader):
         ledger.acknowledge(1, 0, "create", ledger.table_files())
 
     def refresh(self) -> None:
-        """Go on to the newest acknowledged version."""
-        with self.errors("read"):
-            self._table = self._open(None)
-            self._base = self.version
+        """Go on to the newest acknowledged version; where a thread of this program is writing, it does that itself."""
+        if not self._writing_here.acquire(blocking=False):
+            return
+        try:
+            with self.errors("read"):
+                self._table = self._open(None)
+                self._base = self.version
+        finally:
+            self._writing_here.release()
+
+    def snapshot(self) -> Snapshot:
+        """Return the version that counts for this store, on a handle that no write moves.
+
+        Raises:
+            GalleryError: the version was dropped since, or the table is damaged.
+        """
+        with self._pinning:
+            for _ in range(_ATTEMPTS):
+                base = self._base
+                if self._pinned is not None and self._pinned.version == base:
+                    return self._pinned
+                try:
+                    with self.errors("read"):
+                        table = self._connect()
+                        table.checkout(base)
+                        self._pinned = Snapshot(self.folder, self.layout, table, self._is_dropped)
+                except GalleryError:
+                    if self._base == base:  # else a thread that writes has gone on, and dropped this version
+                        raise
+        raise self._restless("opened")
+
+    def _connect(self) -> Any:
+        return lancedb.connect(str(self.folder)).open_table(TABLE)
 
     @contextmanager
     def writing(self, wait: float = 0.0) -> Iterator[None]:
@@ -85,12 +149,13 @@ class Store(TableReader):
             if not outermost:
                 yield
                 return
-            try:
-                self._begin()
-                yield
-            finally:
-                with self.errors("read"):
-                    self._table.checkout(self._base)
+            with self._writing_here:
+                try:
+                    self._begin()
+                    yield
+                finally:
+                    with self.errors("read"):
+                        self._table.checkout(self._base)
 
     @contextmanager
     def committing(self, commits: int | None = 1) -> Iterator[Any]:
@@ -143,7 +208,7 @@ class Store(TableReader):
                     "versions count. Restore it from a copy, or index again."
                 )
             try:
-                table = lancedb.connect(str(self.folder)).open_table(TABLE)
+                table = self._connect()
                 # A gallery of format 1 has no list yet: every commit counts.
                 table.checkout(version or (kept[-1] if kept else table.version))
             except LANCE_ERRORS:
@@ -152,7 +217,10 @@ class Store(TableReader):
                     raise
             else:
                 return table
-        raise GalleryLockedError(f"the gallery '{self.folder}' changes faster than it can be opened. Try again.")
+        raise self._restless("opened")
+
+    def _restless(self, verb: str) -> GalleryLockedError:
+        return GalleryLockedError(f"the gallery '{self.folder}' changes faster than it can be {verb}. Try again.")
 
     def _drop_torn(self, newest: int) -> bool:
         """Remove manifests that do not count, of which a loss of power may have left the last one half-written."""
@@ -164,8 +232,11 @@ class Store(TableReader):
         return bool(torn)
 
     def _dropped(self) -> bool:
+        return self._is_dropped(self._base)
+
+    def _is_dropped(self, version: int) -> bool:
         kept = self.ledger.versions()
-        return bool(kept) and self._base not in kept
+        return bool(kept) and version not in kept
 
     def _require_columns(self) -> None:
         table, wanted = self._table.schema, self.layout.arrow_schema()

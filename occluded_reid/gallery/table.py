@@ -17,7 +17,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import Layout
 
-__all__ = ["LANCE_ERRORS", "ROW_ID", "TableReader", "first_line", "to_embeddings"]
+__all__ = ["LANCE_ERRORS", "ROW_ID", "DroppedVersionError", "TableReader", "first_line", "to_embeddings"]
 
 LANCE_ERRORS = (ValueError, RuntimeError, OSError)
 """LanceDB has no exceptions of its own: Rust errors arrive as one of these, Arrow's as a subclass of them."""
@@ -26,6 +26,10 @@ ROW_ID = "_rowid"
 """LanceDB's own address of a row; good for one version of the table only, so it is never stored."""
 
 _SCAN_ROWS = 8192  # rows of a scan that reads no embeddings
+
+
+class DroppedVersionError(GalleryError):
+    """The version that is read was dropped since; a search goes on to the newest one where it may."""
 
 
 class TableReader:
@@ -81,6 +85,8 @@ class TableReader:
             query = self._table.take_row_ids([int(i) for i in unique]).select(list(columns)).with_row_id()
             found = query.to_arrow()
         if found.num_rows != len(unique):
+            if self._dropped():
+                raise self._was_dropped(f"it gave {found.num_rows} of {len(unique)} rows")
             raise GalleryError(
                 f"the gallery '{self.folder}' gave {found.num_rows} of {len(unique)} rows that it holds: its table is "
                 "damaged. Restore it from a copy, or index again."
@@ -125,10 +131,16 @@ class TableReader:
                 else "Restore it from a copy, or index the images again."
             )
             if verb == "read" and self._dropped():
-                advice = "This version was dropped since, by a compaction or an erasure: open the gallery again."
+                raise self._was_dropped(first_line(cause)) from cause
             raise GalleryError(
                 f"the gallery '{self.folder}' could not be {verb}: {first_line(cause)}. {advice}"
             ) from cause
+
+    def _was_dropped(self, what: str) -> DroppedVersionError:
+        return DroppedVersionError(
+            f"the gallery '{self.folder}' could not be read at version {self.version}: {what}. This version was "
+            "dropped since, by a compaction or an erasure: open the gallery again, or go on with refresh()."
+        )
 
     def _dropped(self) -> bool:
         """Whether the version that is read has been dropped by another program since it was opened."""

@@ -15,15 +15,17 @@ from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.threshold import shared_of_visibility, within_threshold
 from occluded_reid.search.topk import TopK
 
-__all__ = ["Threshold", "answer_within"]
+__all__ = ["Answer", "Threshold", "answer_within"]
 
 Threshold = float | Calibration | Literal["calibrated"]
 """What `Gallery.search(threshold=…)` takes."""
 
 
-def answer_within(
-    answer: Callable[[Question], list[list[Hit]]], question: Question, matcher: Matcher, limit: float | Calibration
-) -> list[list[Hit]]:
+Answer = Callable[[Question], list[list[Hit]]]
+"""Answers a checked question that has at least one query."""
+
+
+def answer_within(answer: Answer, question: Question, matcher: Matcher, limit: float | Calibration) -> list[list[Hit]]:
     """Return the k nearest hits of each query that lie within their threshold; none means that nobody was found.
 
     Args:

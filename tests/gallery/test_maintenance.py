@@ -263,9 +263,34 @@ def test_files_beside_the_table_are_verified(gallery: Gallery) -> None:
     assert (report.damaged, report.leftovers) == ({}, ("calibration.json",))
 
 
-def test_a_reader_of_a_dropped_version_is_told(gallery: Gallery, make_rows: Rows) -> None:
-    reader = Gallery.open(gallery.path)
+def test_a_reader_of_a_dropped_version_goes_on_or_is_told(gallery: Gallery, make_rows: Rows) -> None:
+    reader, pinned = Gallery.open(gallery.path), Gallery.open(gallery.path, version=3)
+    again = Gallery.open(gallery.path)
+    gallery.remove(["k1"])
     gallery.compact(1)
-    with pytest.raises(GalleryError, match=r"could not be read.*was dropped since.*open the gallery again"):
-        reader.search(make_rows(1))
-    assert len(Gallery.open(gallery.path).search(make_rows(1), 99)[0]) == 11
+    assert len(reader.search(make_rows(1), 99)[0]) == 10
+    assert len(reader) == 10
+    assert (len(again), again.version) == (10, gallery.version)
+    with pytest.raises(GalleryError, match=r"could not be read at version 3.*dropped since.*open the gallery again"):
+        pinned.search(make_rows(1))
+    with pytest.raises(GalleryError, match=r"could not be read at version 3.*dropped since"):
+        len(pinned)
+
+
+def test_refresh_shows_what_others_wrote(gallery: Gallery, make_rows: Rows) -> None:
+    reader = Gallery.open(gallery.path)
+    gallery.add(make_rows(15)[14:], keys=["new"])
+    gallery.remove(["a"])
+    assert "new" not in [hit.key for hit in reader.search(make_rows(1), 99)[0]]
+    assert reader.refresh() == gallery.version
+    found = [hit.key for hit in reader.search(make_rows(1), 99)[0]]
+    assert "new" in found
+    assert "a" not in found
+    gallery.erase(["b"])
+    assert "b" not in [hit.key for hit in reader.search(make_rows(1), 99)[0]]
+    assert reader.refresh() == reader.refresh() == gallery.version
+    with pytest.raises(GalleryError, match=r"opened at version \d+, to stay there"):
+        Gallery.open(gallery.path, version=gallery.version).refresh()
+    reader.close()
+    with pytest.raises(GalleryError, match="was closed"):
+        reader.refresh()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.base import GalleryBase, Images
+from occluded_reid.gallery.base import Answer, GalleryBase, Images
 from occluded_reid.gallery.build import matcher_of, require_fit
 from occluded_reid.gallery.efforts import EffortLike
 from occluded_reid.gallery.erase import EraseResult
@@ -224,6 +224,9 @@ class MilvusGallery(GalleryBase):
         if self._store is not None:
             self._rows.server.close()
         super().close()
+
+    def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
+        return ask(self._answer)
 
     def _answer(self, question: Question) -> list[list[Hit]]:
         self._opened()
