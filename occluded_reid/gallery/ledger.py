@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -52,10 +52,12 @@ class Ledger:
 
     Args:
         folder: the gallery.
+        sure: called when only the acknowledgement itself is left to be written; it raises where somebody else may have
+            written meanwhile.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sure: Callable[[], None] | None = None) -> None:
+        self.folder, self._sure = folder, sure
         self.path = folder / CHECKSUMS
 
     def versions(self) -> list[int]:
@@ -112,6 +114,8 @@ class Ledger:
             sums = make_durable(self.folder, files)
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = Entry(version, before[-1] if before else None, time, rows, action, sums)
+        if self._sure is not None:
+            self._sure()
         self._write(entry)
         return entry
 

@@ -176,6 +176,7 @@ def _drop_versions(store: Store, count: int) -> None:
     """
     while True:
         kept = store.ledger.versions()[-count:]
+        store.require_sole()  # nothing is deleted that another writer may need
         store.ledger.keep(kept)
         for version, file in manifest_versions(store.folder).items():
             if version not in kept:

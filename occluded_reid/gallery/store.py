@@ -80,7 +80,7 @@ class Store(TableReader):
     def __init__(self, folder: Path, layout: Layout, version: int | None = None) -> None:
         self.folder, self.layout = folder, layout
         self._writing_here, self._pinning = threading.RLock(), threading.Lock()
-        self.ledger = Ledger(folder)
+        self.ledger = Ledger(folder, self.require_sole)
         self._lock = WriterLock(folder)
         self._present: set[str] = set()
         with self.errors("opened"):
@@ -193,7 +193,23 @@ class Store(TableReader):
         with self.errors("written"):
             present = self.ledger.table_files()
             self.ledger.acknowledge(self.version, len(self), action, present - self._present)
+            self._lock.require_sole()
         self._present, self._base = present, self.version
+
+    def require_sole(self) -> None:
+        """Make sure that no other writer has begun, let alone acknowledged anything, since this one did.
+
+        Raises:
+            GalleryLockedError: one has, or may have.
+        """
+        self._lock.require_sole()
+        newest = max(self.ledger.versions(), default=None)
+        if newest not in (None, self._base):
+            raise GalleryLockedError(
+                f"another writer has acknowledged version {newest} of the gallery '{self.folder}' while this one was "
+                f"writing on version {self._base}. What this call was writing is not acknowledged; call again: what "
+                "is there already is skipped."
+            )
 
     def _open(self, version: int | None) -> Any:
         """Open the table at a version that counts, or at the newest that does."""
