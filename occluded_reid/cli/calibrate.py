@@ -144,7 +144,7 @@ def calibrate_command(
 
 def people_among(data: ReIDData, query: EmbeddedSet, gallery: EmbeddedSet) -> list[str]:
     """Return the names of the people among some rows of a data set."""
-    samples = {sample.name: sample.identity for sample in (*data.query, *data.gallery)}
+    samples = {sample.name: sample.person for sample in (*data.query, *data.gallery)}
     return sorted({samples[path] for path in (*query.paths, *gallery.paths)} - data.distractors)
 
 

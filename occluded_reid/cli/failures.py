@@ -89,6 +89,7 @@ def failures_command(
             Protocol.of(loaded, name=f"{network.name}{shown}", ap=ap.value, seed=seed, shots="multi"),
             visibility_edges=edge,
             cameras_known=loaded.cameras_known,
+            camera_names=loaded.camera_names,
             fingerprint=network.fingerprint,
             progress=move,
         )

@@ -75,6 +75,7 @@ class Benchmark:
         identity_rule: where the identity of an image comes from.
         camera_rule: where its camera comes from, and what is dropped because of it.
         cameras: how many there are; numbers made up by the protocol count.
+        first_camera: the number of the first: 1 where file names count from 1, 0 where the protocol makes numbers up.
         counts: variant -> split -> what a whole copy holds; the variant is "" where there is only one.
         trained_on: data sets that models are trained on for it, by convention; itself first where it has a split.
         pattern: regular expression of file names, empty where lists or folders say everything.
@@ -99,6 +100,7 @@ class Benchmark:
     counts: Mapping[str, Mapping[Split, Counts]]
     trained_on: tuple[str, ...]
     pattern: str = ""
+    first_camera: int = 0
     distractors: str = ""
     junk: str = ""
     ranks: tuple[int, ...] = (1, 5, 10)

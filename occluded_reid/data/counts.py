@@ -142,11 +142,13 @@ def _difference(split: Split, found: Counts, expected: Counts, other: str) -> Di
 
 def _cameras(data: ReIDData, benchmark: Benchmark) -> list[Difference]:
     seen = sorted({sample.camera for split in SPLITS for sample in data.split(split)})
-    if seen == list(range(benchmark.cameras)):
+    wanted = range(benchmark.first_camera, benchmark.first_camera + benchmark.cameras)
+    if seen == list(wanted):
         return []
-    strange = [camera for camera in seen if camera >= benchmark.cameras]
+    strange = [camera for camera in seen if camera not in wanted]
+    numbers = f"{wanted[0]} … {wanted[-1]}"
     what = (
-        f"camera {strange[0]} (from 0) is none of its: files of another data set lie among them"
+        f"camera {strange[0]} is none of its ({numbers}): files of another data set lie among them"
         if strange
         else f"some are missing; {_AGAIN}"
     )

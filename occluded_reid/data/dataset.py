@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +28,10 @@ class Sample:
     Attributes:
         name: posix path relative to the root: the key of the image within its data set.
         path: the file.
-        identity: who it is, as the data set writes it.
-        camera: number of the camera, from 0.
+        identity: who it is, as the data set writes it; None where nobody says: such images can be kept in a gallery and
+            searched, and are refused by training and evaluation.
+        camera: number of the camera, as the data set counts: c5 is camera 5. Cameras that it names have a number too:
+            see `ReIDData.camera_names`.
         mask: part mask, a single-channel PNG.
         occlusion: true occluder mask, where the data set has one.
         time: seconds, where known.
@@ -38,12 +40,26 @@ class Sample:
 
     name: str
     path: Path
-    identity: str
+    identity: str | None
     camera: int
     mask: Path | None = None
     occlusion: Path | None = None
     time: float | None = None
     track: str | None = None
+
+    @property
+    def person(self) -> str:
+        """The identity, where one is needed.
+
+        Raises:
+            DataError: nobody says who it is.
+        """
+        if self.identity is None:
+            raise DataError(
+                f"the image '{self.name}' has no identity, which is needed here. Give sub-folders named after people, "
+                "or a CSV file with the column identity."
+            )
+        return self.identity
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,7 @@ class ReIDData:
         benchmark: the published data set that this is a copy of; None for anybody's own images.
         variant: which of its variants was loaded: "labeled"; empty where there is only one.
         part: what of it the queries are, for reports: "test", or what a hold-out made.
+        camera_names: number -> name of the cameras that the data set names, for this data set alone.
 
     Example:
         >>> samples = [Sample(f"{i}.png", Path(f"{i}.png"), identity, i % 2) for i, identity in enumerate("baab")]
@@ -88,6 +105,7 @@ class ReIDData:
     benchmark: Benchmark | None = None
     variant: str = ""
     part: str = "test"
+    camera_names: Mapping[int, str] = field(default_factory=dict)
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """Return the samples of a split.
@@ -101,11 +119,40 @@ class ReIDData:
 
     def identities(self, name: Split) -> list[str]:
         """Return the sorted identities of a split; distractors are nobody and left out."""
-        return sorted({sample.identity for sample in self.split(name)} - self.distractors)
+        known = {sample.identity for sample in self.split(name) if sample.identity is not None}
+        return sorted(known - self.distractors)
 
     def train_classes(self) -> dict[str, int]:
-        """Return identity -> class index of the training split; sorted, so the same everywhere."""
+        """Return identity -> class index of the training split; sorted, so the same everywhere.
+
+        Raises:
+            DataError: an image of the split, or of a data set without one, has no identity.
+        """
+        self.require_identities(self.train, "training")
         return {identity: index for index, identity in enumerate(self.identities("train"))}
+
+    def camera_label(self, camera: int) -> str | int | None:
+        """Return a camera as people know it: by name, or by number; None where cameras are not known."""
+        return self.camera_names.get(camera, camera) if self.cameras_known else None
+
+    def require_identities(self, samples: Sequence[Sample], purpose: str) -> None:
+        """Refuse images of unknown people.
+
+        Args:
+            samples: that are needed; where there are none, all images of the data set are looked at.
+            purpose: what needs to know who is on them, for the message.
+
+        Raises:
+            DataError: an image has no identity; they are counted and the first is named.
+        """
+        looked_at = samples or tuple(self._samples())
+        unknown = [sample.name for sample in looked_at if sample.identity is None]
+        if unknown:
+            raise DataError(
+                f"{len(unknown)} of {len(looked_at)} images of '{self.name}' have no identity, such as '{unknown[0]}': "
+                f"{purpose} needs to know who is on each. Give sub-folders named after people, or a CSV file with the "
+                "column identity. Without identities images can be indexed and searched."
+            )
 
     def labels(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
         """Return identities and cameras of some samples as numbers; equal numbers mean the same in every split.
@@ -117,23 +164,25 @@ class ReIDData:
             Identities (N,) and cameras (N,), both int64.
 
         Raises:
-            DataError: an identity does not occur in this data set, so it has no number.
+            DataError: an image has no identity, or one that does not occur in this data set.
         """
+        self.require_identities(samples, "evaluation")
         strange = [sample for sample in samples if sample.identity not in self._numbers]
         if strange:
             raise DataError(
                 f"identity '{strange[0].identity}' of '{strange[0].name}' is not in '{self.name}'. "
                 "Give samples of this data set."
             )
-        identity = np.array([self._numbers[sample.identity] for sample in samples], dtype=np.int64)
+        identity = np.array([self._numbers[sample.person] for sample in samples], dtype=np.int64)
         return identity, np.array([sample.camera for sample in samples], dtype=np.int64)
 
     def unanswerable(self) -> tuple[Sample, ...]:
         """Return the queries without a gallery image of the same identity under another camera."""
         cameras: dict[str, set[int]] = {}
         for sample in self.gallery:
-            cameras.setdefault(sample.identity, set()).add(sample.camera)
-        return tuple(s for s in self.query if not cameras.get(s.identity, set()) - {s.camera})
+            if sample.identity is not None:
+                cameras.setdefault(sample.identity, set()).add(sample.camera)
+        return tuple(s for s in self.query if not cameras.get(s.identity or "", set()) - {s.camera})
 
     def with_masks(self, folder: str | Path) -> ReIDData:
         """Attach part masks from a folder that mirrors the images' tree, with .png for the suffix.
@@ -181,7 +230,8 @@ class ReIDData:
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {identity: number for number, identity in enumerate(sorted({s.identity for s in self._samples()}))}
+        known = {sample.identity for sample in self._samples() if sample.identity is not None}
+        return {identity: number for number, identity in enumerate(sorted(known))}
 
 
 def load_dataset(

@@ -29,6 +29,7 @@ def holdout(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
     Raises:
         DataError: there are not enough identities.
     """
+    data.require_identities(data.train, "a hold-out")
     identities = sorted(data.identities("train"), key=lambda identity: _order(seed, identity))
     if not 1 <= count < len(identities):
         raise DataError(
@@ -39,7 +40,7 @@ def holdout(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
     held = [sample for sample in data.train if sample.identity in chosen]
     queries: dict[tuple[str, int], Sample] = {}
     for sample in sorted(held, key=lambda sample: _order(seed, sample.name)):
-        queries.setdefault((sample.identity, sample.camera if data.cameras_known else 0), sample)
+        queries.setdefault((sample.person, sample.camera if data.cameras_known else 0), sample)
     asked = {sample.name for sample in queries.values()}
     split = replace(
         data,

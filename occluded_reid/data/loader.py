@@ -92,7 +92,7 @@ class TrainLoader:
         )
         self.samples = self.images.samples
         self.classes = dict(classes)
-        self._identity = torch.tensor([classes[sample.identity] for sample in self.samples])
+        self._identity = torch.tensor([classes[sample.person] for sample in self.samples])
         self._camera = torch.tensor([sample.camera for sample in self.samples])
         self._sampler = make_sampler(data, self._identity.numpy(), seed=seed)
         self.steps_per_epoch = self._sampler.steps_per_epoch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -58,6 +58,7 @@ class VerifyReport:
         notes: what the loader said.
         twice: images of one folder whose names differ in the suffix or in capitals only: probably the same picture.
         counts: the comparison with a whole copy of the published data set; None for anybody's own images.
+        camera_names: number -> name of the cameras that have names.
     """
 
     dataset: str
@@ -77,6 +78,7 @@ class VerifyReport:
     notes: tuple[str, ...] = ()
     twice: tuple[tuple[str, ...], ...] = ()
     counts: Comparison | None = None
+    camera_names: dict[int, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -128,14 +130,16 @@ class VerifyReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
-        cameras = {str(camera): count for camera, count in self.cameras.items()}
+        cameras = {str(self.camera_names.get(camera, camera)): count for camera, count in self.cameras.items()}
         verdict = {"ok": self.ok, "problems": list(self.problems), "warnings": list(self.warnings)}
         counts = self.counts.to_dict() if self.counts else None
         return {**asdict(replace(self, counts=None)), "cameras": cameras, "counts": counts, **verdict}
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        cameras = ", ".join(f"{camera}: {count}" for camera, count in self.cameras.items())
+        cameras = ", ".join(
+            f"{self.camera_names.get(camera, camera)}: {count}" for camera, count in self.cameras.items()
+        )
         return [
             f"{self.dataset} at {self.root}",
             *(f"{s:<8}{self.images[s]:>7} images of {self.identities[s]} identities" for s in SPLITS if self.images[s]),
@@ -184,7 +188,7 @@ def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | Non
         if progress is not None:
             progress(done, len(placed))
     tested = {*data.identities("query"), *data.identities("gallery")}
-    images_of = Counter(sample.identity for sample in data.train)
+    images_of = Counter(sample.identity for sample in data.train if sample.identity is not None)
     cameras = Counter(sample.camera for _, sample in placed) if data.cameras_known else Counter[int]()
     return VerifyReport(
         dataset=data.name,
@@ -204,6 +208,7 @@ def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | Non
         notes=data.notes,
         twice=_named_twice(placed),
         counts=compare_counts(data),
+        camera_names=dict(data.camera_names),
     )
 
 

@@ -134,7 +134,7 @@ def _spread(images: DecodedImages) -> list[int]:
 def _strips(images: DecodedImages) -> Occluders:
     chosen = _spread(images)
     return Occluders.strips(
-        [images[position][0] for position in chosen], [images.samples[position].identity for position in chosen]
+        [images[position][0] for position in chosen], [images.samples[position].person for position in chosen]
     )
 
 
@@ -144,5 +144,5 @@ def _pedestrians(images: DecodedImages) -> Occluders:
     return Occluders.pedestrians(
         [image for image, _ in decoded],
         [mask for _, mask in decoded if mask is not None],
-        [images.samples[position].identity for position in chosen],
+        [images.samples[position].person for position in chosen],
     )

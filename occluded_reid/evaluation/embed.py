@@ -135,6 +135,7 @@ def embed_samples(
         progress: called with (done, total).
 
     Raises:
+        DataError: an image has no identity.
         EvaluationError: there are no samples.
         ImageError: an image cannot be read; it is named.
     """
@@ -178,6 +179,7 @@ def embed_with_truth(
     """
     if batch_size < 1:
         raise EvaluationError(f"batch_size is {batch_size}; it must be at least 1.")
+    data.require_identities(samples, "evaluation")
     if not samples:
         raise EvaluationError(
             f"'{data.name}' has no such samples. A data set with only a training split needs holdout=… (--holdout), "

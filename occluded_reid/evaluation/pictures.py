@@ -57,7 +57,7 @@ def search_picture(
                 _gallery_image(hit.path),
                 hit.distance,
                 identity=hit.identity,
-                camera=hit.camera,
+                camera=hit.camera if hit.camera_name is None else hit.camera_name,
                 shared=hit.shared_visibility,
                 slot_distances=hit.slot_distances,
             )
@@ -190,6 +190,7 @@ def _failures(model: ReIDModel, data: ReIDData, result: Study) -> Failures:
         model.matcher,
         replace(report.protocol, name="", shots="multi"),
         cameras_known=data.cameras_known,
+        camera_names=data.camera_names,
         fingerprint=report.card.fingerprint,
         tuned=report.card.tuned,
         test_time=report.card.test_time,

@@ -24,12 +24,12 @@ _STROKES: dict[bool | None, tuple[tuple[_Point, _Point], ...]] = {
 
 
 def draw_labels(
-    draw: ImageDraw.ImageDraw, left: int, top: int, width: int, identity: str | None, camera: int | None
+    draw: ImageDraw.ImageDraw, left: int, top: int, width: int, identity: str | None, camera: int | str | None
 ) -> None:
     """Write the identity at the left and the camera at the right; a long identity gives way to the camera."""
     room = width
     if camera is not None:
-        shown = fit_text(f"cam {camera}", width // 2, 12)
+        shown = fit_text(camera if isinstance(camera, str) else f"cam {camera}", width // 2, 12)
         draw.text((left + width, top), shown, font=font(12), fill=MUTED, anchor="ra")
         room -= text_width(shown, 12) + 5
     if identity is not None:

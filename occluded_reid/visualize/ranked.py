@@ -34,7 +34,7 @@ class RankedItem:
         distance: to the query.
         correct: whether it is the query's person; None where nobody knows.
         identity: what to call the person, or None.
-        camera: number of the camera, or None.
+        camera: number or name of the camera, or None.
         shared: slot -> v(query) · v(gallery) in [0, 1].
         slot_distances: slot -> distance of that slot alone.
         rank: its place among all answers where that is not its place in the list; dots before it say so.
@@ -44,7 +44,7 @@ class RankedItem:
     distance: float
     correct: bool | None = None
     identity: str | None = None
-    camera: int | None = None
+    camera: int | str | None = None
     shared: Mapping[str, float] = field(default_factory=dict)
     slot_distances: Mapping[str, float] = field(default_factory=dict)
     rank: int | None = None
@@ -61,7 +61,7 @@ class RankedQuery:
         mask: (h, w) integer part classes, drawn over a second copy of the query, or None.
         classes: how many classes the mask has: 8, 5 or 2.
         identity: who it is, or None.
-        camera: number of the camera, or None.
+        camera: number or name of the camera, or None.
         note: a line above the row, or empty.
     """
 
@@ -71,7 +71,7 @@ class RankedQuery:
     mask: np.ndarray | None = None
     classes: int = 8
     identity: str | None = None
-    camera: int | None = None
+    camera: int | str | None = None
     note: str = ""
 
 
@@ -83,7 +83,7 @@ def ranked_list(
     query_mask: np.ndarray | None = None,
     classes: int = 8,
     identity: str | None = None,
-    camera: int | None = None,
+    camera: int | str | None = None,
     title: str | None = None,
     width: int = 1500,
     image_height: int = 208,

@@ -51,7 +51,7 @@ def test_files_pictures_and_tables(cli: Cli, people: Path, trained: Path, tmp_pa
     assert str(tmp_path / "[x]") in found.err
     shown = cli(*command, "--worst", 0)
     assert shown.code == 0
-    for text in ("by visibility of the query", "by cameras of query and match", "pairs that share no slot", "0 → 1"):
+    for text in ("by visibility of the query", "by cameras of query and match", "pairs that share no slot", "1 → 2"):
         assert text in shown.out
     assert "show people" not in shown.out, "no pictures were asked for"
     assert not (tmp_path / "[x]" / "worst_01.png").exists(), "that of the run before is of other numbers"

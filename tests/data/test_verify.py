@@ -50,12 +50,12 @@ def test_a_good_set(tree: Path) -> None:
     assert report.problems == report.warnings == ()
     assert report.images == {"train": 4, "query": 2, "gallery": 3}
     assert report.identities == {"train": 2, "query": 2, "gallery": 2}
-    assert report.cameras == {0: 5, 1: 4}
+    assert report.cameras == {1: 5, 2: 4}
     assert (report.distractors, report.masks) == (1, 9)
     assert seen == [(i, 9) for i in range(1, 10)]
     content = json.loads(json.dumps(report.to_dict()))
     assert content["ok"] is True
-    assert content["cameras"] == {"0": 5, "1": 4}
+    assert content["cameras"] == {"1": 5, "2": 4}
     text = "\n".join(report.lines())
     assert "train         4 images of 2 identities" in text
     assert text.endswith("all files can be used")

@@ -59,6 +59,7 @@ CUHK03 = Benchmark(
     identity_rule="the first number of the name (cuhk03-np), or camera pair and number in it (extracted images)",
     camera_rule="the view, first or second, of the camera pair: cN or the third number of the name",
     cameras=2,
+    first_camera=1,
     counts={
         "detected": {"train": Counts(7_365, 767), "query": Counts(1_400, 700), "gallery": Counts(5_332, 700)},
         "labeled": {"train": Counts(7_368, 767), "query": Counts(1_400, 700), "gallery": Counts(5_328, 700)},
@@ -216,7 +217,7 @@ def _person(name: str, where: str) -> tuple[str, int]:
             f"{where} names '{name}'; wanted names such as {_EXTRACTED_EXAMPLE} (camera pair, person, view 1 or 2, "
             "image). Copy that file again."
         )
-    return f"{int(match[1])}_{int(match[2]):03d}", int(match[3]) - 1
+    return f"{int(match[1])}_{int(match[2]):03d}", int(match[3])
 
 
 def _classic_names(root: Path, place: str, source: Path, split: int, notes: list[str]) -> dict[Split, list[str]]:

@@ -32,6 +32,7 @@ DUKEMTMC_REID = Benchmark(
     identity_rule="number before the first underscore",
     camera_rule="number after _c, from 1; gallery images of the query's identity and camera are dropped",
     cameras=8,
+    first_camera=1,
     counts={"": {"train": Counts(16_522, 702), "query": Counts(2_228, 702), "gallery": Counts(17_661, 702, 408)}},
     trained_on=("dukemtmc_reid",),
     pattern=PATTERN,
@@ -49,7 +50,7 @@ DUKEMTMC_REID = Benchmark(
 def load_dukemtmc_reid(root: str | Path, *, train_only: bool | None = None) -> ReIDData:
     """Load ``bounding_box_train/``, ``query/`` and ``bounding_box_test/``, or only the first (then use a hold-out).
 
-    Identity and camera come from names such as ``0001_c2_f0046182.jpg`` (camera 2 becomes number 1). Identities of the
+    Identity and camera come from names such as ``0001_c2_f0046182.jpg`` (camera 2). Identities of the
     gallery that no query asks for are distractors.
 
     Args:

@@ -21,6 +21,7 @@ MARKET1501 = Benchmark(
     identity_rule="number before the first underscore",
     camera_rule="number after _c, from 1; gallery images of the query's identity and camera are dropped",
     cameras=6,
+    first_camera=1,
     counts={"": {"train": Counts(12_936, 751), "query": Counts(3_368, 750), "gallery": Counts(15_913, 750)}},
     trained_on=("market1501",),
     pattern=PATTERN,
@@ -43,7 +44,7 @@ MARKET1501 = Benchmark(
 def load_market1501(root: str | Path, *, train_only: bool | None = None, own: bool = False) -> ReIDData:
     """Load ``bounding_box_train/``, ``query/`` and ``bounding_box_test/``, or only the first (then use a hold-out).
 
-    Identity and camera come from names such as ``0002_c1s1_000451_03.jpg`` (camera 1 becomes number 0). Images of
+    Identity and camera come from names such as ``0002_c1s1_000451_03.jpg`` (camera 1). Images of
     identity -1 are junk and dropped; those of 0000 are distractors: kept in the gallery, never trained on or asked for.
     Part masks in ``masks/`` and occluder masks in ``occlusion/`` beside the three folders, mirroring them, are attached
     where they exist (the synthetic set has them).

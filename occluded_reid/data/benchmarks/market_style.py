@@ -88,7 +88,7 @@ def load_market_style(
         train=splits.get("train", ()),
         query=splits.get("query", ()),
         gallery=gallery,
-        distractors=frozenset(sample.identity for sample in gallery if int(sample.identity) in nobody),
+        distractors=frozenset(sample.person for sample in gallery if int(sample.person) in nobody),
         licence=benchmark.licence,
         citation=benchmark.citation,
         notes=with_notes(benchmark, notes),
@@ -154,14 +154,14 @@ def read_market_images(
         else:
             name = path.relative_to(root).as_posix()
             mask, occluder = (mirrored(tree, name) if tree else None for tree in (masks, occlusion))
-            samples.append(Sample(name, path, match[1], int(match[2]) - 1, mask, occluder))
+            samples.append(Sample(name, path, match[1], int(match[2]), mask, occluder))
     return samples, [f"{len(names)} images left out, {why} ({names[0]})" for why, names in left_out.items()]
 
 
 def never_asked(data: ReIDData) -> frozenset[str]:
     """Return the identities of the gallery that are never a query, nor trained on: distractors without a number."""
-    known = {sample.identity for sample in (*data.query, *data.train)}
-    return frozenset(sample.identity for sample in data.gallery) - known
+    known = {sample.person for sample in (*data.query, *data.train)}
+    return frozenset(sample.person for sample in data.gallery) - known
 
 
 def with_notes(benchmark: Benchmark, notes: Iterable[str]) -> tuple[str, ...]:

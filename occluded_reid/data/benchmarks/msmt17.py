@@ -43,6 +43,7 @@ MSMT17 = Benchmark(
     identity_rule="the number after the path in the lists; test numbers start at 0 again and are other people",
     camera_rule="the third token of the file name, from 1; gallery images of the query's person and camera are dropped",
     cameras=_CAMERAS,
+    first_camera=1,
     counts={
         "without list_val": {"train": Counts(30_248, 1_041), **_TEST},
         "with list_val": {"train": Counts(32_621, 1_041), **_TEST},
@@ -130,5 +131,5 @@ def _read(root: Path, name: str, place: str, present: frozenset[str], side: str)
                 f"{_EXAMPLE}. Copy the data set again."
             )
         file = listed_file(folder, path, present, where)
-        samples.append(Sample(f"{place}/{path}", file, f"{side}_{int(number):04d}", int(match[1]) - 1))
+        samples.append(Sample(f"{place}/{path}", file, f"{side}_{int(number):04d}", int(match[1])))
     return tuple(samples)

@@ -53,6 +53,7 @@ OCCLUDED_DUKE = Benchmark(
     identity_rule="number before the first underscore",
     camera_rule="number after _c, from 1; gallery images of the query's identity and camera are dropped",
     cameras=8,
+    first_camera=1,
     counts={"": {"train": Counts(15_618, 702), "query": Counts(2_210, 519), "gallery": Counts(17_661, 519, 591)}},
     trained_on=("occluded_duke",),
     pattern=PATTERN,

@@ -130,9 +130,9 @@ def _refuse_twice(samples: Sequence[Sample]) -> None:
     """Raise DataError if a person has two images on one side: 1.jpg and 001.jpg."""
     first: dict[str, str] = {}
     for sample in samples:
-        if sample.identity in first:
+        if sample.person in first:
             raise DataError(
-                f"person {int(sample.identity)} is there twice: '{first[sample.identity]}' and '{sample.name}'. "
+                f"person {int(sample.person)} is there twice: '{first[sample.person]}' and '{sample.name}'. "
                 "Partial-iLIDS has one query and one gallery image of each: remove one of the two."
             )
-        first[sample.identity] = sample.name
+        first[sample.person] = sample.name

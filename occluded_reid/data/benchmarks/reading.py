@@ -154,8 +154,8 @@ def listed_file(folder: Path, name: str, present: frozenset[str], where: str) ->
 
 def refuse_shared(title: str, train: Iterable[Sample], test: Iterable[Sample]) -> None:
     """Raise DataError if a person is in training and in the test side: nothing measured there would mean anything."""
-    learnt = {sample.identity: sample.name for sample in train}
-    shared = {sample.identity: sample.name for sample in test if sample.identity in learnt}
+    learnt = {sample.person: sample.name for sample in train}
+    shared = {sample.person: sample.name for sample in test if sample.person in learnt}
     if shared:
         shown = ", ".join(sorted(shared)[:_SHOWN]) + (", …" if len(shared) > _SHOWN else "")
         first = min(shared)

@@ -52,7 +52,7 @@ def open_occluders(
         chosen = [masked[int(i)] for i in np.unique(np.linspace(0, len(masked) - 1, PEOPLE).round())]
         images = [np.asarray(open_image(sample.path)) for sample in chosen]
         masks = [open_mask(s.mask, (i.shape[1], i.shape[0]), 8) for s, i in zip(chosen, images, strict=True) if s.mask]
-        return Occluders.pedestrians(images, masks, [sample.identity for sample in chosen])
+        return Occluders.pedestrians(images, masks, [sample.person for sample in chosen])
     return Occluders.from_folder(source)[take_slice(take)]
 
 

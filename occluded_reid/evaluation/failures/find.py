@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ def find_failures(
     *,
     visibility_edges: Sequence[float] | None = None,
     cameras_known: bool = True,
+    camera_names: Mapping[int, str] | None = None,
     fingerprint: str = "",
     tuned: str = "",
     test_time: str = "",
@@ -49,6 +50,7 @@ def find_failures(
             can be compared bin by bin: (0.5, 0.75). None makes a bin of each number of visible slots where visibility
             is 0 or 1, else four bins of about as many queries each.
         cameras_known: False leaves out the slices by camera: `ReIDData.cameras_known`.
+        camera_names: number -> name, for the slices' names: `ReIDData.camera_names`.
         fingerprint: of the model that made the embeddings, for the report.
         tuned: what was chosen on which other data, in words, for the report.
         test_time: what was done beside the model itself, in words, for the report.
@@ -115,10 +117,13 @@ def find_failures(
     by_query_camera: tuple[Slice, ...] = ()
     if cameras_known:
         pairs, place = np.unique(np.stack(cameras, 1), axis=0, return_inverse=True)
-        names = [f"{q} → {g}" for q, g in pairs]
+        called = dict(camera_names or {})
+        names = [f"{called.get(q, q)} → {called.get(g, g)}" for q, g in pairs.tolist()]
         by_camera_pair = _slices(report, found, place.reshape(-1), names, [tuple(map(float, p)) for p in pairs])
         known, place = np.unique(cameras[0], return_inverse=True)
-        by_query_camera = _slices(report, found, place, [str(c) for c in known], [(float(c),) for c in known])
+        by_query_camera = _slices(
+            report, found, place, [str(called.get(c, c)) for c in known.tolist()], [(float(c),) for c in known]
+        )
     counts, place = np.unique(shared, return_inverse=True)
     by_shared_slots = _slices(report, found, place, [f"{n} of {width}" for n in counts], [(float(n),) for n in counts])
     return Failures(

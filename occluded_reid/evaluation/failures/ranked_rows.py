@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from occluded_reid.data.dataset import ReIDData, Sample
+from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.images import open_image
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
@@ -92,7 +92,7 @@ def ranked_rows(
                 distances[n],
                 correct=bool(gallery.identity[g] == identity[i]),
                 identity=data.gallery[g].identity,
-                camera=data.gallery[g].camera,
+                camera=data.camera_label(data.gallery[g].camera),
                 shared=dict(zip(asked.names, details.shared[n].tolist(), strict=True)),
                 slot_distances=dict(zip(asked.names, details.slot_distance[n].tolist(), strict=True)),
                 rank=ranks[n],
@@ -101,12 +101,21 @@ def ranked_rows(
         ]
         sample = data.query[q]
         image = np.asarray(open_image(sample.path)) if occlusion is None else occluded_sample(sample, occlusion)[0]
-        drawn.append(query_row(model, image, items, sample, note=notes[i] if notes else ""))
+        camera_seen = data.camera_label(sample.camera)
+        drawn.append(
+            query_row(model, image, items, identity=sample.identity, camera=camera_seen, note=notes[i] if notes else "")
+        )
     return drawn
 
 
 def query_row(
-    model: ReIDModel, image: np.ndarray, items: Sequence[RankedItem], sample: Sample | None = None, *, note: str = ""
+    model: ReIDModel,
+    image: np.ndarray,
+    items: Sequence[RankedItem],
+    *,
+    identity: str | None = None,
+    camera: int | str | None = None,
+    note: str = "",
 ) -> RankedQuery:
     """Return one row: a query image with what the model sees of it, and its hits.
 
@@ -114,7 +123,8 @@ def query_row(
         model: gives the query's visibility and part mask.
         image: (H, W, 3) uint8.
         items: the hits.
-        sample: who it is, where that is known.
+        identity: who it is, where that is known.
+        camera: number or name of the camera, likewise.
         note: a line above the row.
     """
     (image,), pixels = as_seen(model, [image])  # what was cut off lies under no mask
@@ -128,8 +138,8 @@ def query_row(
         visibility,
         mask=maps[0].argmax(1)[0].cpu().numpy() if maps else None,
         classes=maps[0].shape[1] if maps else 8,
-        identity=sample.identity if sample else None,
-        camera=sample.camera if sample else None,
+        identity=identity,
+        camera=camera,
         note=note,
     )
 

@@ -118,7 +118,7 @@ def check_new(data: ReIDData, kind: str) -> None:
     assert [s.path.name for s in data.query] == QUERY
     assert [s.path.name for s in data.gallery] == GALLERY
     assert [s.identity for s in data.query] == ["1_001", "1_001", "1_003", "2_001"]
-    assert [s.camera for s in data.query] == [0, 1, 0, 1]
+    assert [s.camera for s in data.query] == [1, 2, 1, 2]
     assert data.query[0].name == f"images_{kind}/{QUERY[0]}"
     assert data.benchmark is CUHK03
     assert data.variant == kind
@@ -161,7 +161,7 @@ def test_the_tree_of_market(tmp_path: Path, kind: str) -> None:
         for name in some:
             Image.new("RGB", (4, 8)).save(root / kind / folder / name)
     data = load_dataset("cuhk03", root, images=kind)
-    assert [(s.identity, s.camera) for s in data.query] == [("0003", 0), ("0003", 1)]
+    assert [(s.identity, s.camera) for s in data.query] == [("0003", 1), ("0003", 2)]
     assert data.query[0].name == f"{kind}/query/0003_c1_21.png"
     assert len(data.gallery) == 2
     assert "1 images left out" in data.notes[0]

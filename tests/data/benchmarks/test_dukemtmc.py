@@ -38,14 +38,14 @@ def duke(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["dukemtmc_reid", "dukemtmc"])
 def test_the_tree(duke: Path, name: str) -> None:
     data = load_dataset(name, duke)
-    assert [(s.identity, s.camera) for s in data.train] == [("0001", 1), ("0001", 4), ("0008", 7)]
-    assert [(s.identity, s.camera) for s in data.query] == [("0005", 1), ("0023", 3)]
+    assert [(s.identity, s.camera) for s in data.train] == [("0001", 2), ("0001", 5), ("0008", 8)]
+    assert [(s.identity, s.camera) for s in data.query] == [("0005", 2), ("0023", 4)]
     assert [(s.identity, s.camera) for s in data.gallery] == [
-        ("0005", 0),
-        ("0023", 0),
-        ("7140", 3),
-        ("7140", 3),
-        ("7141", 6),
+        ("0005", 1),
+        ("0023", 1),
+        ("7140", 4),
+        ("7140", 4),
+        ("7141", 7),
     ]
     assert data.gallery[1].name == "bounding_box_test/0023_c1_f0000002 copy.jpg"
     assert data.name == "dukemtmc_reid"

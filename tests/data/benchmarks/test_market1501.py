@@ -45,9 +45,9 @@ def test_whole_tree(market: Path) -> None:
     assert names(data.gallery) == sorted(GALLERY[:4])
     assert data.distractors == {"0000"}
     assert data.train[0] == Sample(
-        "bounding_box_train/0002_c1s1_000451_03.jpg", market / "bounding_box_train" / TRAIN[0], "0002", 0
+        "bounding_box_train/0002_c1s1_000451_03.jpg", market / "bounding_box_train" / TRAIN[0], "0002", 1
     )
-    assert [sample.camera for sample in data.train] == [0, 2, 5]
+    assert [sample.camera for sample in data.train] == [1, 3, 6]
     assert data.train_classes() == {"0002": 0, "0007": 1}
     assert data.identities("gallery") == ["0001", "0003"]
     assert [note for note in data.notes if "junk" in note] == [

@@ -43,9 +43,9 @@ def test_both_versions(tmp_path: Path, version: int) -> None:
     assert [s.name for s in data.train] == [f"{learn}/{line.split()[0]}" for line in LISTS["train"]]
     assert [s.name for s in data.gallery] == [f"{test}/{line.split()[0]}" for line in LISTS["gallery"]]
     assert all(s.path.is_file() for s in (*data.train, *data.query, *data.gallery))
-    assert [s.camera for s in data.train] == [0, 14]
-    assert [s.camera for s in data.query] == [2, 3]
-    assert [s.camera for s in data.gallery] == [2, 9, 2]
+    assert [s.camera for s in data.train] == [1, 15]
+    assert [s.camera for s in data.query] == [3, 4]
+    assert [s.camera for s in data.gallery] == [3, 10, 3]
     assert data.unanswerable() == ()
 
 
@@ -62,7 +62,7 @@ def test_val_is_left_out_unless_asked_for(tmp_path: Path) -> None:
     without, with_val = load_dataset("msmt17", root), load_dataset("msmt17", root, val_in_train=True)
     assert (len(without.train), len(with_val.train)) == (2, 3)
     assert with_val.train[2].identity == "train_0000"
-    assert with_val.train[2].camera == 4
+    assert with_val.train[2].camera == 5
     assert without.variant == "without list_val"
     assert with_val.variant == "with list_val"
     assert without.notes[0].startswith("1 images of list_val are left out of training")

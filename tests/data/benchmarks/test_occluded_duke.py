@@ -56,7 +56,7 @@ def check(data: ReIDData) -> None:
     assert names(data.train) == TRAIN
     assert names(data.query) == QUERY
     assert names(data.gallery) == GALLERY
-    assert [(s.identity, s.camera) for s in data.query] == [("0019", 0), ("0023", 3)]
+    assert [(s.identity, s.camera) for s in data.query] == [("0019", 1), ("0023", 4)]
     assert data.distractors == {"7140"}
     assert data.identities("gallery") == ["0019", "0023"]
     assert all(sample.path.is_file() for sample in (*data.train, *data.query, *data.gallery))
