@@ -109,6 +109,8 @@ def read_json(path: str | Path, error: type[OccludedReIDError] = OccludedReIDErr
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as cause:
+        raise error(f"'{path}' could not be read as JSON: it is nested too deep. Is it the right file?") from cause
     except OSError as cause:
         raise error(f"'{path}' could not be read as JSON: {cause.strerror or cause}. Look at the path.") from cause
     except ValueError as cause:

@@ -14,7 +14,7 @@ FLOORS = [
     {"_version", "errors", "yaml12"},
     {"options", "forked"},
     {"registry"},
-    {"files", "config", "embeddings", "contracts"},
+    {"files", "sealed", "config", "embeddings", "contracts"},
     {"functional"},
     {"heads", "losses", "matchers", "backbones"},
     {"models", "parsing", "data"},

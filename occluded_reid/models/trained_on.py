@@ -90,7 +90,7 @@ class TrainedOn:
                 raise TypeError("data or images is of the wrong type")
             if not all(isinstance(text, str) for text in (*record.identities, *record.split)):
                 raise TypeError("identities or split hold something else than text")
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 f"what the model was trained on cannot be read: {error}. The model's folder is damaged; use another "
                 "copy of it."

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from torch import Tensor
 
 from occluded_reid.backbones.weights import read_weights
 from occluded_reid.errors import CheckpointError, WeightsError
-from occluded_reid.files import read_json, read_safetensors, write_json, write_safetensors
+from occluded_reid.files import look
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.registry import PARSERS, check_options
+from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
 
 __all__ = ["load_parser", "load_parser_weights", "parser_folder", "read_parser_options", "save_parser"]
 
-_FORMAT = 1
-
 
 def save_parser(parser: ParsingNetwork, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-    """Write ``parser.safetensors`` and ``parser.json``, each whole or not at all.
+    """Write ``parser.safetensors`` and ``parser.json``, each whole or not at all, with their checksums.
 
     Args:
         parser: its kind, options and weights are written.
@@ -30,18 +30,14 @@ def save_parser(parser: ParsingNetwork, folder: str | Path, facts: Mapping[str, 
     Raises:
         CheckpointError: the folder cannot be written.
     """
-    folder = Path(folder)
-    fingerprint = parser.fingerprint
-    write_safetensors(folder / "parser.safetensors", parser.state_dict(), {"fingerprint": fingerprint}, CheckpointError)
     content = {
-        "format": _FORMAT,
         "type": parser.kind,
         "options": parser.options,
-        "fingerprint": fingerprint,
+        "fingerprint": parser.fingerprint,
         "regions": list(parser.names),
         "facts": dict(facts or {}),
     }
-    write_json(folder / "parser.json", content, CheckpointError)
+    write_sealed(Path(folder), "parser", content, parser.state_dict(), CheckpointError)
 
 
 def load_parser(folder: str | Path) -> ParsingNetwork:
@@ -64,15 +60,23 @@ def load_parser(folder: str | Path) -> ParsingNetwork:
             f"'{folder}' names the parser '{kind}', which is no ParsingNetwork. Use the right folder."
         )
     load_parser_weights(parser, folder)
+    description = _read_description(parser_folder(folder) or Path(folder))
+    if "sha256" not in description and parser.fingerprint != description["fingerprint"]:
+        raise CheckpointError(
+            f"'{folder}' is damaged: its weights and options make {parser.fingerprint}; parser.json names "
+            f"{description['fingerprint']}. Use another copy of the folder."
+        )
     return parser
 
 
 def parser_folder(place: str | Path) -> Path | None:
     """Return the parser folder at a place, which may be the folder of a training run; None for a weights file."""
     place = Path(place)
-    if (place / "model" / "parser.json").is_file() and not (place / "parser.json").is_file():
+    here, below = (look(folder / "parser.json", CheckpointError) for folder in (place, place / "model"))
+    if below is not None and here is None:
         return place / "model"
-    return place if place.is_dir() else None
+    found = look(place, CheckpointError)
+    return place if found is not None and S_ISDIR(found.st_mode) else None
 
 
 def read_parser_options(place: str | Path) -> tuple[str, dict[str, Any]]:
@@ -82,7 +86,7 @@ def read_parser_options(place: str | Path) -> tuple[str, dict[str, Any]]:
         CheckpointError: there is no parser.json, or it is of another format.
     """
     content = _read_description(parser_folder(place) or Path(place))
-    return str(content["type"]), dict(content["options"])
+    return content["type"], dict(content["options"])
 
 
 def load_parser_weights(parser: ParsingNetwork, place: str | Path) -> None:
@@ -97,12 +101,7 @@ def load_parser_weights(parser: ParsingNetwork, place: str | Path) -> None:
         tensors = parser.adapted(read_weights(place))
     else:
         description = _read_description(folder)
-        tensors, metadata = read_safetensors(folder / "parser.safetensors", CheckpointError)
-        if metadata.get("fingerprint") != description["fingerprint"]:
-            raise CheckpointError(
-                f"'{folder}' holds weights of {metadata.get('fingerprint')} and a description of "
-                f"{description['fingerprint']}. The two files do not belong together; copy the folder whole."
-            )
+        tensors = read_sealed_tensors(folder, "parser", description, CheckpointError)
     own = parser.state_dict()
     wanted = {key for key in own if key != "reference" and not key.endswith("num_batches_tracked")}
     if missing := sorted(wanted - set(tensors)):
@@ -126,10 +125,10 @@ def _misfit(parser: ParsingNetwork, place: str | Path, key: str, given: Tensor, 
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    content = read_json(folder / "parser.json", CheckpointError)
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
+    content = read_sealed(folder, "parser", CheckpointError)
+    if not isinstance(content.get("type"), str) or not isinstance(content.get("options"), dict):
         raise CheckpointError(
-            f"'{folder}' has format {found}; this version reads format {_FORMAT}. Update the library."
+            f"'{folder / 'parser.json'}' is damaged: wanted the type of a parser, a text, and its options, a mapping. "
+            "Use another copy of the folder."
         )
     return content

@@ -125,7 +125,7 @@ def test_weights_that_do_not_fit_are_named(network, tmp_path: Path):
         load_parser(tmp_path)
     save_parser(network(label_set="sorn5"), tmp_path / "five")
     (tmp_path / "five" / "parser.safetensors").replace(tmp_path / "eight" / "parser.safetensors")
-    with pytest.raises(CheckpointError, match="do not belong together"):
+    with pytest.raises(CheckpointError, match=r"parser\.safetensors' is damaged, or does not belong to 'parser\.json'"):
         load_parser(tmp_path / "eight")
 
 
@@ -144,3 +144,15 @@ def test_what_does_not_fit_is_said_when_it_is_made(network, monkeypatch):
         network(backbone="shallow")
     with pytest.raises(UnknownNameError, match="Did you mean 'lip20'"):
         network(label_set="lip_20")
+
+
+def test_a_flipped_bit_of_a_parser_is_found(network, tmp_path: Path):
+    save_parser(network(), tmp_path)
+    for name in ("parser.safetensors", "parser.json"):
+        whole = (tmp_path / name).read_bytes()
+        place = len(whole) // 2 if name == "parser.safetensors" else whole.index(b"small")
+        (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=name):
+            load_parser(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    assert load_parser(tmp_path).kind == "small"
