@@ -26,7 +26,7 @@ from occluded_reid.cli import (
     train_parser,
     tune,
 )
-from occluded_reid.errors import OccludedReIDError
+from occluded_reid.cli.door import exit_code, harmless_output
 
 __all__ = ["app", "main"]
 
@@ -34,7 +34,6 @@ app = typer.Typer(
     name="occluded-reid",
     help="Find a person again across cameras although half of the person is hidden.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -74,12 +73,7 @@ app.command("parse")(parse.parse_command)
 
 
 def main() -> None:
-    """Run the command line; an error of this library becomes one message and exit code 1."""
-    try:
-        app()
-    except OccludedReIDError as error:
-        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("Stopped.", fg="yellow", err=True)
-        sys.exit(130)
+    """Run the command line and leave with its exit code."""
+    with harmless_output():
+        code = exit_code(lambda: typer.main.get_command(app).main(prog_name="occluded-reid", standalone_mode=False))
+    sys.exit(code)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from occluded_reid.cli.console import Json, bold, check_output_folder, console, print_json
+from occluded_reid.printable import printable
 
 __all__ = ["compare_command"]
 
@@ -57,6 +58,6 @@ def compare_command(
     console().print(result.table())
     facts = {**result.facts, **{f"system {name}": fact for name, fact in result.system_facts.items()}}
     for line in (*result.sentences(), *(f"{name}: {fact}" for name, fact in facts.items())):
-        console().print(line, markup=False)
+        console().print(printable(line), markup=False)
     if output is not None:
         console().print(f"tables: {bold(output)}", soft_wrap=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from occluded_reid.data.dataset import ReIDData
+    from occluded_reid.screen import Screen
 
 __all__ = [
     "DataOptions",
@@ -94,18 +95,18 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last chec
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (extra: tracking).")]
 
 
-def console(*, quiet: bool = False) -> Console:
-    """Return a console; tables and bars go to stderr when stdout must stay machine-readable."""
-    from rich.console import Console
+def console(*, quiet: bool = False) -> Screen:
+    """Return a console; tables go to stderr when stdout must stay machine-readable."""
+    from occluded_reid.screen import Screen
 
-    return Console(stderr=quiet, highlight=False)
+    return Screen(stderr=quiet)
 
 
 def bold(text: object) -> str:
-    """Return markup that shows a text in bold as it is, whatever brackets a file's name may hold."""
-    from rich.markup import escape
+    """Return markup that shows a name in bold as it is, whatever brackets or controls a file's name may hold."""
+    from occluded_reid.screen import cell
 
-    return f"[bold]{escape(str(text))}[/bold]"
+    return f"[bold]{cell(text)}[/bold]"
 
 
 def check_output_folder(folder: Path | None) -> Path | None:
@@ -139,38 +140,38 @@ def check_share(share: float) -> float:
 
 
 def print_json(content: Any) -> None:
-    """Write one JSON document to stdout."""
-    json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    """Write one JSON document to stdout.
+
+    Numbers that JSON has not (NaN, infinities) become null. Characters that a terminal would obey, or that the output's
+    encoding has not, are escaped in JSON's own way, so that the document stays the same.
+    """
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    text = json.dumps(_as_json(content), indent=2, ensure_ascii=encoding != "utf8", allow_nan=False)
+    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+# DEL, the C1 controls, marks and overrides of the writing direction, breaks of lines, halves of characters; json itself
+# escapes what is below the space.
+_CONTROLS = re.compile("[\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def _as_json(content: Any) -> Any:
+    """What JSON can hold of it."""
+    if isinstance(content, Mapping):
+        return {key: _as_json(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_as_json(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a callback (done, total) that moves a bar on stderr; nothing is drawn where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    """Give a callback (done, total) that moves a bar on stderr; a line every half minute where that is no terminal."""
+    from occluded_reid.screen import progress_bar as shared
 
-    screen = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-
-        def move(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
+    with shared(title) as move:
         yield move
 
 

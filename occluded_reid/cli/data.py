@@ -102,7 +102,7 @@ def extract_command(
     if as_json:
         print_json({"folder": str(folder)})
     else:
-        console().print(f"load it as the data set 'cuhk03' from {folder}", markup=False, soft_wrap=True)
+        console().say(f"load it as the data set 'cuhk03' from {folder}")
 
 
 def _verify(data: ReIDData, as_json: bool) -> None:
@@ -115,7 +115,7 @@ def _verify(data: ReIDData, as_json: bool) -> None:
     else:
         screen = console()
         for line in report.lines():
-            screen.print(line, markup=False, soft_wrap=True)
+            screen.say(line)
     if not report.ok:
         raise typer.Exit(1)
 

@@ -118,7 +118,7 @@ def _index(model: ReIDModel, data: ReIDData, folder: Path) -> None:
             camera=[sample.camera for sample in samples],
             progress=move,
         )
-        console(quiet=True).print(f"{len(gallery)} images in {folder}", markup=False, soft_wrap=True)
+        console(quiet=True).say(f"{len(gallery)} images in {folder}")
 
 
 def _search(model: ReIDModel, data: ReIDData, output: Path) -> None:
@@ -129,4 +129,4 @@ def _search(model: ReIDModel, data: ReIDData, output: Path) -> None:
     with Gallery.open(output / "gallery", model=model) as gallery:
         found = gallery.search(asked, 8)
     picture = save_picture(search_picture(model, asked, found), output / "search.png")
-    console(quiet=True).print(f"ranked lists: {picture}", markup=False, soft_wrap=True)
+    console(quiet=True).say(f"ranked lists: {picture}")

@@ -41,7 +41,7 @@ def verify_command(gallery: Folder, as_json: Json = False) -> None:
         print_json({**dataclasses.asdict(report), "ok": report.ok})
     else:
         for line in report.lines():
-            console().print(line, markup=False, soft_wrap=True)
+            console().say(line)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -55,6 +55,7 @@ def versions_command(gallery: Folder, as_json: Json = False) -> None:
     from rich.table import Table
 
     from occluded_reid.gallery import Gallery
+    from occluded_reid.screen import cell
 
     with Gallery.open(gallery) as store:
         versions = store.versions()
@@ -63,7 +64,8 @@ def versions_command(gallery: Folder, as_json: Json = False) -> None:
         return
     table = Table("version", "time (UTC)", "images", "made by")
     for version in versions:
-        table.add_row(str(version.version), version.time[:19].replace("T", " "), f"{version.images:,}", version.action)
+        made = version.time[:19].replace("T", " ")
+        table.add_row(str(version.version), cell(made), f"{version.images:,}", cell(version.action))
     console().print(table)
 
 
@@ -117,16 +119,16 @@ def build_index_command(
             if as_json:
                 print_json(dataclasses.asdict(needed))
             else:
-                console().print(str(needed), markup=False, soft_wrap=True)
+                console().say(str(needed))
             return
         if not as_json:
-            console().print(str(needed), markup=False, soft_wrap=True)
+            console().say(str(needed))
         with progress_bar("building") as move:
             info = store.build_index(factory, wait=wait, progress=move)
     if as_json:
         print_json(info.to_dict())
     else:
-        console().print(str(info), markup=False, soft_wrap=True)
+        console().card(str(info))
 
 
 @gallery_app.command("neighbours")

@@ -148,6 +148,6 @@ def index_command(
             soft_wrap=True,
         )
         if built is not None:
-            console().print(str(built), markup=False, soft_wrap=True)
+            console().card(str(built))
         for path in result.unreadable:
-            console().print(f"left out, cannot be read: {path}", markup=False, soft_wrap=True)
+            console().say(f"left out, cannot be read: {path}")

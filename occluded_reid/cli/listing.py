@@ -41,9 +41,9 @@ def list_command(
         return
     screen = console()
     for name in names:
-        screen.print(name, markup=False)
+        screen.say(name)
     if not names:
-        screen.print(f"nothing among the {kind.value} matches '{pattern}'", style="yellow")
+        screen.say(f"nothing among the {kind.value} matches '{pattern}'", style="yellow")
 
 
 def _names(kind: Kind) -> list[str]:

@@ -75,11 +75,11 @@ def parse_command(
         print_json({**report.to_dict(), "contact_sheet": None if sheet is None else str(sheet)})
     else:
         screen = console()
-        screen.print(report.summary(), markup=False, soft_wrap=True)
+        screen.say(report.summary())
         for note in report.notes:
-            screen.print(f"note: {note}", markup=False, soft_wrap=True)
+            screen.say(f"note: {note}")
         for name, reason in report.unreadable.items():
-            screen.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
+            screen.say(f"left out: {name}: {reason}")
         if sheet is not None:
             screen.print(f"contact sheet: {bold(sheet)}", soft_wrap=True)
     if report.unreadable:

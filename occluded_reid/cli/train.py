@@ -72,7 +72,7 @@ def train_command(
     score = None
     if evaluate_every:
         score = held_out_scores(loaded)
-        console(quiet=True).print(f"watched, and best/ chosen by: {loaded.notes[-1]}", markup=False, soft_wrap=True)
+        console(quiet=True).say(f"watched, and best/ chosen by: {loaded.notes[-1]}")
     result = train(
         settings,
         loaded,
@@ -88,4 +88,4 @@ def train_command(
     if as_json:
         print_json(result.to_dict())
     else:
-        console().print(result.summary(), markup=False, soft_wrap=True)
+        console().say(result.summary())

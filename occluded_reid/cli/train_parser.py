@@ -86,4 +86,4 @@ def train_parser_command(
     if as_json:
         print_json(result.to_dict())
     else:
-        console().print(result.summary(), markup=False, soft_wrap=True)
+        console().card(result.summary())

@@ -76,15 +76,15 @@ def tune_command(
         )
     found.save(out)
     if found.warning:
-        console(quiet=True).print(f"warning: {found.warning}", markup=False, soft_wrap=True)
+        console(quiet=True).say(f"warning: {found.warning}")
     if as_json:
         print_json({**found.to_dict(), "text": found.text, "warning": found.warning})
         return
     console().print(found.table())
-    console().print(f"chosen: {found.text}", markup=False, soft_wrap=True)
+    console().say(f"chosen: {found.text}")
     if found.chosen != found.default:
         clear = "" if found.difference.clear else ": no clear difference"
-        console().print(f"minus the default: {found.difference}{clear}", markup=False, soft_wrap=True)
+        console().say(f"minus the default: {found.difference}{clear}")
     console().print(f"tuned settings: {bold(out)}", soft_wrap=True)
 
 

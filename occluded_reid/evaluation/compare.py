@@ -164,15 +164,17 @@ class Compared:
         """Return the numbers and the differences for a terminal."""
         from rich.table import Table
 
+        from occluded_reid.screen import cell
+
         header, lines = self.rows()
-        table = Table(*header, title="per cent, with intervals over the queries")
+        table = Table(*map(cell, header), title="per cent, with intervals over the queries")
         for line in lines:
-            table.add_row(*(cell.replace("[", "\\[") for cell in line), end_section=line is lines[-1])
+            table.add_row(*map(cell, line), end_section=line is lines[-1])
         if self.differences:
             header, lines = self.difference_rows()
-            table.add_row(*header, style="bold")
+            table.add_row(*map(cell, header), style="bold")
             for line in lines:
-                table.add_row(*(cell.replace("[", "\\[") for cell in line))
+                table.add_row(*map(cell, line))
         return table
 
     def to_markdown(self, path: str | Path | None = None) -> str:

@@ -146,7 +146,9 @@ class Study:
         """Return the table for a terminal."""
         from rich.table import Table
 
-        table = Table(title=f"{self.model} on {self.dataset}")
+        from occluded_reid.screen import cell
+
+        table = Table(title=cell(f"{self.model} on {self.dataset}"))
         table.add_column("metric")
         table.add_column("matching")
         for fraction in self.fractions:

@@ -242,7 +242,9 @@ class Report:
         """Return the numbers with intervals, and the protocol below them, as a rich table."""
         from rich.table import Table
 
-        title = (self.protocol.name or self.protocol.dataset).replace("[", "\\[")
+        from occluded_reid.screen import cell
+
+        title = cell(self.protocol.name or self.protocol.dataset)
         table = Table(title=title or None, show_header=False)
         table.add_column("metric")
         table.add_column("value")
@@ -250,7 +252,7 @@ class Report:
             table.add_row(name, f"[bold]{value:6.1%}[/bold]  {self.intervals.get(name, '')}".replace("  [", "  \\["))
         table.add_section()
         for key, fact in self.facts.items():
-            table.add_row(key, fact.replace("[", "\\["), style="dim")
+            table.add_row(key, cell(fact), style="dim")
         return table
 
     def __str__(self) -> str:

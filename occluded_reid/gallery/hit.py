@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from occluded_reid.printable import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -98,8 +100,11 @@ def hits_table(hits: Sequence[Hit]) -> Table:
         labels = ("–" if value is None else str(value) for value in known.values())
         likely = [f"{hit.probability or 0:.1%}"] if judged else []
         shared = " ".join(f"{hit.shared_visibility.get(slot, 0):.1f}" for slot in slots)
-        # Text, not markup: a key such as "[a]/1.jpg" is shown as it is.
+        # Text, not markup: a key such as "[a]/1.jpg" is shown as it is, and what a terminal would obey is written out.
         table.add_row(
-            *(Text(cell) for cell in (str(hit.rank), hit.key, f"{hit.distance:.4f}", *likely, *labels, shared))
+            *(
+                Text(printable(cell))
+                for cell in (str(hit.rank), hit.key, f"{hit.distance:.4f}", *likely, *labels, shared)
+            )
         )
     return table

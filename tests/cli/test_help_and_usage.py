@@ -159,6 +159,17 @@ def test_every_matching_can_be_asked_for() -> None:
         (["train", "sorn_lite", "--set", "optim.epochs"], "is not of the form key.path=value"),
         (["train", "sorn_lite", "--set", "model.heads.x.type=locl", "--weights", "none"], "Did you mean 'local'?"),
         (["train", "sorn_lite", "--set", "model.backbone.type=resnet5O", "--weights", "none"], "'resnet50'?"),
+    ],
+)
+def test_a_wrong_word_in_a_recipe_is_two_and_helps(
+    cli: Cli, people: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    assert_refused(cli, people, tmp_path, arguments, 2, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["train", "sorn_lite", "--weights", "nothing.pth"], "nothing.pth' could not be read"),
         (["train", "sorn_lite", "--holdout", "60"], "60 identities cannot be set aside"),
     ],
@@ -166,9 +177,13 @@ def test_every_matching_can_be_asked_for() -> None:
 def test_failed_work_is_one_and_helps(
     cli: Cli, people: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
+    assert_refused(cli, people, tmp_path, arguments, 1, message)
+
+
+def assert_refused(cli: Cli, people: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     dataset = [] if "--dataset" in arguments else ["--dataset", "synthetic"]
     found = cli(*arguments, "--data", people, *dataset, "--output", tmp_path / "run")
-    assert found.code == 1
+    assert found.code == code
     assert message in found.err
     assert "Traceback" not in found.err
     assert found.out == ""

@@ -107,8 +107,9 @@ class Failures:
             metrics: names as in `Report.metrics`; None shows the first rank and mAP.
         """
         from rich.box import SIMPLE
-        from rich.markup import escape
         from rich.table import Table
+
+        from occluded_reid.screen import cell
 
         every = list(self.report.metrics)
         shown = [every[0], "mAP"] if metrics is None else list(metrics)
@@ -120,7 +121,7 @@ class Failures:
             for column in keep:
                 table.add_column(header[column] if column else "", justify="right" if column else "left")
             for line in lines:
-                table.add_row(*(escape(line[column]) for column in keep))
+                table.add_row(*(cell(line[column]) for column in keep))
             tables.append(table)
         counts = Table(title="what cannot be compared", show_header=False, box=SIMPLE)
         for name, count in self.unshared.facts.items():

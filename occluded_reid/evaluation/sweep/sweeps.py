@@ -88,17 +88,18 @@ class Sweeps:
 
     def table(self) -> Table:
         """Return the areas, by kind and over all, as a rich table."""
-        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=escape(self.title))
+        from occluded_reid.screen import cell
+
+        table = Table(title=cell(self.title))
         table.add_column("model, metric", overflow="fold")
         for kind in self.kinds:
-            table.add_column(escape(kind), justify="right", min_width=len(kind), no_wrap=True)
+            table.add_column(cell(kind), justify="right", min_width=len(kind), no_wrap=True)
         for metric in self.sweeps[0].headline:
             for sweep in self.sweeps:
                 cells = [_stacked(sweep, metric, kind) for kind in self.kinds]
-                table.add_row(f"{escape(sweep.name)}\n{metric}\n", *cells, end_section=sweep is self.sweeps[-1])
+                table.add_row(f"{cell(sweep.name)}\n{metric}\n", *cells, end_section=sweep is self.sweeps[-1])
         return table
 
     def facts(self) -> dict[str, str]:

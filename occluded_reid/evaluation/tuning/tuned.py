@@ -226,10 +226,11 @@ class Tuned(BaseModel):
 
     def table(self) -> Table:
         """Return the candidates for a terminal, the chosen one marked."""
-        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=escape(f"{self.metric} on {self.part or self.data}"), caption=escape(self.warning) or None)
+        from occluded_reid.screen import cell
+
+        table = Table(title=cell(f"{self.metric} on {self.part or self.data}"), caption=cell(self.warning) or None)
         table.add_column("candidate")
         for name in (self.metric, "minus the default"):
             table.add_column(name, justify="right")
@@ -238,7 +239,7 @@ class Tuned(BaseModel):
             cells = [trial.name, f"{trial.value:.1%} {Interval(*trial.interval)}", minus]
             if trial.name == self.default:
                 cells[2] = "the default"
-            table.add_row(*map(escape, cells), style="bold" if trial.name == self.chosen else None)
+            table.add_row(*map(cell, cells), style="bold" if trial.name == self.chosen else None)
         return table
 
     def __str__(self) -> str:
