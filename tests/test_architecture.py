@@ -22,6 +22,7 @@ FLOORS = [
     {"gallery", "evaluation"},
     {"training"},
     {"cli", "app"},
+    {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ALONGSIDE = {
