@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +20,13 @@ __all__ = [
     "absolute",
     "atomic_write",
     "inside",
+    "is_file",
+    "is_folder",
     "look",
     "read_json",
     "read_safetensors",
+    "text_bytes",
+    "text_lines",
     "write_json",
     "write_safetensors",
     "write_text",
@@ -49,7 +54,7 @@ def look(path: Path, error: type[OccludedReIDError] = OccludedReIDError) -> os.s
     """Return what a path leads to, or None where nothing is there.
 
     Raises:
-        error: a folder on the way may not be entered, so that nobody can tell.
+        error: a folder on the way may not be entered, so that nobody can tell; or no file can have such a name.
     """
     try:
         return path.stat()
@@ -57,7 +62,7 @@ def look(path: Path, error: type[OccludedReIDError] = OccludedReIDError) -> os.s
         return None
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or cause
-        raise error(f"'{path}' cannot be looked at: {why}. Correct the path, or its permissions.") from cause
+        raise error(f"{str(path)[:300]!r} cannot be looked at: {why}. Correct the path, or its permissions.") from cause
 
 
 @contextmanager
@@ -91,9 +96,12 @@ def atomic_write(path: str | Path, error: type[OccludedReIDError] = OccludedReID
 
 
 def write_text(path: str | Path, text: str, error: type[OccludedReIDError] = OccludedReIDError) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text, whole or not at all; of a file's name that is no UTF-8 the odd bytes stand as \\udcNN.
+
+    In JSON that is an escape, from which the name is read back as it was.
+    """
     with atomic_write(path, error) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, content: Any, error: type[OccludedReIDError] = OccludedReIDError) -> None:
@@ -161,14 +169,60 @@ def read_safetensors(
         ) from cause
 
 
+def text_bytes(text: str) -> bytes:
+    r"""Return a text as UTF-8 for a hash, whatever it holds: names of files need not be UTF-8, and Python marks that.
+
+    Example:
+        >>> text_bytes("caf\u00e9"), text_bytes("caf\udce9")
+        (b'caf\\xc3\\xa9', b'caf\\xed\\xb3\\xa9')
+    """
+    return text.encode("utf-8", "surrogatepass")
+
+
+def text_lines(text: str) -> list[str]:
+    r"""Return the lines of a text file as editors count them: cut at \n or \r\n, and nowhere else.
+
+    `str.splitlines` also cuts at form feeds, U+0085, U+2028 and others, which names and keys may hold.
+
+    Example:
+        >>> text_lines("a\u2028b\r\nc\n")
+        ['a\u2028b', 'c']
+    """
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
+def is_file(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> bool:
+    """Tell whether a path is a file; `Path.is_file` raises where a folder above may not be entered.
+
+    Raises:
+        error: as `look`.
+    """
+    found = look(Path(path), error)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> bool:
+    """Tell whether a path is a folder.
+
+    Raises:
+        error: as `look`.
+    """
+    found = look(Path(path), error)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
 def inside(folder: str | Path, name: str, error: type[OccludedReIDError] = OccludedReIDError) -> Path:
     """Return folder/name, refusing a name that would leave the folder.
 
     Raises:
         error: the name is absolute or climbs out of the folder.
     """
-    root = Path(folder).resolve()
-    target = (root / name).resolve()
+    try:
+        root = Path(folder).resolve()
+        target = (root / name).resolve()
+    except (OSError, ValueError, RuntimeError) as cause:  # a NUL; links in a circle
+        raise error(f"the path {name[:300]!r} is none that a file can have: {cause}. Give another one.") from cause
     if not target.is_relative_to(root):
         raise error(f"the path '{name}' leads out of '{folder}'. Give a path relative to that folder, without '..'.")
     return target

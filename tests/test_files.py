@@ -13,8 +13,12 @@ from occluded_reid.errors import CheckpointError, GalleryError, OccludedReIDErro
 from occluded_reid.files import (
     atomic_write,
     inside,
+    is_file,
+    is_folder,
     read_json,
     read_safetensors,
+    text_bytes,
+    text_lines,
     write_json,
     write_safetensors,
     write_text,
@@ -163,3 +167,52 @@ def test_a_link_that_leads_out(tmp_path):
     (tmp_path / "folder" / "link").symlink_to(tmp_path)
     with pytest.raises(OccludedReIDError, match="leads out of"):
         inside(tmp_path / "folder", "link/x")
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    with pytest.raises(GalleryError, match=r"'a\\x00b' is none that a file can have"):
+        inside(tmp_path, "a\0b", GalleryError)
+
+
+def test_what_is_there(tmp_path):
+    (tmp_path / "x").touch()
+    assert (is_file(tmp_path / "x"), is_folder(tmp_path / "x")) == (True, False)
+    assert (is_file(tmp_path), is_folder(tmp_path)) == (False, True)
+    assert not is_file(tmp_path / "none")
+    assert not is_file(tmp_path / "x" / "below a file")
+    for name in ("a\0b", "x" * 300):
+        with pytest.raises(GalleryError, match="cannot be looked at"):
+            is_file(tmp_path / name, GalleryError)
+
+
+def test_what_may_not_be_looked_at(tmp_path, monkeypatch):
+    def refuse(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(GalleryError, match="x' cannot be looked at: Permission denied"):
+        is_folder(tmp_path / "x", GalleryError)
+
+
+def test_names_that_are_no_utf8_are_hashed_and_written(tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    assert text_bytes("café") == "café".encode()
+    assert len({text_bytes(odd), text_bytes("café"), text_bytes("caf\\udce9")}) == 3
+    write_json(tmp_path / "x.json", {odd: odd})
+    assert read_json(tmp_path / "x.json") == {odd: odd}
+    write_text(tmp_path / "x.txt", odd)
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "caf\\udce9"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", []),
+        ("\n", [""]),
+        ("a", ["a"]),
+        ("a\n\nb\r\n", ["a", "", "b"]),
+        ("a\u2028b\x85c\fd\re\n", ["a\u2028b\x85c\fd\re"]),
+    ],
+)
+def test_lines(text, lines):
+    assert text_lines(text) == lines

@@ -209,11 +209,12 @@ def erase_command(
 
 def _keys(keys: list[str] | None, file: Path | None) -> list[str]:
     from occluded_reid.errors import GalleryError
+    from occluded_reid.files import text_lines
 
     found = list(keys or [])
     if file is not None:
         try:
-            found += [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+            found += [line for line in text_lines(file.read_bytes().decode("utf-8-sig")) if line]
         except (OSError, UnicodeDecodeError) as cause:
             raise GalleryError(f"the keys in '{file}' cannot be read: {cause}. Give a UTF-8 text file.") from cause
     if not found:

@@ -12,7 +12,7 @@ import numpy as np
 
 from occluded_reid.data.benchmark import Benchmark
 from occluded_reid.errors import DataError, MaskError
-from occluded_reid.files import absolute
+from occluded_reid.files import absolute, is_file, is_folder
 from occluded_reid.registry import DATASETS, check_options
 
 __all__ = ["SPLITS", "ReIDData", "Sample", "Split", "load_dataset", "require_folder"]
@@ -193,7 +193,7 @@ class ReIDData:
             MaskError: the folder does not exist, or no image has a mask there.
         """
         folder = absolute(folder, MaskError)
-        if not folder.is_dir():
+        if not is_folder(folder, MaskError):
             raise MaskError(f"the folder of masks '{folder}' does not exist. Look at the path, or leave masks out.")
         masked = replace(
             self,
@@ -281,20 +281,27 @@ def load_dataset(
 
 def mirrored(folder: Path, name: str) -> Path | None:
     """Return the PNG of an image in a tree that mirrors the images', or None where there is none."""
-    path = folder / Path(name).with_suffix(".png")
-    return path if path.is_file() else None
+    path = folder / Path(name.lstrip("/")).with_suffix(".png")  # a name that is a whole path stays below the folder
+    return path if is_file(path, MaskError) else None
 
 
 def require_folder(root: str | Path) -> Path:
     """Return a data set's root as a path.
 
     Raises:
-        DataError: it does not exist, is no folder, or is empty.
+        DataError: it does not exist, is no folder, is empty, or may not be read.
     """
     folder = absolute(root, DataError)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+    if not is_folder(folder, DataError):
+        what = "is a file" if is_file(folder, DataError) else "does not exist"
         raise DataError(f"'{folder}' {what}; wanted the folder of a data set. Look at the path.")
-    if not any(folder.iterdir()):
+    try:
+        (folder / ".").stat()  # names may be readable where nothing else is
+        empty = not any(folder.iterdir())
+    except OSError as cause:
+        raise DataError(
+            f"the folder '{folder}' cannot be read: {cause.strerror or cause}. Look at its permissions."
+        ) from cause
+    if empty:
         raise DataError(f"the folder '{folder}' is empty; wanted images. Look at the path, or copy the data set again.")
     return folder

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.errors import DataError
+from occluded_reid.files import text_bytes
 
 __all__ = ["holdout", "shared_identities", "validation_side"]
 
@@ -103,4 +104,4 @@ def _note(before: ReIDData, after: ReIDData, count: int, seed: int) -> str:
 
 
 def _order(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
+    return hashlib.sha256(text_bytes(f"{seed}:{text}")).hexdigest()

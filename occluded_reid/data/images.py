@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.errors import DataError, ImageError, MaskError
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "RUBBISH",
     "image_files",
     "merge_classes",
     "open_image",
@@ -24,11 +27,17 @@ __all__ = [
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a crop of a person never is, a decompression bomb always."""
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"},
+_SUFFIXES = (
+    "apng avif bmp bw dib gif icb jfif jp2 jpc jpe jpeg jpf jpg jpx j2c j2k mpo pbm pcx pfm pgm png pnm ppm qoi rgb "
+    "rgba sgi tga tif tiff vda vst webp"
 )
-"""What image files end in, in any case."""
+IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+"""What image files end in, in any case: the pictures that Pillow reads by itself. Documents (.eps, .pdf) are none."""
 
+RUBBISH = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders that archives of a Mac, servers and systems leave beside images: copies and shadows of them, nobody's."""
+
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r"})  # files of the same kind, which nobody takes for images
 _MERGED = {
     8: (0, 1, 2, 3, 4, 5, 6, 7),
     5: (0, 1, 2, 3, 3, 4, 4, 4),  # background, head, torso, arm, leg (with foot)
@@ -48,30 +57,84 @@ _UPRIGHT = {
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
 
-def image_files(folder: str | Path, *, recursive: bool = False) -> list[Path]:
+def image_files(folder: str | Path, *, recursive: bool = False, left_out: LeftOut | None = None) -> list[Path]:
     """Return the image files of a folder by their suffix, hidden ones left out, sorted by path.
 
     Args:
         folder: where to look.
         recursive: look into sub-folders too (not through links to folders: see `refuse_linked_folders`).
+        left_out: counts what is passed over: dangling links, folders that may not be read, hidden images, files that
+            are no images by their suffix, and sub-folders unless `recursive`.
 
     Raises:
         DataError: the folder does not exist or cannot be read.
     """
     folder = Path(folder)
+    passed = left_out or LeftOut()
+    found: list[str] = []
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        try:
+            with os.scandir(folder / above) as entries:
+                here = sorted(entries, key=lambda entry: entry.name)
+            (folder / above / ".").stat()  # a folder whose names may be read, and which may not be entered
+        except (OSError, ValueError) as cause:
+            reason = getattr(cause, "strerror", None) or cause
+            if not above:
+                raise DataError(f"the folder '{folder}' cannot be read: {reason}. Look at the path.") from cause
+            passed.add(above, f"cannot be read ({reason})", "folders")
+            continue
+        for entry in here:
+            below = f"{above}/{entry.name}" if above else entry.name
+            if _is_folder(entry):
+                if why := _no_folder_of_images(entry.name, recursive):
+                    passed.add(below, why, "folders")
+                elif not entry.is_symlink():
+                    waiting.append(below)
+                else:
+                    passed.add(below, "links to folders, which are not followed", "links")
+            elif why := _no_image(entry):
+                passed.add(below, why)
+            elif _counts(entry.name):
+                found.append(below)
+    return [folder / below for below in sorted(found)]
+
+
+def _no_folder_of_images(name: str, recursive: bool) -> str:
+    """Why a folder is not looked into, or nothing."""
+    if name.startswith("."):
+        return "hidden"
+    if name in RUBBISH:
+        return "which other programs have made"
+    return "" if recursive else "not looked into"
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _no_image(entry: os.DirEntry[str]) -> str:
+    """Why a file is passed over, or nothing: nobody takes litter for images, so it goes without saying."""
+    if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
+        litter = entry.name.startswith(".") or entry.name.lower() in _LITTER
+        return "" if litter else "no images by their suffix"
+    if entry.name.startswith("."):
+        return "hidden"
     try:
-        found = [
-            path
-            for path in (folder.rglob("*") if recursive else folder.iterdir())
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-            and path.is_file()
-        ]
-    except OSError as cause:
-        raise DataError(
-            f"the folder '{folder}' cannot be read: {cause.strerror or cause}. Look at the path."
-        ) from cause
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+        usual = entry.is_file()
+    except OSError:
+        usual = False
+    if usual:
+        return ""
+    return "links that lead nowhere" if entry.is_symlink() else "no regular files"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to where nobody may look: it is no folder for us
 
 
 def refuse_linked_folders(folder: str | Path) -> None:
@@ -81,16 +144,13 @@ def refuse_linked_folders(folder: str | Path) -> None:
         DataError: there is one; the first is named.
     """
     folder = Path(folder)
-    linked = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_symlink()
-        and path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    linked: list[Path] = []
+    for place, below, _ in os.walk(folder):
+        below[:] = [name for name in below if not _no_folder_of_images(name, recursive=True)]
+        linked += [Path(place, name) for name in below if Path(place, name).is_symlink()]
     if linked:
         raise DataError(
-            f"'{linked[0]}' is a link to a folder, and links below '{folder}' are not followed: its images would be "
+            f"'{min(linked)}' is a link to a folder, and links below '{folder}' are not followed: its images would be "
             f"missing ({len(linked)} such links). Copy the images there, or link '{folder}' as a whole."
         )
 

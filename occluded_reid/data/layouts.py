@@ -7,13 +7,12 @@ from pathlib import Path
 
 from occluded_reid.data.benchmark import Layout
 from occluded_reid.data.dataset import require_folder
-from occluded_reid.data.images import IMAGE_SUFFIXES
+from occluded_reid.data.images import IMAGE_SUFFIXES, RUBBISH
 from occluded_reid.errors import DataError
 
 __all__ = ["archives_beside", "explain_folder", "find_layout"]
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z", ".part", ".crdownload")
-_RUBBISH = ("__MACOSX",)  # what archives of a Mac bring along: shadows of the files, under the same names
 _BESIDE = ("masks", "occlusion")  # trees that mirror a data set's, and so look like one
 _LEVELS = 3  # how far above a root it is looked for: the images of some lie in split/kind/identity/
 
@@ -45,13 +44,13 @@ def _missing(folder: Path, layout: Layout) -> list[str]:
     missing = []
     for name in layout.needed:
         path = folder / name
-        if not (path.is_file() if name in layout.files else _holds_something(path)):
+        if not (_is_file(path) if name in layout.files else _holds_something(path)):
             missing.append(name if name in layout.files else f"{name}/")
     return missing
 
 
 def _holds_something(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES or path.is_dir() for path in _entries(folder))
+    return any(path.suffix.lower() in IMAGE_SUFFIXES or _is_folder(path) for path in _entries(folder))
 
 
 def archives_beside(folder: Path) -> str:
@@ -89,10 +88,25 @@ def explain_folder(folder: Path, title: str, layouts: Sequence[Layout]) -> str:
 
 def _sub_folders(folder: Path) -> Iterator[Path]:
     """Sub-folders down to two levels, the upper ones first; trees of masks left out."""
-    upper = [path for path in _entries(folder) if path.is_dir() and path.name not in _BESIDE]
+    upper = [path for path in _entries(folder) if _is_folder(path) and path.name not in _BESIDE]
     yield from upper
     for path in upper:
-        yield from (below for below in _entries(path) if below.is_dir())
+        yield from (below for below in _entries(path) if _is_folder(below))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder, as far as anybody may look: it only explains another one, or counts as missing."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -101,4 +115,4 @@ def _entries(folder: Path) -> list[Path]:
         found = sorted(folder.iterdir())
     except OSError:
         return []  # it is only looked at to explain another one, or counts as missing
-    return [path for path in found if not path.name.startswith(".") and path.name not in _RUBBISH]
+    return [path for path in found if not path.name.startswith(".") and path.name not in RUBBISH]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from occluded_reid.errors import DataError
+from occluded_reid.files import is_file, text_lines
 
 __all__ = ["list_lines", "read_list"]
 
@@ -17,10 +18,11 @@ def list_lines(path: Path) -> Iterator[tuple[int, str]]:
         DataError: the file cannot be read, is no UTF-8, or has no such line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # as text, it would be cut at a lone \r too
     except (OSError, UnicodeDecodeError) as cause:
         raise DataError(f"the list '{path}' cannot be read: {cause}. Take the official file again.") from cause
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    # Blanks alone are cut off: a name may end in what else Unicode calls white.
+    lines = [(n, line.strip(" \t")) for n, line in enumerate(text_lines(text), start=1) if line.strip(" \t")]
     if not lines:
         raise DataError(f"the list '{path}' is empty; wanted the name of an image in each line. Take it again.")
     yield from lines
@@ -54,7 +56,7 @@ def read_list(path: Path, root: Path, folders: Sequence[str]) -> list[Path]:
                 f"line {number} of '{path}' names '{line}', which leads out of '{root}'. Wanted paths relative to "
                 f"{places}, without '..'; take the official list again."
             )
-        place = next((root / folder / name for folder in folders if (root / folder / name).is_file()), None)
+        place = next((root / folder / name for folder in folders if is_file(root / folder / name, DataError)), None)
         if place is None:
             missing.append(f"'{line}' (line {number})")
         else:

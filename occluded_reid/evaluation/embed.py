@@ -15,6 +15,7 @@ from occluded_reid.data.images import open_image, open_mask
 from occluded_reid.data.resize import crop_mask, resize_mask
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError, MaskError
+from occluded_reid.files import text_bytes
 from occluded_reid.models import ReIDModel
 from occluded_reid.models.preprocess import ImageLike
 
@@ -47,7 +48,7 @@ class Occlusion:
 
     def generator(self, name: str) -> np.random.Generator:
         """Return the generator of one image."""
-        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        digest = hashlib.sha256(text_bytes(f"{self.seed}:{name}")).digest()
         return np.random.default_rng(np.frombuffer(digest[:16], dtype=np.uint32))
 
 

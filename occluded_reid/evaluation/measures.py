@@ -15,6 +15,7 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import ProtocolCard, Report
 from occluded_reid.evaluation.streaming import Labelled, MatchRanks
+from occluded_reid.files import text_bytes
 
 __all__ = ["LIBRARIES", "measures", "report_of", "require_answers"]
 
@@ -121,4 +122,4 @@ def digest(images: Labelled, *, ordered: bool = True) -> str:
     """
     names = images.paths or ("",) * len(images)
     lines = [f"{i},{c},{n}" for i, c, n in zip(images.identity, images.camera, names, strict=True)]
-    return hashlib.sha256("\n".join(lines if ordered else sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256(text_bytes("\n".join(lines if ordered else sorted(lines)))).hexdigest()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from occluded_reid.evaluation.conditions import MATCHINGS, Study
 from occluded_reid.evaluation.failures.find import find_failures
 from occluded_reid.evaluation.failures.ranked_rows import as_seen, query_row, ranked_rows
 from occluded_reid.evaluation.failures.result import Failures
-from occluded_reid.files import atomic_write, inside, write_json
+from occluded_reid.files import atomic_write, inside, text_lines, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel
 from occluded_reid.visualize import (
@@ -173,12 +174,20 @@ def write_report(
         save_picture(picture, inside(folder, file_name, EvaluationError))  # named after a head, as a recipe calls it
         page.add_picture(picture, caption)
     if log is not None and log.is_file():
-        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        page.add_heading("Training").add_chart(*training_curves(records))
+        page.add_heading("Training").add_chart(*training_curves(_records(log)))
     if data.licence:
         page.add_card("Data", {"licence": data.licence, "cite": data.citation or "–"})
     write_json(folder / "study.json", result.to_dict(), EvaluationError)
     return page.save(folder / "report.html")
+
+
+def _records(log: Path) -> list[Any]:
+    try:
+        return [json.loads(line) for line in text_lines(log.read_bytes().decode())]
+    except (OSError, ValueError) as cause:
+        raise EvaluationError(
+            f"the log '{log}' cannot be read: {cause}. It is drawn beside the numbers: mend it, or move it away."
+        ) from cause
 
 
 def _failures(model: ReIDModel, data: ReIDData, result: Study) -> Failures:

@@ -16,6 +16,7 @@ import numpy as np
 
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.streaming import Labelled, places
+from occluded_reid.files import text_bytes
 from occluded_reid.matchers.base import NO_SHARED_SLOT, PairScorer
 from occluded_reid.search.blocks import Block, Distances
 
@@ -162,7 +163,7 @@ def draw_galleries(gallery: Labelled, draws: int, seed: int = 0) -> np.ndarray:
     numbers = np.empty((draws, len(gallery)), dtype=np.uint64)
     for draw in range(draws):
         for position, name in enumerate(names):
-            numbers[draw, position] = int.from_bytes(hashlib.sha256(f"{seed}:{draw}:{name}".encode()).digest()[:8])
+            numbers[draw, position] = int.from_bytes(hashlib.sha256(text_bytes(f"{seed}:{draw}:{name}")).digest()[:8])
     return numbers
 
 

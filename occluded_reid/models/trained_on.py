@@ -9,6 +9,7 @@ from typing import Any
 
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import CheckpointError
+from occluded_reid.files import text_bytes
 
 __all__ = ["TrainedOn"]
 
@@ -99,4 +100,4 @@ class TrainedOn:
 
 
 def _hashed(data: str, identity: str) -> str:
-    return hashlib.sha256(f"{data}\0{identity}".encode()).hexdigest()[:12]
+    return hashlib.sha256(text_bytes(f"{data}\0{identity}")).hexdigest()[:12]

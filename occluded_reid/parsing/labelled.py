@@ -11,6 +11,7 @@ import numpy as np
 from occluded_reid.data.cache import DecodedImages
 from occluded_reid.data.dataset import ReIDData, Sample, require_folder
 from occluded_reid.data.images import image_files, open_mask
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.data.transforms import TRANSFORMS, Flip, View
 from occluded_reid.errors import DataError
 from occluded_reid.parsing.label_maps import flip_order, label_table
@@ -85,11 +86,14 @@ def load_images(root: str | Path) -> ReIDData:
         DataError: the folder does not exist or holds no image.
     """
     folder = require_folder(root)
+    left_out = LeftOut()
     samples = [
         Sample(name, path, name, 0)
-        for path in image_files(folder, recursive=True)
+        for path in image_files(folder, recursive=True, left_out=left_out)
         for name in [path.relative_to(folder).as_posix()]
     ]
     if not samples:
         raise DataError(f"'{folder}' holds no image. Give the folder that the masks' folder mirrors.")
-    return ReIDData(folder.resolve().name, folder, train=tuple(samples), cameras_known=False)
+    return ReIDData(
+        folder.resolve().name, folder, train=tuple(samples), notes=tuple(left_out.notes()), cameras_known=False
+    )

@@ -23,7 +23,7 @@ class ParseReport:
         pixels: class name -> pixels over all masks.
         empty: images in which the teacher found nobody.
         unreadable: image -> why it could not be read.
-        notes: what the mapping loses or leaves out.
+        notes: what the mapping loses, and which files of the folder were left out.
     """
 
     output: Path

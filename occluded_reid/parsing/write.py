@@ -11,6 +11,7 @@ from PIL import Image
 
 from occluded_reid.data.dataset import require_folder
 from occluded_reid.data.images import image_files, open_image, open_mask
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.errors import DataError, ImageError, MaskError
 from occluded_reid.files import absolute, atomic_write, write_json
 from occluded_reid.options import did_you_mean
@@ -71,7 +72,8 @@ def parse_folder(
     options = _checked_options(clothes)
     label_table(own.name, target.name, **options)  # what cannot be mapped is said before anything is read
     _check_places(source, output, teacher)
-    names = _image_names(source)
+    left_out = LeftOut()
+    names = _image_names(source, left_out)
     description = describe_masks(teacher, target.name, dict(options))
     check_sidecar(output, description, [output / _mask_name(name) for name in names], overwrite)
     write_json(output / SIDECAR, description, MaskError)
@@ -94,7 +96,7 @@ def parse_folder(
         {name: int(count) for name, count in zip(target.names, tally.pixels, strict=True)},
         tuple(sorted(tally.empty, key=order.__getitem__)),
         tally.unreadable,
-        mapping_notes(own.name, target.name, **options),
+        (*mapping_notes(own.name, target.name, **options), *left_out.notes()),
     )
 
 
@@ -201,9 +203,9 @@ def _check_places(source: Path, output: Path, teacher: Teacher) -> None:
         raise DataError(f"'{output}' is the folder that the masks are read from. Choose another folder to write to.")
 
 
-def _image_names(source: Path) -> list[str]:
+def _image_names(source: Path, left_out: LeftOut) -> list[str]:
     require_folder(source)
-    names = [path.relative_to(source).as_posix() for path in image_files(source, recursive=True)]
+    names = [path.relative_to(source).as_posix() for path in image_files(source, recursive=True, left_out=left_out)]
     if not names:
         raise DataError(f"'{source}' holds no image. Look at the path; sub-folders are searched, hidden ones are not.")
     taken: dict[Path, str] = {Path(CONTACT_SHEET): f"the picture that is written there ({CONTACT_SHEET})"}

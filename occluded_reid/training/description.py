@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from occluded_reid.files import text_bytes
 from occluded_reid.models import ReIDModel
 from occluded_reid.parsing.network import hash_weights
 from occluded_reid.training.batches import Batches
@@ -27,7 +28,7 @@ def describe_run(model: ReIDModel, loader: Batches, seed: int, processes: int) -
     digest = hashlib.sha256()
     samples = getattr(loader, "samples", ())
     for sample in samples:
-        digest.update(f"{sample.name}\0{sample.identity}\0".encode())
+        digest.update(text_bytes(f"{sample.name}\0{sample.identity}\0"))
     return {
         "recipe": {key: recipe[key] for key in ("model", "data", "optim")},
         "seed": seed,

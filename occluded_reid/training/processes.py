@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from occluded_reid.errors import TrainingError
+from occluded_reid.files import text_bytes
 
 __all__ = ["Processes", "make_accelerator"]
 
@@ -72,12 +73,12 @@ class Processes:
         """Return what the main process said; what others say is ignored."""
         if self.count == 1:
             return text
-        said = torch.tensor(list(text.encode() if self.is_main else b""), dtype=torch.int64, device=self.device)
+        said = torch.tensor(list(text_bytes(text) if self.is_main else b""), dtype=torch.int64, device=self.device)
         length = torch.tensor([len(said)], device=self.device)
         torch.distributed.broadcast(length, src=0)
         received = said if self.is_main else torch.empty(int(length), dtype=torch.int64, device=self.device)
         torch.distributed.broadcast(received, src=0)
-        return bytes(received.tolist()).decode()
+        return bytes(received.tolist()).decode("utf-8", "surrogatepass")
 
     def average_statistics(self, model: nn.Module) -> None:
         """Average running means and variances of batch normalisation over the processes.

@@ -65,6 +65,13 @@ def test_remove_and_erase(mall: Path, tmp_path: Path) -> None:
     assert (told["images"], told["total"]) == (1, 0)
 
 
+def test_a_key_with_a_line_separator_is_one_key(mall: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_bytes("\ufeffa\u2028b\r\nc\x85d\n".encode())
+    for command in (("erase", "--yes"), ("remove",)):  # neither "a" and "b" nor "c" and "d" are meant
+        assert run(command[0], mall, "--keys-from", tmp_path / "keys.txt", *command[1:]).exit_code == 1
+    assert len(Gallery.open(mall)) == 6
+
+
 def test_keys_that_are_missing_or_unreadable(mall: Path, tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for arguments, message in (

@@ -9,7 +9,7 @@ from PIL import Image
 
 from occluded_reid.data.dataset import load_dataset
 from occluded_reid.data.folder import load_folder
-from occluded_reid.errors import DataError
+from occluded_reid.errors import DataError, MaskError
 
 
 def plant(root: Path, *names: str) -> Path:
@@ -54,9 +54,10 @@ def test_named_cameras_are_numbered_in_sorted_order_over_all_splits(tmp_path: Pa
     assert [s.identity for s in data.query] == ["b"]
 
 
-def test_a_person_named_train_is_no_split(tmp_path: Path) -> None:
-    data = load_folder(plant(tmp_path, "train/1.png", "query/1.png", "anna/1.png"))
-    assert [s.identity for s in data.train] == ["anna", "query", "train"]
+def test_a_split_with_images_and_no_people_is_refused(tmp_path: Path) -> None:
+    root = plant(tmp_path, "train/1.png", "query/1.png", "anna/1.png")
+    with pytest.raises(DataError, match=r"query' has the name of a split and holds 1 images.*beside it is 'anna'"):
+        load_folder(root)
 
 
 def test_links_below_a_person_are_refused(tmp_path: Path) -> None:
@@ -133,8 +134,13 @@ def test_csv_without_splits_and_with_named_cameras(photos: Path) -> None:
     ("text", "message"),
     [
         ("path,person,camera\n", r"lacks the column\(s\) identity; it has path, person, camera\."),
-        ("file,identity\nc.png,a\n", r"lacks the column\(s\) path, camera"),
-        ("", r"lacks the column\(s\) path, identity, camera; it has none"),
+        ("file,identity\nc.png,a\n", r"lacks the column\(s\) path; it has file, identity"),
+        ("", r"lacks the column\(s\) path, identity; it has none"),
+        ("path,identity,path\nc.png,a,c.png\n", "has the column 'path' twice"),
+        ("path,identity,camera\nc.png,a,\n", "line 2 .*has no camera"),
+        ("path,identity\na\0.png,a\n", r"line 2 of .*'a\\x00\.png' is none that a file can have"),
+        (f"path,identity\n{'x' * 300},a\n", "line 2 of .*cannot be looked at: File name too long"),
+        ('path,identity\n"c.png,a\n', "cannot be read: unexpected end of data"),
         ("path,identity,camera\n", "has a header and no lines"),
         (
             "path,identity,camera\nc.png,a,0\nnone.png,a,0\n",
@@ -165,7 +171,9 @@ def test_csv_that_cannot_be_read(photos: Path) -> None:
     with pytest.raises(DataError, match="must be UTF-8"):
         load_folder(photos, csv="bad.csv")
     with pytest.raises(DataError, match="has a camera column"):
-        load_folder(photos, csv="bad.csv", camera_pattern="(.)")
+        load_folder(write(photos, "path,identity,camera\nc.png,a,0\n"), csv="list.csv", camera_pattern="(.)")
+    with pytest.raises(DataError, match="cannot be read: embedded null byte"):
+        load_folder(photos, csv="a\0.csv")
 
 
 def test_a_link_that_leaves_the_folder_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -173,4 +181,59 @@ def test_a_link_that_leaves_the_folder_is_refused(photos: Path, tmp_path: Path) 
     (photos / "link.png").symlink_to(tmp_path / "secret.png")
     write(photos, "path,identity,camera\nlink.png,a,0\n")
     with pytest.raises(DataError, match="leads out of"):
+        load_folder(photos, csv="list.csv")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_fields_are_parted_as_the_header_is(photos: Path, delimiter: str) -> None:
+    lines = [["Path", "identity", "camera", "time"], ["a 1.png", "an;na, b" if delimiter == "\t" else "anna", "3", "7"]]
+    write(photos, "\n".join(delimiter.join(line) for line in lines))
+    (sample,) = load_folder(photos, csv="list.csv").train
+    assert (sample.name, sample.identity, sample.camera, sample.time) == ("a 1.png", lines[1][1], 3, 7.0)
+
+
+def test_a_semicolon_in_a_name_does_not_part_fields(photos: Path) -> None:
+    plant(photos, "x;y.png")
+    write(photos, "path,identity\nx;y.png,a;b\n")
+    assert [(s.name, s.identity) for s in load_folder(photos, csv="list.csv").train] == [("x;y.png", "a;b")]
+
+
+def test_a_list_without_cameras(photos: Path) -> None:
+    write(photos, "path,identity\na 1.png,anna\nc.png,anna\n")
+    data = load_folder(photos, csv="list.csv")
+    assert not data.cameras_known
+    assert [s.camera for s in data.train] == [0, 1]
+    assert any("cameras are not known" in note for note in data.notes)
+    by_name = load_folder(photos, csv="list.csv", camera_pattern=r"^(\w)")
+    assert by_name.cameras_known
+    assert [s.camera for s in by_name.train] == [0, 1]
+
+
+def test_backslashes_are_slashes_unless_a_file_has_them(photos: Path) -> None:
+    plant(photos, "odd\\name.png")
+    write(photos, "path,identity\nsub\\b.png,anna\nodd\\name.png,anna\n")
+    assert [s.name for s in load_folder(photos, csv="list.csv").train] == ["sub/b.png", "odd\\name.png"]
+
+
+def test_files_elsewhere_only_where_the_caller_says_so(photos: Path, tmp_path: Path) -> None:
+    elsewhere = plant(tmp_path / "far", "d.png") / "d.png"
+    write(photos, f"path,identity\n{photos / 'c.png'},a\n")
+    assert [s.name for s in load_folder(photos, csv="list.csv").train] == ["c.png"]  # a whole path below the root
+    for text in (str(elsewhere), "../far/d.png"):
+        write(photos, f"path,identity\nc.png,a\n{text},b\n")
+        with pytest.raises(DataError, match=r"line 3 .*leads out of.*allow_outside=True"):
+            load_folder(photos, csv="list.csv")
+        data = load_folder(photos, csv="list.csv", allow_outside=True)
+        assert [(s.name, s.path) for s in data.train] == [
+            ("c.png", photos / "c.png"),
+            (elsewhere.resolve().as_posix(), elsewhere.resolve()),
+        ]
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(MaskError, match="holds no mask for any"):  # and not the image itself, by its whole path
+        data.with_masks(tmp_path / "masks")
+
+
+def test_a_list_that_names_a_file_in_two_ways(photos: Path) -> None:
+    write(photos, f"path,identity\nsub\\b.png,a\n{photos / 'sub/b.png'},a\n")
+    with pytest.raises(DataError, match=r"line 3 .*names 'sub/b\.png' again, after line 2"):
         load_folder(photos, csv="list.csv")

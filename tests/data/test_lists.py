@@ -34,6 +34,12 @@ def test_the_first_folder_that_has_it(root: Path) -> None:
     assert list(list_lines(path))[:2] == [(1, "3.jpg"), (3, "1.jpg")]
 
 
+@pytest.mark.parametrize("cut", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\r"])
+def test_lines_end_at_line_feeds_alone(root: Path, cut: str) -> None:
+    (root / "a" / f"x{cut}y.jpg{cut}").touch()
+    assert list(list_lines(listed(root, f"x{cut}y.jpg{cut}z\n1.jpg"))) == [(1, f"x{cut}y.jpg{cut}z"), (2, "1.jpg")]
+
+
 def test_links_to_another_disk_are_followed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("disk") / "9.jpg"
     elsewhere.touch()

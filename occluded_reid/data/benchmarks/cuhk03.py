@@ -15,6 +15,7 @@ from occluded_reid.data.benchmarks.reading import files_below, listed_file, refu
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split
 from occluded_reid.data.images import image_files
 from occluded_reid.data.layouts import find_layout
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.errors import DataError
 from occluded_reid.files import read_json
 from occluded_reid.registry import DATASETS
@@ -183,14 +184,15 @@ def load_cuhk03(
 
 
 def _market_images(root: Path, place: str, notes: list[str]) -> tuple[Sample, ...]:
-    files = image_files(root / place)
+    left_out = LeftOut()
+    files = image_files(root / place, left_out=left_out)
     samples, said = read_market_images(root, files, _MARKET_EXAMPLE)
     if not samples:
         raise DataError(
             f"'{root / place}' holds {len(files)} images, none of them named like {_MARKET_EXAMPLE}. "
             "Copy the data set again."
         )
-    notes += [f"{place}: {note}" for note in said]
+    notes += [*(f"{place}: {note}" for note in said), *left_out.notes(f"{place}: ")]
     return tuple(samples)
 
 
@@ -240,10 +242,10 @@ def _classic_names(root: Path, place: str, source: Path, split: int, notes: list
         raise _not_splits(source, cause) from cause
     names: dict[Split, list[str]] = {"train": [], "query": [], "gallery": []}
     found: set[str] = set()
-    strange = 0
-    for path in image_files(root / place):
+    left_out = LeftOut()
+    for path in image_files(root / place, left_out=left_out):
         if _EXTRACTED.match(path.name) is None:
-            strange += 1
+            left_out.add(path.name, f"not named like {_EXTRACTED_EXAMPLE}", "images")
             continue
         person, _ = _person(path.name, place)
         found.add(person)
@@ -254,8 +256,7 @@ def _classic_names(root: Path, place: str, source: Path, split: int, notes: list
             f"split {split} of '{source}' tests {len(test)} people, and '{root / place}' has no image of "
             f"{len(missing)} of them ({missing[0]}). Extract the data set again, whole."
         )
-    if strange:
-        notes.append(f"{place}: {strange} images left out, not named like {_EXTRACTED_EXAMPLE}")
+    notes += left_out.notes(f"{place}: ")
     return names
 
 

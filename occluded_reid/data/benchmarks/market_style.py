@@ -10,6 +10,7 @@ from occluded_reid.data.benchmark import Benchmark, Layout
 from occluded_reid.data.dataset import ReIDData, Sample, Split, mirrored, require_folder
 from occluded_reid.data.images import image_files
 from occluded_reid.data.layouts import archives_beside, explain_folder
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.errors import DataError
 
 __all__ = [
@@ -72,13 +73,14 @@ def load_market_style(
     notes: list[str] = []
     splits: dict[Split, tuple[Sample, ...]] = {}
     for split in wanted:
-        files = image_files(root / FOLDERS[split])
+        passed = LeftOut()
+        files = image_files(root / FOLDERS[split], left_out=passed)
         keep = nobody if split == "gallery" else ()
         samples, said = read_market_images(root, files, example, junk=junk, misplaced=set(nobody) - set(keep))
         if not samples:
             raise DataError(_nothing_in(root, FOLDERS[split], len(files), example))
         splits[split] = tuple(samples)
-        notes += [f"{FOLDERS[split]}: {note}" for note in said]
+        notes += [*(f"{FOLDERS[split]}: {note}" for note in said), *passed.notes(f"{FOLDERS[split]}: ")]
     if "query" not in splits:
         notes.append("only the training folder is loaded: queries and a gallery for evaluation come from holdout=N")
     gallery = splits.get("gallery", ())
@@ -142,20 +144,20 @@ def read_market_images(
     """
     masks, occlusion = ((root / kind) if (root / kind).is_dir() else None for kind in ("masks", "occlusion"))
     samples: list[Sample] = []
-    left_out: dict[str, list[str]] = {}
+    left_out = LeftOut()
     for path in files:
         match = _NAME.match(path.name)
         if match is None or int(match[2]) < 1:
-            left_out.setdefault(f"not named like {example}", []).append(path.name)
+            left_out.add(path.name, f"not named like {example}", "images")
         elif int(match[1]) in junk:
-            left_out.setdefault(f"junk, identity {int(match[1])}", []).append(path.name)
+            left_out.add(path.name, f"junk, identity {int(match[1])}", "images")
         elif int(match[1]) in misplaced:
-            left_out.setdefault("distractors, which belong in the gallery", []).append(path.name)
+            left_out.add(path.name, "distractors, which belong in the gallery", "images")
         else:
             name = path.relative_to(root).as_posix()
             mask, occluder = (mirrored(tree, name) if tree else None for tree in (masks, occlusion))
             samples.append(Sample(name, path, match[1], int(match[2]), mask, occluder))
-    return samples, [f"{len(names)} images left out, {why} ({names[0]})" for why, names in left_out.items()]
+    return samples, left_out.notes()
 
 
 def never_asked(data: ReIDData) -> frozenset[str]:

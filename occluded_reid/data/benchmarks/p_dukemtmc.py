@@ -12,6 +12,7 @@ from occluded_reid.data.benchmarks.market_style import with_notes
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split, mirrored
 from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.data.layouts import archives_beside, find_layout
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.errors import DataError
 from occluded_reid.registry import DATASETS
 
@@ -104,7 +105,8 @@ def _read(root: Path, folders: Sequence[str], notes: list[str]) -> list[Sample]:
     trees = [(root / kind) if (root / kind).is_dir() else None for kind in ("masks", "occlusion")]
     samples: list[Sample] = []
     for folder in folders:
-        files = image_files(root / folder, recursive=True)
+        left_out = LeftOut()
+        files = image_files(root / folder, recursive=True, left_out=left_out)
         refuse_linked_folders(root / folder)
         named = [(path, match[1]) for path in files if (match := _NAME.match(path.name))]
         if not named:
@@ -112,8 +114,10 @@ def _read(root: Path, folders: Sequence[str], notes: list[str]) -> list[Sample]:
                 f"'{root / folder}' holds {len(files)} images, none of them named like {_EXAMPLE} (identity, then an "
                 "underscore). Copy or extract the data set again, or use the data set 'folder'."
             )
-        if strange := [path.name for path in files if not _NAME.match(path.name)]:
-            notes.append(f"{folder}: {len(strange)} images left out, not named like {_EXAMPLE} ({strange[0]})")
+        for path in files:
+            if not _NAME.match(path.name):
+                left_out.add(path.name, f"not named like {_EXAMPLE}", "images")
+        notes += left_out.notes(f"{folder}: ")
         if misplaced := [path for path, identity in named if _of_another(path, identity, root / folder)]:
             shown = misplaced[0].relative_to(root).as_posix()
             notes.append(f"{folder}: {len(misplaced)} images are in the folder of another identity ({shown})")

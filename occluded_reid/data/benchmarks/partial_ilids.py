@@ -11,6 +11,7 @@ from occluded_reid.data.benchmarks.reading import listed_images, numbered_images
 from occluded_reid.data.dataset import ReIDData, Sample, Split
 from occluded_reid.data.layouts import find_layout
 from occluded_reid.errors import DataError
+from occluded_reid.files import is_folder
 from occluded_reid.registry import DATASETS
 
 __all__ = ["PARTIAL_ILIDS", "load_partial_ilids"]
@@ -87,7 +88,7 @@ def load_partial_ilids(root: str | Path, *, cropped: bool = True) -> ReIDData:
         folder, layout = find_layout(root, PARTIAL_ILIDS.title, _CROPPED if cropped else _UNCROPPED)
     except DataError as cause:
         beside = (Path(root).resolve().parent / _UNCUT).is_dir()  # the root is one too low, which the cause says
-        if not cropped and not beside and (Path(root) / "Probe").is_dir():
+        if not cropped and not beside and is_folder(Path(root) / "Probe", DataError):
             raise DataError(
                 f"'{root}' has the cut-out queries (Probe/) and no {_UNCUT}/ beside them or the gallery. Copy that "
                 "folder too, or load the other protocol with cropped=True; numbers of the two do not compare."

@@ -11,6 +11,7 @@ from occluded_reid.data.benchmarks.reading import listed_images, numbered_images
 from occluded_reid.data.dataset import ReIDData, Split
 from occluded_reid.data.layouts import find_layout
 from occluded_reid.errors import DataError
+from occluded_reid.files import is_file, is_folder
 from occluded_reid.registry import DATASETS
 
 __all__ = ["PARTIAL_REID", "load_partial_reid"]
@@ -73,8 +74,12 @@ def load_partial_reid(root: str | Path, *, queries: Literal["occluded", "partial
     """
     other = next(kind for kind in _QUERIES if kind != queries)
     here = Path(root)
-    lists = all((here / name).is_file() for name in _LISTS)
-    if not lists and not (here / _QUERIES[queries]).is_dir() and (here / _QUERIES[other]).is_dir():
+    lists = all(is_file(here / name, DataError) for name in _LISTS)
+    if (
+        not lists
+        and not is_folder(here / _QUERIES[queries], DataError)
+        and is_folder(here / _QUERIES[other], DataError)
+    ):
         raise DataError(
             f"'{root}' has {_QUERIES[other]}/ and no {_QUERIES[queries]}/. Copy that folder too, or load the other "
             f"protocol with queries='{other}'; numbers of the two do not compare."

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from occluded_reid.data.dataset import Sample
 from occluded_reid.data.images import image_files, refuse_linked_folders
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.data.lists import read_list
 from occluded_reid.errors import DataError
-from occluded_reid.files import inside
+from occluded_reid.files import inside, is_file
 
 __all__ = [
     "files_below",
@@ -55,16 +56,16 @@ def numbered_images(
         DataError: no image has such a name, one name is there twice with different suffixes, an image lies in another
             person's sub-folder, or a sub-folder is a link.
     """
-    files = image_files(root / folder, recursive=True)
+    left_out = LeftOut()
+    files = image_files(root / folder, recursive=True, left_out=left_out)
     refuse_linked_folders(root / folder)
     found: list[tuple[int, Sample]] = []
-    strange: list[str] = []
     stems: dict[str, str] = {}
     for path in files:
         below = path.relative_to(root / folder).as_posix()
         match = pattern.match(path.name)
         if match is None:
-            strange.append(below)
+            left_out.add(below, f"not named like {example}", "images")
             continue
         _refuse_other_folder(folder, below, match[1])
         stem = below[: -len(path.suffix)].casefold()
@@ -80,8 +81,7 @@ def numbered_images(
             f"'{root / folder}' holds {len(files)} images, none of them named like {example}. Copy the data set again, "
             "or use the data set 'folder'."
         )
-    if strange:
-        notes.append(f"{folder}: {len(strange)} images left out, not named like {example} ({strange[0]})")
+    notes += left_out.notes(f"{folder}: ")
     return tuple(sample for _, sample in sorted(found, key=lambda item: (item[0], item[1].name)))
 
 
@@ -142,7 +142,7 @@ def listed_file(folder: Path, name: str, present: frozenset[str], where: str) ->
     """
     if name not in present:
         try:
-            there = inside(folder, name, DataError).is_file()
+            there = is_file(inside(folder, name, DataError), DataError)
         except DataError as cause:
             raise DataError(f"{where}: {cause}") from cause
         if not there:

@@ -20,7 +20,7 @@ from occluded_reid.data.synthetic.canvas import Bytes
 from occluded_reid.data.synthetic.options import FORMAT_VERSION, SyntheticOptions, generator
 from occluded_reid.data.synthetic.render import Sample, render
 from occluded_reid.errors import DataError
-from occluded_reid.files import absolute
+from occluded_reid.files import absolute, is_folder
 
 LISTING = "synthetic.json"
 """File in the root that describes the set and every image."""
@@ -123,10 +123,15 @@ def _ordinary(options: SyntheticOptions, split: str, label: int, person: int, ca
 
 def _holds(root: Path, options: SyntheticOptions) -> bool:
     """Whether root is this very set already; an absent or empty folder is not."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    there = is_folder(root, DataError)
+    try:
+        empty = there and not any(root.iterdir())
+    except OSError as cause:
+        raise DataError(f"the folder '{root}' cannot be read: {cause.strerror}. Look at its permissions.") from cause
+    if not root.exists() or empty:
         return False
     advice = "Choose another folder, or remove this one to have it made anew."
-    if root.exists() and not root.is_dir():
+    if root.exists() and not there:
         raise DataError(f"'{root}' is a file; wanted the folder of a synthetic set. Choose another place.")
     listing = root / LISTING
     if not listing.is_file():

@@ -10,7 +10,7 @@ from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.synthetic.generate import LISTING, generate
 from occluded_reid.data.synthetic.options import SyntheticOptions
 from occluded_reid.errors import DataError
-from occluded_reid.files import absolute
+from occluded_reid.files import absolute, is_file
 from occluded_reid.registry import DATASETS
 
 __all__ = ["load_synthetic"]
@@ -36,7 +36,7 @@ def load_synthetic(
         DataError: the folder holds something else.
     """
     root = absolute(root, DataError)
-    if not (root / LISTING).is_file():
+    if not is_file(root / LISTING, DataError):
         options = SyntheticOptions(seed=draw_seed, train_identities=train_identities, test_identities=test_identities)
         generate(root, options)
     data = load_market1501(root, own=True)

@@ -245,7 +245,7 @@ class Sweeps:
         # Last, for what is found there is not measured again.
         with (
             atomic_write(root / "sweep.json", EvaluationError) as temporary,
-            temporary.open("w", encoding="utf-8") as file,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
         ):
             file.writelines(self._json())
         return [root / f"sweep.{suffix}" for suffix in ("json", "csv", "md", "png", "svg")]
