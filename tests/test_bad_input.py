@@ -413,7 +413,7 @@ def test_a_disk_that_fills_up_leaves_no_half_of_anything(
 
 def test_a_model_is_told_apart_from_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("[1, 2]")
-    with pytest.raises(CheckpointError, match="has format None; this version reads format 1"):
+    with pytest.raises(CheckpointError, match="has format None; this version reads formats 1 and 2"):
         load_model(tmp_path)
     with pytest.raises(RecipeError, match=r"nothing\.yaml' cannot be read: No such file"):
         build_model(tmp_path / "nothing.yaml")

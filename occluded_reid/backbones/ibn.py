@@ -48,7 +48,7 @@ class ResNet50IBNa(TimmBackbone):
     Args:
         input_size: (height, width) of the images in pixels.
         last_stride: stride of the last stage, 1 or 2; see `TimmBackbone`.
-        options: further keywords of timm.create_model.
+        options: further keywords of timm.create_model; see `TimmBackbone`.
 
     Raises:
         BuildError: the images are so small that a map has one cell, of which there is no instance normalisation.

@@ -10,14 +10,13 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from occluded_reid.backbones.base import Backbone
+from occluded_reid.backbones.timm_options import FEATURE_OPTIONS, require_timm_name, require_timm_options
 from occluded_reid.backbones.weights import load_into, read_weights, transfer_by_name
 from occluded_reid.contracts import FeatureMaps, StageInfo
 from occluded_reid.errors import BuildError, WeightsError
 from occluded_reid.registry import BACKBONES
 
 __all__ = ["TimmBackbone"]
-
-_OF_FEATURES = ("out_indices", "output_stride", "feature_cls")  # keywords of the pyramid
 
 
 @BACKBONES.register("timm")
@@ -33,12 +32,14 @@ class TimmBackbone(Backbone):
         name: timm's name of the model, with or without a weights tag: ``"resnet50.tv_in1k"``.
         last_stride: stride of the last stage, 1 or 2. 1 changes the stride without dilation and doubles the last map
             (Sun et al., Beyond Part Models, 2018); timm's own output_stride dilates, which is another network.
-        options: further keywords of timm.create_model, such as ``{"drop_path_rate": 0.1}``, which rises linearly from 0
-            over the blocks.
+        options: further keywords of timm.create_model that shape the network (`SHAPING_OPTIONS`, `FEATURE_OPTIONS`),
+            such as ``{"drop_path_rate": 0.1}``, which rises linearly from 0 over the blocks.
         positions: how a position embedding is resized: "bicubic" with antialiasing, timm's way, or "bilinear" without,
             TransReID's and FED's.
 
     Raises:
+        UnknownNameError: timm has no model of that name.
+        UnknownOptionError: an option does not shape the network: it names a file, an address, code, or nothing known.
         BuildError: timm gives no feature maps for this model, or its last stage cannot run at stride 1.
     """
 
@@ -54,9 +55,11 @@ class TimmBackbone(Backbone):
         super().__init__(input_size)
         self.name, self.positions = name, positions
         self.options = dict(options or {})
+        require_timm_name(name)
+        require_timm_options(self.options)
         try:
             self.network = self._make_network()
-        except (RuntimeError, TypeError, AttributeError, AssertionError, KeyError) as error:
+        except (RuntimeError, TypeError, AttributeError, AssertionError, LookupError, ValueError) as error:
             raise BuildError(
                 f"timm cannot give feature maps of '{name}' with {self.options}: {error}. Choose a model of "
                 "timm.list_models() that supports features_only."
@@ -122,10 +125,10 @@ class TimmBackbone(Backbone):
     def _keywords(self, sized: bool = True) -> dict[str, Any]:
         """timm's keywords; transformers with a fixed position grid must know the image size."""
         size = {"img_size": self.input_size} if sized and self._fixed_grid else {}
-        return {**size, **{key: value for key, value in self.options.items() if key not in _OF_FEATURES}}
+        return {**size, **{key: value for key, value in self.options.items() if key not in FEATURE_OPTIONS}}
 
     def _feature_keywords(self) -> dict[str, Any]:
-        return {key: value for key, value in self.options.items() if key in _OF_FEATURES}
+        return {key: value for key, value in self.options.items() if key in FEATURE_OPTIONS}
 
     @property
     def _fixed_grid(self) -> bool:

@@ -141,12 +141,11 @@ def _build_parser(recipe: Recipe) -> tuple[Recipe, RegionParser | None]:
         options = {**trained, **options}
         recipe = recipe.override({"model.parser": {**config.model_dump(), "options": options}})
     factory = PARSERS.get(config.type)
+    if isinstance(factory, type) and not issubclass(factory, RegionParser):
+        raise BuildError(_no_network(config.type, factory.__name__))  # before it opens what its options name
     parser = factory(**check_options(factory, options, f"model.parser.options of '{config.type}'"))
     if not isinstance(parser, RegionParser):
-        raise BuildError(
-            f"model.parser.type is '{config.type}', a {type(parser).__name__}, which makes masks but is no network "
-            "that a model can carry. Train a network on its masks (occluded-reid train-parser), and name that one."
-        )
+        raise BuildError(_no_network(config.type, type(parser).__name__))
     if config.weights is not None:
         if not isinstance(parser, ParsingNetwork):
             raise BuildError(
@@ -155,6 +154,13 @@ def _build_parser(recipe: Recipe) -> tuple[Recipe, RegionParser | None]:
             )
         load_parser_weights(parser, config.weights)
     return recipe, parser
+
+
+def _no_network(kind: str, made: str) -> str:
+    return (
+        f"model.parser.type is '{kind}', a {made}, which makes masks but is no network that a model can carry. Train a "
+        "network on its masks (occluded-reid train-parser), and name that one."
+    )
 
 
 def _build_head(info: BuildInfo, component: Component, made: Callable[[BuildInfo], Head] | Head | None) -> Head:

@@ -80,7 +80,11 @@ class DeepLabV3Parser(ParsingNetwork):
         """
         if source == "hub":
             try:
-                whole = torchvision.models.get_model(self._backbone_name, weights="DEFAULT")
+                weights = torchvision.models.get_model_weights(self._backbone_name)["DEFAULT"]
+                # By itself torchvision would unpickle whatever comes.
+                fetched = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+                whole = torchvision.models.get_model(self._backbone_name, weights=None)
+                whole.load_state_dict(fetched)
             except (URLError, OSError, RuntimeError) as error:
                 raise WeightsError(
                     f"the weights of '{self._backbone_name}' could not be fetched from torchvision's hub: {error}. "

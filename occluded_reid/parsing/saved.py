@@ -54,11 +54,12 @@ def load_parser(folder: str | Path) -> ParsingNetwork:
     """
     kind, options = read_parser_options(folder)
     factory = PARSERS.get(kind)
+    strange = f"'{folder}' names the parser '{kind}', which is no ParsingNetwork. Use the right folder."
+    if isinstance(factory, type) and not issubclass(factory, ParsingNetwork):
+        raise CheckpointError(strange)  # before it opens what its options name
     parser = factory(**check_options(factory, options, f"parser '{kind}'"))
     if not isinstance(parser, ParsingNetwork):
-        raise CheckpointError(
-            f"'{folder}' names the parser '{kind}', which is no ParsingNetwork. Use the right folder."
-        )
+        raise CheckpointError(strange)
     load_parser_weights(parser, folder)
     description = _read_description(parser_folder(folder) or Path(folder))
     if "sha256" not in description and parser.fingerprint != description["fingerprint"]:
