@@ -14,7 +14,7 @@ FLOORS = [
     {"_version", "errors", "printable", "yaml12"},
     {"options", "forked"},
     {"registry"},
-    {"files", "screen", "sealed", "config", "embeddings", "contracts"},
+    {"files", "pixels", "screen", "sealed", "config", "embeddings", "contracts"},
     {"functional"},
     {"heads", "losses", "matchers", "backbones"},
     {"models", "parsing", "data"},

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from occluded_reid.data.left_out import LeftOut
-from occluded_reid.errors import DataError, ImageError, MaskError
+from occluded_reid.errors import DataError, MaskError
+from occluded_reid.pixels import MAX_PIXELS, decode, open_file, to_rgb
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -23,9 +22,6 @@ __all__ = [
     "open_mask",
     "refuse_linked_folders",
 ]
-
-MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded: a crop of a person never is, a decompression bomb always."""
 
 _SUFFIXES = (
     "apng avif bmp bw dib gif icb jfif jp2 jpc jpe jpeg jpf jpg jpx j2c j2k mpo pbm pcx pfm pgm png pnm ppm qoi rgb "
@@ -43,18 +39,6 @@ _MERGED = {
     5: (0, 1, 2, 3, 3, 4, 4, 4),  # background, head, torso, arm, leg (with foot)
     2: (0, 1, 1, 1, 1, 1, 1, 1),  # background, foreground
 }
-# EXIF tag 0x0112: 1 is upright, 2 … 8 are these operations away from it.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# What Pillow's decoders raise on damaged files, besides OSError.
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
 
 def image_files(folder: str | Path, *, recursive: bool = False, left_out: LeftOut | None = None) -> list[Path]:
@@ -156,11 +140,7 @@ def refuse_linked_folders(folder: str | Path) -> None:
 
 
 def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open any image that Pillow reads as 8-bit RGB, upright as its EXIF orientation says.
-
-    Transparency is laid on white; CMYK and palettes are converted; of several frames the first is taken. Grey of 16
-    bits is scaled so that 65,535 becomes 255. Wider integers and floats have no agreed white: it is the smallest of 1
-    (floats only), 255 (floats only), 65,535 and 2³¹ - 1 that no pixel exceeds.
+    """Open any image that Pillow reads as 8-bit RGB, upright as its EXIF orientation says; `to_rgb` says how.
 
     Args:
         path: the file.
@@ -169,21 +149,7 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
     Raises:
         ImageError: the file is missing, empty, truncated, too large, or no image; it is named.
     """
-    with _opened(path, max_pixels, ImageError) as image:
-        _decode(image, path, ImageError)
-        if image.mode.startswith("I") or image.mode == "F":
-            upright = _from_deep_grey(image, path)
-        else:
-            try:
-                layer = image.convert("RGBA" if image.has_transparency_data else "RGB")
-            except ValueError as cause:
-                raise ImageError(
-                    f"'{path}' has colour mode {image.mode}, which is not read. Save it as RGB."
-                ) from cause
-            white = Image.new("RGBA", layer.size, "white")
-            upright = layer if layer.mode == "RGB" else Image.alpha_composite(white, layer).convert("RGB")
-        orientation = _orientation(image)
-    return upright if orientation is None else upright.transpose(orientation)
+    return to_rgb(Path(path), max_pixels=max_pixels)
 
 
 def open_mask(path: str | Path, size: tuple[int, int] | None = None, classes: int = 8) -> np.ndarray:
@@ -206,7 +172,7 @@ def open_mask(path: str | Path, size: tuple[int, int] | None = None, classes: in
             "parser (0 background, 1 head, 2 torso, 3 upper arm, 4 lower arm, 5 upper leg, 6 lower leg, 7 foot): "
             "occluded-reid parse IMAGES --teacher onnx --out MASKS does that; or train without masks: data.masks=0."
         )
-    with _opened(path, MAX_PIXELS, MaskError) as image:
+    with open_file(path, MAX_PIXELS, MaskError, f"'{path}'") as image:
         if image.format != "PNG" or image.mode not in ("L", "P", "1"):
             raise MaskError(
                 f"mask '{path}' is {image.format} of mode {image.mode}; wanted a single-channel 8-bit PNG that holds "
@@ -217,7 +183,7 @@ def open_mask(path: str | Path, size: tuple[int, int] | None = None, classes: in
                 f"mask '{path}' is {image.size[0]}×{image.size[1]}, its image {size[0]}×{size[1]}. "
                 "Make the mask from the same image, at the same size."
             )
-        _decode(image, path, MaskError)
+        decode(image, f"'{path}'", MaskError)
         mask = np.array(image, dtype=np.uint8)
     highest = int(mask.max(initial=0))
     if highest >= classes:
@@ -251,55 +217,3 @@ def merge_classes(mask: np.ndarray, classes: int) -> np.ndarray:
         raise MaskError(f"a mask to be merged must hold classes 0 … 7; this one holds {mask.min()} … {mask.max()}.")
     table: np.ndarray = np.asarray(_MERGED[classes], dtype=np.uint8)
     return np.asarray(table[mask])
-
-
-def _opened(path: str | Path, max_pixels: int, error: type[ImageError] | type[MaskError]) -> Image.Image:
-    """Read the header only, and refuse by size."""
-    try:
-        image = Image.open(path)
-    # Pillow warns from 89 million pixels on and raises from twice that; where a caller makes warnings errors, both
-    # arrive here. (Silencing the warning here would change the filters of other threads, which decode images too.)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
-        raise error(f"'{path}' is too large: {cause} Scale it down, or cut the person out of it.") from cause
-    except FileNotFoundError as cause:
-        raise error(f"'{path}' does not exist. Look at the path, or at the list that names it.") from cause
-    except UnidentifiedImageError as cause:
-        kind = "is empty" if Path(path).stat().st_size == 0 else "is not an image that can be read"
-        raise error(f"'{path}' {kind}. Copy it again, convert it to PNG or JPEG, or remove it.") from cause
-    except _DAMAGE as cause:
-        reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
-        raise error(f"'{path}' cannot be opened: {reason}. Look at the file and its permissions.") from cause
-    if image.width * image.height > max_pixels:
-        image.close()
-        raise error(
-            f"'{path}' has {image.width}×{image.height} pixels; at most {max_pixels} are opened. "
-            "Scale it down, or cut the person out of it."
-        )
-    return image
-
-
-def _decode(image: Image.Image, path: str | Path, error: type[ImageError] | type[MaskError]) -> None:
-    try:
-        image.load()
-    except _DAMAGE as cause:
-        raise error(f"'{path}' is damaged or truncated: {cause}. Copy or make it again, or remove it.") from cause
-
-
-def _orientation(image: Image.Image) -> Image.Transpose | None:
-    """How to turn the image so that it stands upright; damaged EXIF says nothing about it."""
-    try:
-        value = image.getexif().get(0x0112)
-    except _DAMAGE:
-        return None
-    return _UPRIGHT.get(value) if isinstance(value, int) else None
-
-
-def _from_deep_grey(image: Image.Image, path: str | Path) -> Image.Image:
-    """Scale grey of more than 8 bits to 8; Pillow's own conversion would clip at 255."""
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ImageError(f"'{path}' holds pixels that are NaN or infinite. Save it as an 8- or 16-bit image.")
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    top = float(values.max(initial=0))
-    white = next((white for white in whites if top <= white), max(top, 2.0**31 - 1))
-    return Image.fromarray((values.clip(0, white) * (255.0 / white)).round().astype(np.uint8)).convert("RGB")

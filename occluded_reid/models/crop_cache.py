@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -80,12 +80,13 @@ class CropCache:
         )
 
 
-def forget_crops(folder: str | Path, images: Sequence[Image.Image] | None) -> int:
+def forget_crops(folder: str | Path, images: Iterable[Image.Image] | None) -> int:
     """Delete the crops of some RGB pictures from a cache, under every key, so that no byte of them is left in its file.
 
     Args:
         folder: where the cache is.
-        images: the pictures; None deletes the crops of all.
+        images: the pictures, looked at one after another, so that they need not be there at once; what they raise is
+            raised, and nothing is deleted then. None deletes the crops of all.
 
     Returns:
         How many crops were deleted.
@@ -96,14 +97,14 @@ def forget_crops(folder: str | Path, images: Sequence[Image.Image] | None) -> in
     path = Path(folder) / "crops.sqlite"
     if not path.is_file():
         raise DataError(f"there is no cache of crops '{path}'. Give a folder that cache_crops() was given.")
+    names = None if images is None else [(_sha256(image),) for image in images]
     try:
         with closing(sqlite3.connect(path, timeout=_WAIT)) as database:
             database.execute("pragma secure_delete = on")
             with database:
-                if images is None:
+                if names is None:
                     deleted = database.execute("delete from crops").rowcount
                 else:
-                    names = [(_sha256(image),) for image in images]
                     deleted = database.executemany("delete from crops where image = ?", names).rowcount
             database.execute("vacuum")
     except sqlite3.Error as cause:

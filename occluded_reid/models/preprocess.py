@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,16 +13,25 @@ from torch import Tensor, nn
 
 from occluded_reid.config import InputConfig
 from occluded_reid.contracts import RegionParser
-from occluded_reid.data.images import open_image
 from occluded_reid.data.resize import Box, resize_image
-from occluded_reid.errors import ShapeError
 from occluded_reid.models.cropping import Cropper
+from occluded_reid.pixels import Channels, ImageLike, Images, as_list, few_at_a_time
 
-__all__ = ["ImageLike", "Preprocess"]
+__all__ = ["ImageLike", "Preprocess", "Seen"]
 
-ImageLike = str | Path | Image.Image | np.ndarray
 
-_BATCH = 64  # pictures held at their own size at a time
+class Seen(NamedTuple):
+    """What a model sees of some images.
+
+    Attributes:
+        pixels: (N, height, width, 3) uint8, before they are normalised.
+        boxes: what is kept of each image, in its own pixels; None is the whole.
+        sizes: (width, height) of each image as it stands upright.
+    """
+
+    pixels: np.ndarray
+    boxes: list[Box | None]
+    sizes: list[tuple[int, int]]
 
 
 class Preprocess(nn.Module):
@@ -66,45 +75,72 @@ class Preprocess(nn.Module):
             self.parser.eval()
         return self
 
-    def forward(self, images: Sequence[ImageLike]) -> Tensor:
+    def forward(self, images: Images, *, channels: Channels = "rgb") -> Tensor:
         """Return (N, 3, height, width) float32.
 
-        Raises:
-            ImageError: a file cannot be read; it is named.
-            ShapeError: an array is not (H, W, 3) uint8.
-        """
-        return self.normalize(self.pixels(images))
+        Args:
+            images: one image or several: paths, bytes of files, PIL images, uint8 arrays (H, W, 3), or tensors; a file
+                and the same in memory give the same (`occluded_reid.pixels.to_rgb` says how each is read).
+            channels: the order of colours in arrays and tensors; "bgr" is OpenCV's. PIL images and files say their own.
 
-    def pixels(self, images: Sequence[ImageLike], boxes: Sequence[Box | None] | None = None) -> np.ndarray:
+        Raises:
+            ImageError: an image cannot be read, or has no pixels; it is named.
+            ShapeError: an array or a tensor has another type or shape than an image.
+        """
+        return self.normalize(self.pixels(images, channels=channels))
+
+    def pixels(
+        self, images: Images, boxes: Sequence[Box | None] | None = None, *, channels: Channels = "rgb"
+    ) -> np.ndarray:
         """Return images as the model sees them before they are normalised, (N, height, width, 3) uint8.
 
         Args:
-            images: files, pictures or arrays.
+            images: as for `forward`.
             boxes: what `boxes` has given for them, where that is at hand; None works it out.
+            channels: as for `forward`.
 
         Raises:
-            ImageError: a file cannot be read; it is named.
-            ShapeError: an array is not (H, W, 3) uint8.
+            ImageError, ShapeError: as `forward`.
         """
-        result: np.ndarray = np.empty((len(images), self.height, self.width, 3), dtype=np.uint8)
-        for start in range(0, len(images), _BATCH):
-            opened = [_opened(image) for image in images[start : start + _BATCH]]
-            kept = self._boxes(opened) if boxes is None else boxes[start : start + _BATCH]
-            for row, (image, box) in enumerate(zip(opened, kept, strict=True), start=start):
-                cut = image if box is None else image.crop(box)
-                result[row] = resize_image(cut, self.height, self.width, self.config.resample)
-        return result
+        return self.see(images, boxes, channels=channels).pixels
 
-    def boxes(self, images: Sequence[ImageLike]) -> list[Box | None]:
+    def see(self, images: Images, boxes: Sequence[Box | None] | None = None, *, channels: Channels = "rgb") -> Seen:
+        """Return what `pixels` and `boxes` do, and the images' sizes, decoding each image once.
+
+        Memory: the pixels, and a few pictures at their own size: one alone where it is large.
+
+        Args:
+            images: as for `forward`.
+            boxes: as for `pixels`.
+            channels: as for `forward`.
+
+        Raises:
+            ImageError, ShapeError: as `forward`.
+        """
+        several = as_list(images, channels)
+        result: np.ndarray = np.empty((len(several), self.height, self.width, 3), dtype=np.uint8)
+        kept: list[Box | None] = [] if boxes is None else list(boxes)
+        sizes: list[tuple[int, int]] = []
+        for pictures in few_at_a_time(several):
+            start = len(sizes)
+            if boxes is None:
+                kept += self._boxes(pictures)
+            for row, picture in enumerate(pictures, start=start):
+                box = kept[row]
+                cut = picture if box is None else picture.crop(box)
+                result[row] = resize_image(cut, self.height, self.width, self.config.resample)
+                sizes.append(picture.size)
+        return Seen(result, kept, sizes)
+
+    def boxes(self, images: Images, *, channels: Channels = "rgb") -> list[Box | None]:
         """Return what is kept of each image, as (left, top, right, bottom) in its own pixels; None is the whole.
 
         Raises:
-            ImageError: a file cannot be read; it is named.
-            ShapeError: an array is not (H, W, 3) uint8.
+            ImageError, ShapeError: as `forward`.
         """
         found: list[Box | None] = []
-        for start in range(0, len(images), _BATCH):
-            found += self._boxes([_opened(image) for image in images[start : start + _BATCH]])
+        for pictures in few_at_a_time(as_list(images, channels)):
+            found += self._boxes(pictures)
         return found
 
     def cache_crops(self, folder: str | Path) -> None:
@@ -125,21 +161,3 @@ class Preprocess(nn.Module):
 
     def _boxes(self, images: Sequence[Image.Image]) -> list[Box | None]:
         return [None] * len(images) if self._cropper is None else self._cropper.boxes(images)
-
-
-def _opened(image: ImageLike) -> Image.Image:
-    """An RGB picture of a file, a picture or an array."""
-    if isinstance(image, str | Path):
-        image = open_image(image)
-    elif isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ShapeError(
-                f"an image array must be (H, W, 3) uint8 RGB; got {image.dtype} {image.shape}. "
-                "Convert it, or give a path or a PIL image."
-            )
-        image = Image.fromarray(image)
-    elif not isinstance(image, Image.Image):
-        raise ShapeError(
-            f"an image is given as a path, a PIL image or a (H, W, 3) uint8 array; got {type(image).__name__}."
-        )
-    return image.convert("RGB")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from occluded_reid.errors import BuildError, ImageError
+from occluded_reid.pixels import to_rgb
 
 __all__ = ["Decide", "Frame", "Layout", "Resample", "labels_on_image"]
 
@@ -23,6 +24,7 @@ _FILTERS: dict[str, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _MAX_CANVAS = 16_000_000
+_WIDEST = 4  # times the height: nobody stands so, and memory grows with the canvas
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Frame:
 
     Attributes:
         height: of the scaled image; None takes that of the network, which must then be fixed.
-        width: of the scaled image; None keeps the proportions, unless the network's width is fixed.
+        width: of the scaled image; None keeps the proportions, unless the network's width is fixed. An image more than
+            four times as wide as high is squeezed to four times the height: no person fills it, and what a network
+            needs grows with its canvas.
         multiple: a width in proportion is rounded to this, and padding up to this.
         pad: share of the width that is added left and right, and share of the height at the top and at the bottom, by
             repeating the outermost pixels.
@@ -87,13 +91,14 @@ class Frame:
         """Plan for an image of (width, height).
 
         Raises:
-            ImageError: the image is so long that its canvas would have more than 16 million pixels.
+            ImageError: the canvas would have more than 16 million pixels.
         """
         # __post_init__ has seen to it that one of the two is there.
         height = self.height or self.fixed[0] or self.multiple
         width = self.width or (self.fixed[1] if self.height is None else None)
         if width is None:
-            width = max(1, round(image[0] * height / image[1] / self.multiple)) * self.multiple
+            wanted = min(image[0] * height / image[1], _WIDEST * height)
+            width = max(1, round(wanted / self.multiple)) * self.multiple
         content = (width, height)
         across, down = (
             math.ceil(share * side / self.multiple) * self.multiple
@@ -114,7 +119,7 @@ class Frame:
     def draw(self, image: Image.Image, layout: Layout) -> np.ndarray:
         """Return the pixels that the network sees, (H, W, 3) uint8."""
         filter_ = _FILTERS[self.resample]
-        content = np.asarray(image.convert("RGB").resize(layout.content, filter_))
+        content = np.asarray(to_rgb(image).resize(layout.content, filter_))
         across, down = layout.pad
         padded = np.pad(content, ((down, down), (across, across), (0, 0)), mode="edge")
         if layout.canvas == layout.network:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from occluded_reid.contracts import RegionParser
@@ -21,13 +20,12 @@ from occluded_reid.functional.checks import require_rank
 from occluded_reid.parsing.base import Teacher
 from occluded_reid.parsing.label_maps import region_classes
 from occluded_reid.parsing.label_sets import label_set_named
+from occluded_reid.pixels import Channels, ImageLike, few_at_a_time, to_rgb
 
 __all__ = ["TYPICAL_AREA", "ParsingNetwork", "hash_weights"]
 
 TYPICAL_AREA: Mapping[str, float] = {"head": 0.05, "upper_body": 0.29, "lower_body": 0.19, "shoes": 0.02}
 """Share of a person's box that a wholly visible region covers, where training has not measured it."""
-
-_BATCH = 64
 
 
 class ParsingNetwork(RegionParser, Teacher):
@@ -142,23 +140,30 @@ class ParsingNetwork(RegionParser, Teacher):
         each = self.probabilities(images)
         return torch.stack([each[:, ids].sum(1) for ids in self._members], 1)
 
-    def parse(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[np.ndarray]:  # noqa: ARG002
-        """Return the likeliest class of each pixel, (H, W) uint8 at each image's own size."""
+    def parse(
+        self, images: Sequence[ImageLike], names: Sequence[str], *, channels: Channels = "rgb"
+    ) -> list[np.ndarray]:
+        """Return the likeliest class of each pixel, (H, W) uint8 at each image's own size, upright.
+
+        Args:
+            images: of any kind that `occluded_reid.pixels.to_rgb` takes.
+            names: what messages call them.
+            channels: the order of colours in arrays and tensors.
+
+        Raises:
+            ImageError: an image cannot be read; it is named.
+            ShapeError: an array or a tensor has another type or shape than an image.
+        """
         require_threads("find body parts", self.reference.device.type)
         found: list[np.ndarray] = []
-        for start in range(0, len(images), _BATCH):
-            chunk = images[start : start + _BATCH]
-            each = self.probabilities(self.pixels(chunk))
-            for image, one in zip(chunk, each, strict=True):
-                size = (image.height, image.width)
-                grown = torch.nn.functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
-                labels = grown[0].argmax(0).to(torch.uint8) + (0 if self.background else 1)
-                found.append(labels.cpu().numpy())
+        for pictures in few_at_a_time(images, channels, names=names):
+            for picture, one in zip(pictures, self.probabilities(self.pixels(pictures)), strict=True):
+                found.append(_likeliest(one, (picture.height, picture.width)) + (0 if self.background else 1))
         return found
 
-    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return pictures as (N, 3, height, width) in 0 … 1, on the network's device."""
-        resized = np.stack([resize_image(image.convert("RGB"), *self.input_size) for image in images])
+    def pixels(self, images: Sequence[ImageLike], *, channels: Channels = "rgb") -> Tensor:
+        """Return images of any kind as (N, 3, height, width) in 0 … 1, on the network's device."""
+        resized = np.stack([resize_image(to_rgb(image, channels=channels), *self.input_size) for image in images])
         return torch.from_numpy(resized).to(self.reference.device).permute(0, 3, 1, 2).float().div_(255)
 
     @property
@@ -175,6 +180,24 @@ class ParsingNetwork(RegionParser, Teacher):
             "options": self.options,
             "fingerprint": self.fingerprint,
         }
+
+
+def _likeliest(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Which of the maps (K, h, w), grown to a size, is highest at each pixel: the first of equals, (H, W) uint8.
+
+    One after another: all of them at the size of a photograph would not fit into memory.
+    """
+
+    def grown(one: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(one[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+
+    highest = grown(maps[0])
+    label = torch.zeros(size, dtype=torch.uint8, device=maps.device)
+    for number in range(1, len(maps)):
+        score = grown(maps[number])
+        label.masked_fill_(score > highest, number)
+        highest = torch.maximum(highest, score)
+    return np.asarray(label.cpu().numpy())
 
 
 def hash_weights(network: nn.Module) -> str:

@@ -19,6 +19,7 @@ from occluded_reid.parsing.base import Teacher
 from occluded_reid.parsing.frames import Frame, labels_on_image
 from occluded_reid.parsing.label_maps import flip_order
 from occluded_reid.parsing.onnx_settings import settings_for
+from occluded_reid.pixels import Channels, ImageLike, to_rgb
 from occluded_reid.registry import PARSERS
 
 __all__ = ["OnnxTeacher"]
@@ -71,14 +72,23 @@ class OnnxTeacher(Teacher):
         self._mirrored = self._mirror_order() if chosen.flip else None
         self._try()
 
-    def parse(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[np.ndarray]:
-        """Return the class of each pixel, (H, W) uint8 for each image.
+    def parse(
+        self, images: Sequence[ImageLike], names: Sequence[str], *, channels: Channels = "rgb"
+    ) -> list[np.ndarray]:
+        """Return the class of each pixel, (H, W) uint8 for each image, upright.
+
+        Args:
+            images: of any kind that `occluded_reid.pixels.to_rgb` takes.
+            names: what messages call them.
+            channels: the order of colours in arrays and tensors (not that of the network: see `OnnxSettings`).
 
         Raises:
-            ImageError: an image is too long for the network; it is named.
+            ImageError: an image cannot be read, or is too large for the network; it is named.
+            ShapeError: an array or a tensor has another type or shape than an image.
             MaskError: the model gave NaN or infinite values for an image, which is named.
         """
-        return [self._parse_one(image, name) for image, name in zip(images, names, strict=True)]
+        pairs = zip(images, names, strict=True)
+        return [self._parse_one(to_rgb(image, name=f"'{name}'", channels=channels), name) for image, name in pairs]
 
     def describe(self) -> dict[str, Any]:
         """Return the model's sha256 and all settings."""

@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image, ImageFont
 
 from occluded_reid.errors import ShapeError
+from occluded_reid.pixels import ImageLike, to_rgb
 from occluded_reid.visualize.colours import RGB
 
 __all__ = ["Picture", "as_rgb", "fit_image", "fit_text", "font", "hatch", "printable", "text_width"]
 
-Picture = Image.Image | np.ndarray
-"""An image as this room takes it: a PIL image, or uint8 (H, W) or (H, W, 3)."""
+Picture = ImageLike
+"""An image as this room takes it: of any kind, arrays and tensors in the order R, G, B."""
 
 # Pillow's bundled font knows ASCII and a little more; these are the signs that labels here really use.
 _SPELT = str.maketrans(
@@ -24,26 +25,13 @@ _LOWEST_SIDE = 8
 
 
 def as_rgb(image: Picture, name: str = "image") -> Image.Image:
-    """Return an image of any kind as RGB; transparent places become white.
+    """Return an image of any kind as RGB, as `occluded_reid.pixels.to_rgb` does.
 
     Raises:
-        ShapeError: an array that is not uint8 (H, W) or (H, W, 3), or an image without pixels.
+        ImageError: an image cannot be read, or has no pixels.
+        ShapeError: an array or a tensor has another type or shape than an image.
     """
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-            raise ShapeError(
-                f"{name} must be a PIL image or a uint8 array (H, W) or (H, W, 3); "
-                f"got {image.dtype} {image.shape}. Scale floats to 0 … 255 and cast them to uint8."
-            )
-        if image.size == 0:
-            raise ShapeError(f"{name} has no pixels: its shape is {image.shape}.")
-        image = Image.fromarray(np.ascontiguousarray(image))
-    if image.width < 1 or image.height < 1:
-        raise ShapeError(f"{name} has no pixels: its size is {image.size}.")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
-    return image.convert("RGB")
+    return to_rgb(image, name=name)
 
 
 def fit_image(image: Image.Image, width: int, height: int) -> Image.Image:

@@ -87,5 +87,21 @@ def test_what_cannot_be_framed():
         Frame(height=4, stride=0)
     with pytest.raises(BuildError, match="pad is"):
         Frame(height=4, pad=(0.0, -0.1))
-    with pytest.raises(ImageError, match="5000×2 would become a canvas"):
-        Frame(height=512).layout((5000, 2))
+    with pytest.raises(ImageError, match="5000×2 would become a canvas of 20000×5000"):
+        Frame(height=5000).layout((5000, 2))
+
+
+@pytest.mark.parametrize("width", [1025, 6000, 60_000])
+def test_a_very_wide_image_is_squeezed_and_its_labels_still_reach_its_ends(width):
+    """More than four times as wide as high: the canvas stays at four times the height."""
+    frame = Frame(height=256, multiple=16, pad=(0.15, 0.05), stride=8)
+    layout = frame.layout((width, 256))
+    assert layout.content == (1024, 256)
+    assert layout.network[0] * layout.network[1] < 500_000
+    scores = np.zeros((2, 10, 100), np.float32)
+    scores[1, :, 50:] = 1.0  # the right half of the canvas
+    found = labels_on_image(scores, layout, decide="canvas")
+    assert found.shape == (256, width)
+    assert found[:, 0].max() == 0
+    assert found[:, -1].min() == 1
+    assert abs(int((found[128] == 1).sum()) / width - 0.5) < 0.02

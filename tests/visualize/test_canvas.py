@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from occluded_reid.errors import ShapeError
+from occluded_reid.errors import ImageError, ShapeError
 from occluded_reid.visualize.canvas import as_rgb, fit_image, fit_text, hatch, printable, text_width
 
 
@@ -24,13 +24,17 @@ def test_array_keeps_its_pixels():
     ("array", "message"),
     [
         (np.zeros((4, 3, 3), np.float32), "uint8 array"),
-        (np.zeros((4, 3, 4), np.uint8), r"\(4, 3, 4\)"),
-        (np.zeros((0, 3, 3), np.uint8), "no pixels"),
+        (np.zeros((4, 3, 2), np.uint8), r"\(4, 3, 2\)"),
     ],
 )
 def test_a_wrong_array_is_refused(array, message):
     with pytest.raises(ShapeError, match=message):
         as_rgb(array)
+
+
+def test_an_array_without_pixels_is_refused():
+    with pytest.raises(ImageError, match="hit 3 has no pixels"):
+        as_rgb(np.zeros((0, 3, 3), np.uint8), "hit 3")
 
 
 @pytest.mark.parametrize(
