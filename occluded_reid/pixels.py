@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PIXELS",
+    "TAKEN",
     "Channels",
     "ImageLike",
     "Images",
@@ -29,6 +30,7 @@ __all__ = [
     "few_at_a_time",
     "file_behind",
     "hash_pixels",
+    "is_image",
     "name_of",
     "open_file",
     "require_channels",
@@ -55,9 +57,11 @@ Channels = Literal["rgb", "bgr"]
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 """What Pillow's decoders raise on damaged files."""
 
+TAKEN = "a path, the bytes of a file, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W)"
+"""What is taken as an image, for messages."""
+
 _Refusal = type[ImageError] | type[MaskError]
 _BYTES = bytes | bytearray | memoryview
-_TAKEN = "a path, the bytes of a file, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W)"
 _HELD = 64  # pictures held at their own size at a time …
 _HELD_PIXELS = 16_000_000  # … and their pixels, beyond which no further one is added
 _LARGE = 1_000_000  # pixels of a PIL image from which on it is not decoded where it lies
@@ -119,11 +123,11 @@ def to_rgb(
         with open_file(image, max_pixels, ImageError, called) as opened:
             decode(opened, called, ImageError)
             return _plain(opened, called)
-    raise ShapeError(f"{called} is {type(image).__name__}; an image is given as {_TAKEN}.")
+    raise ShapeError(f"{called} is {type(image).__name__}; an image is given as {TAKEN}.")
 
 
-def to_rgba(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, bool]:
-    """Return a file as upright 8-bit RGBA, its transparency kept, and whether it has any.
+def to_rgba(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, bool, str]:
+    """Return a file as upright 8-bit RGBA, its transparency kept; whether it has any; and the mode it is stored in.
 
     Raises:
         ImageError: the file is missing, empty, truncated, too large, or no image; it is named.
@@ -132,9 +136,13 @@ def to_rgba(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Im
     with open_file(path, max_pixels, ImageError, called) as opened:
         decode(opened, called, ImageError)
         clear = opened.has_transparency_data
-        return (_turned(_converted(opened, "RGBA", called), opened) if clear else _plain(opened, called)).convert(
-            "RGBA"
-        ), clear
+        picture = _turned(_converted(opened, "RGBA", called), opened) if clear else _plain(opened, called)
+        return picture.convert("RGBA"), clear, opened.mode
+
+
+def is_image(thing: object) -> bool:
+    """Whether a thing is of a kind that `to_rgb` takes."""
+    return isinstance(thing, str | Path | Image.Image | np.ndarray | _BYTES) or _is_tensor(thing)
 
 
 def require_channels(channels: str) -> None:

@@ -21,6 +21,7 @@ __all__ = ["DecodedImages"]
 
 _SHARED = Path("/dev/shm")
 _CHUNK = 64
+_CHUNK_PIXELS = 16_000_000
 _THREADS = 4
 
 Decoded = tuple[np.ndarray, np.ndarray | None]
@@ -145,7 +146,11 @@ class DecodedImages:
         self._boxes = None if crop is None else tuple(boxes)
 
     def _decode_all(self, skip_unreadable: bool, crop: Crop | None) -> Iterator[tuple[Decoded, Box | None] | None]:
-        """Decode in order on a few threads, a chunk ahead at most; None stands for what is skipped."""
+        """Decode in order on a few threads; None stands for what is skipped.
+
+        Pictures at their own size are held one for each thread, and, for a crop, as many as the network that decides it
+        takes at a time: 64, and no further one beyond 16 million pixels.
+        """
 
         def opened(sample: Sample) -> Image.Image | None:
             try:
@@ -159,17 +164,31 @@ class DecodedImages:
             # A mask that is wrong raises in any case: such a data set must be mended, not thinned out.
             return None if image is None else (self._finish(sample, image, box), box)
 
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-            for chunk in _chunks(self.samples):
-                images = list(pool.map(opened, chunk))
-                readable = [image for image in images if image is not None]
-                found = iter([None] * len(readable) if crop is None else crop(readable))
-                boxes = [None if image is None else next(found) for image in images]
-                yield from pool.map(finished, chunk, images, boxes)
+        def whole(sample: Sample) -> tuple[Decoded, Box | None] | None:
+            return finished(sample, opened(sample), None)
+
+        threads = min(_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool:
+            if crop is None:
+                for chunk in _chunks(self.samples, _CHUNK):
+                    yield from pool.map(whole, chunk)
+                return
+            held: list[tuple[Sample, Image.Image | None]] = []
+            pixels = 0
+            for done, wave in enumerate(_chunks(self.samples, threads), start=1):
+                for sample, image in zip(wave, pool.map(opened, wave), strict=True):
+                    held.append((sample, image))
+                    pixels += 0 if image is None else image.width * image.height
+                image = None
+                if len(held) >= _CHUNK or pixels >= _CHUNK_PIXELS or done * threads >= len(self.samples):
+                    found = iter(crop([image for _, image in held if image is not None]))
+                    boxes = [None if image is None else next(found) for _, image in held]
+                    yield from pool.map(finished, *zip(*held, strict=True), boxes)
+                    held, pixels = [], 0
 
 
-def _chunks(samples: Sequence[Sample]) -> Iterable[Sequence[Sample]]:
-    return (samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK))
+def _chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:
+    return (samples[start : start + size] for start in range(0, len(samples), size))
 
 
 def _reserve(*shape: int) -> Tensor:

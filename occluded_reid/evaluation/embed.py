@@ -17,7 +17,6 @@ from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError, MaskError
 from occluded_reid.files import text_bytes
 from occluded_reid.models import ReIDModel
-from occluded_reid.models.preprocess import ImageLike
 
 if TYPE_CHECKING:
     from occluded_reid.data.occlusion import Occluders
@@ -192,20 +191,17 @@ def embed_with_truth(
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         parts: list[np.ndarray] = []
-        images: list[ImageLike]
         if occlusion is not None:
             pictures = [occluded_sample(sample, occlusion) for sample in chunk]
-            images = [image for image, _, _ in pictures]
+            seen = model.preprocess.see([image for image, _, _ in pictures])
             parts = [mask for _, mask, _ in pictures]
             shares[start : start + len(chunk)] = [share for _, _, share in pictures]
         else:
-            opened = [open_image(sample.path) for sample in chunk]
-            images = list(opened)
-            parts = [_parts(s, image.size) for s, image in zip(chunk, opened, strict=True)] if truth else []
-        boxes = model.preprocess.boxes(images)
-        rows.append(model.embed(model.preprocess.normalize(model.preprocess.pixels(images, boxes))).to("cpu"))
+            seen = model.preprocess.see([sample.path for sample in chunk])
+            parts = [_parts(s, size) for s, size in zip(chunk, seen.sizes, strict=True)] if truth else []
+        rows.append(model.embed(model.preprocess.normalize(seen.pixels)).to("cpu"))
         if truth:
-            truths.append(true_visibility(model, [crop_mask(m, box) for m, box in zip(parts, boxes, strict=True)]))
+            truths.append(true_visibility(model, [crop_mask(m, box) for m, box in zip(parts, seen.boxes, strict=True)]))
         if progress is not None:
             progress(start + len(chunk), len(samples))
     identity, camera = data.labels(samples)

@@ -14,14 +14,16 @@ from typing import Any, Self, cast
 import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import CalibrationError, GalleryError
+from occluded_reid.errors import CalibrationError, GalleryError, ImageError
+from occluded_reid.files import absolute
 from occluded_reid.forked import require_own_process, require_threads
 from occluded_reid.gallery.cameras import given_cameras
 from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.hit import AddResult, Hit
-from occluded_reid.gallery.images import EmbeddingModel, ImageLike, Source, as_list, embed_images, identify
+from occluded_reid.gallery.images import EmbeddingModel, Source, as_list, embed_images, identify, origins_of
 from occluded_reid.gallery.layout import Layout, fit_rows, short_name
+from occluded_reid.gallery.own import without_own_files
 from occluded_reid.gallery.query import mean_query
 from occluded_reid.gallery.question import GroupBy, Question, per_query, require_k
 from occluded_reid.gallery.records import Labels, Record, make_records
@@ -31,13 +33,12 @@ from occluded_reid.gallery.table import TableReader
 from occluded_reid.gallery.thresholds import Answer, Threshold, answer_within
 from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
+from occluded_reid.pixels import Channels, ImageLike, Images
 from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reduction import Reduction
 
 __all__ = ["Answer", "GalleryBase", "Images"]
-
-Images = ImageLike | Sequence[ImageLike]
 
 
 class GalleryBase(ABC):
@@ -95,6 +96,7 @@ class GalleryBase(ABC):
         batch_size: int = 64,
         replace: bool = False,
         skip_unreadable: bool = False,
+        channels: Channels = "rgb",
         progress: Progress | None = None,
         wait: float = 0.0,
     ) -> AddResult:
@@ -104,7 +106,8 @@ class GalleryBase(ABC):
         error stops the call, the groups before it stay and nothing of its own group is added.
 
         Args:
-            images: N paths, PIL images or (H, W, 3) uint8 arrays, which the gallery's model embeds; or N embeddings.
+            images: N images, which the gallery's model embeds: paths, bytes of files, PIL images, uint8 arrays
+                (H, W, 3), or tensors, as `occluded_reid.pixels.to_rgb` reads them; or N embeddings.
             keys: N unique names. By default the path as it is given, for an image in memory the sha256 of its pixels;
                 embeddings need keys.
             identity: who, a text for each image or one for all; None where it is not known.
@@ -112,11 +115,13 @@ class GalleryBase(ABC):
                 ever in this gallery; a text that writes a number ("1", "1.0", "01") is that number.
             time: when, in any one unit, likewise.
             track: name of the track, likewise.
-            path: file of each image, where it is not the path that is added.
+            path: file of each image, where it is not the path that is added (which is kept from the root on).
             metadata: a mapping for each image, of what JSON can hold.
             batch_size: images that the model embeds at a time.
             replace: replace an image whose key is there with other embeddings or labels, instead of refusing it.
-            skip_unreadable: leave out images that cannot be read, and name them in the result.
+            skip_unreadable: leave out images that cannot be read or have no pixels, such as a crop beside its frame,
+                and name them in the result by path, key, or place ("images[3]").
+            channels: the order of colours in arrays and tensors; "bgr" is OpenCV's. Files and PIL images say their own.
             progress: called with (images done, images in all).
             wait: seconds to wait for another writer; 0 refuses at once, and holds the gallery for the whole call. Where
                 a time is given, images are embedded while others may write, and the gallery is held for each commit:
@@ -129,7 +134,8 @@ class GalleryBase(ABC):
             GalleryLockedError: another writer is at work; it is named.
             GalleryError: a key is taken by other content, labels do not fit, or the folder cannot be written.
             GalleryMismatchError: embeddings have other slots than the gallery.
-            ImageError: an image cannot be read; it is named.
+            ImageError: an image cannot be read, or has no pixels; it is named.
+            ShapeError: an array or a tensor has another type or shape than an image; it is named.
         """
         store = self._writable()
         if batch_size < 1:
@@ -145,11 +151,12 @@ class GalleryBase(ABC):
                 self._written()
                 return result
         model = self._embedder()
-        pictures = as_list(images)
-        paths = [Path(image).as_posix() if isinstance(image, str | Path) else None for image in pictures]
+        pictures = as_list(images, channels)
         if keys is None:
-            keys = [given or identify(image).key for given, image in zip(paths, pictures, strict=True)]
-        records = self._records(len(pictures), keys, {**labels, "path": paths if path is None else path}, wait)
+            keys = [_key(image, number, skip_unreadable) for number, image in enumerate(pictures)]
+        if path is None:  # from the root on, so that a picture is found from wherever it is asked for
+            path = [absolute(image).as_posix() if isinstance(image, str | Path) else None for image in pictures]
+        records = self._records(len(pictures), keys, {**labels, "path": path}, wait)
         shared = wait > 0
         with nullcontext() if shared else store.writing():
             writer = Writer(store, records, replace, progress, self._fit, wait if shared else None)
@@ -192,6 +199,7 @@ class GalleryBase(ABC):
         threshold: Threshold | None = None,
         rerank: bool | KReciprocal = False,
         combine: bool = False,
+        channels: Channels = "rgb",
         batch_size: int = 64,
     ) -> list[list[Hit]]:
         """Find the k nearest images of each query by the gallery's matcher, in bounded memory.
@@ -207,7 +215,9 @@ class GalleryBase(ABC):
                 out.
             query_identity: with `query_camera`, leave out only rows of the same camera *and* the same identity, as
                 evaluation does.
-            exclude_self: leave out rows with the key or the sha256 of a query's image (embeddings have neither).
+            exclude_self: leave out rows of a query's own image: with its key, its sha256, or the pixels of an image in
+                memory, whether the row was added from memory or from a file that is still there (embeddings have none
+                of these).
             group_by: keep the nearest hit of each "identity" or "track"; rows without one stay single.
             effort: "exact" compares with every image; a number such as 0.98 looks, by the index, as hard as it takes to
                 find that share of the exact answer; "auto" is 0.98 where there is an index, else "exact"; a pair says
@@ -217,6 +227,7 @@ class GalleryBase(ABC):
             rerank: put the candidates in the order of their k-reciprocal distance: each query with the gallery alone,
                 by lists of neighbours computed beforehand (`build_neighbours`).
             combine: take all rows for images of one person and search once, with `mean_query`.
+            channels: the order of colours in arrays and tensors, as for `add`.
             batch_size: images that the model embeds at a time.
 
         Returns:
@@ -226,7 +237,8 @@ class GalleryBase(ABC):
             CalibrationError: there is no calibration, or it was made for other distances.
             GalleryError: k is below 1, the filter is not understood, or labels do not fit the queries.
             GalleryMismatchError: the query has other slots than the gallery.
-            ImageError: an image cannot be read; it is named.
+            ImageError: an image cannot be read, or has no pixels; it is named.
+            ShapeError: an array or a tensor has another type or shape than an image; it is named.
         """
         self._opened()
         k = require_k(k)
@@ -238,16 +250,15 @@ class GalleryBase(ABC):
                 "Give query_camera as well, or filter with where."
             )
         require_threads("search", str(getattr(self, "device", "cpu")))
-        rows, sources = self._embed_query(query, batch_size)
-        origins = [[source] for source in sources]
+        rows, origins = self._embed_query(query, batch_size, channels, exclude_self)
         if combine and len(rows):
-            rows, origins = mean_query(rows), [sources]
+            rows, origins = mean_query(rows), [[source for sources in origins for source in sources]]
         known = self._opened().cameras()
         cameras = per_query("query_camera", known.asked(query_camera, "query_camera"), len(rows))
         identities = per_query("query_identity", query_identity, len(rows))
         question = Question(
             rows=rows,
-            origins=origins if exclude_self and sources else [[] for _ in range(len(rows))],
+            origins=origins,
             k=k,
             where=known.in_where(where),
             cameras=cameras,
@@ -263,10 +274,14 @@ class GalleryBase(ABC):
             )
         if not len(rows):
             return []
-        if limit is None:
-            found = self._answers(lambda answer: answer(question))
-        else:
-            found = self._answers(lambda answer: answer_within(answer, question, self.matcher, limit))
+
+        def found_by(answer: Answer) -> list[list[Hit]]:
+            def ask(some: Question) -> list[list[Hit]]:
+                return answer(some) if limit is None else answer_within(answer, some, self.matcher, limit)
+
+            return without_own_files(question, ask)
+
+        found = self._answers(found_by)
         if not (names := known.names):
             return found
         return [[with_values(hit, camera_name=names.get(cast(int, hit.camera))) for hit in hits] for hits in found]
@@ -416,16 +431,30 @@ class GalleryBase(ABC):
             reduction=self.layout.reduction,
         )
 
-    def _embed_query(self, query: PartEmbeddings | Images, batch_size: int) -> tuple[PartEmbeddings, list[Source]]:
-        """Return rows of slots, and where they come from as far as that is known."""
+    def _embed_query(
+        self, query: PartEmbeddings | Images, batch_size: int, channels: Channels, origins: bool
+    ) -> tuple[PartEmbeddings, list[list[Source]]]:
+        """Return rows of slots, and for each all that its image may be called, where that is asked for and known."""
         if isinstance(query, PartEmbeddings):
-            return self._fit(query, "the query has"), []
+            return self._fit(query, "the query has"), [[] for _ in range(len(query))]
         if batch_size < 1:
             raise GalleryError(f"batch_size is {batch_size}; it must be at least 1.")
-        model, images = self._embedder(), as_list(query)
+        model, images = self._embedder(), as_list(query, channels)
         if not images:
             raise GalleryError("a query of no images was given; give at least one.")
-        sources = [identify(image) for image in images]
-        names = [source.path or source.key for source in sources]
+        names = [str(image) if isinstance(image, str | Path) else f"query[{n}]" for n, image in enumerate(images)]
+        sources = [origins_of(image, f"'{name}'") if origins else [] for image, name in zip(images, names, strict=True)]
         rows = PartEmbeddings.cat(list(embed_images(model, images, names, batch_size)))
         return self._fit(rows, "the model's embeddings have"), sources
+
+
+def _key(image: ImageLike, number: int, skip_unreadable: bool) -> str:
+    """What an image is called that nobody has named; one that is to be skipped is called by its place."""
+    if isinstance(image, str | Path):
+        return Path(image).as_posix()
+    try:
+        return identify(image, f"images[{number}]").key
+    except ImageError:
+        if skip_unreadable:
+            return f"images[{number}]"
+        raise

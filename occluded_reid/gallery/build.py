@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, GalleryMismatchError, OccludedReIDError
 from occluded_reid.files import look
 from occluded_reid.gallery.checksums import sync
-from occluded_reid.gallery.images import EmbeddingModel, ImageLike, as_list, embed_images
+from occluded_reid.gallery.images import EmbeddingModel, as_list, embed_images
 from occluded_reid.gallery.layout import Layout, describe_slots
 from occluded_reid.gallery.ledger import Ledger
 from occluded_reid.gallery.store import Store, to_embeddings
 from occluded_reid.matchers import Matcher
+from occluded_reid.pixels import Images
 from occluded_reid.registry import MATCHERS
 from occluded_reid.search.reduction import REDUCTION_FILE, Reduction
 
@@ -84,7 +85,7 @@ def require_fit(folder: Path, layout: Layout, model: EmbeddingModel) -> None:
 
 def fit_reduction(
     reduce: Mapping[str, int] | Reduction | None,
-    sample: PartEmbeddings | ImageLike | Sequence[ImageLike] | None,
+    sample: PartEmbeddings | Images | None,
     widths: Mapping[str, int],
     matcher: Matcher,
     model: EmbeddingModel | None,
@@ -117,11 +118,11 @@ def fit_reduction(
     return reduce
 
 
-def _embedded(sample: ImageLike | Sequence[ImageLike], model: EmbeddingModel | None) -> PartEmbeddings:
+def _embedded(sample: Images, model: EmbeddingModel | None) -> PartEmbeddings:
     if model is None:
         raise GalleryError("the sample consists of images, and no model was given to embed them; give embeddings.")
     images = as_list(sample)
-    names = [str(image) if isinstance(image, str | Path) else f"sample {n}" for n, image in enumerate(images)]
+    names = [str(image) if isinstance(image, str | Path) else f"sample[{n}]" for n, image in enumerate(images)]
     return PartEmbeddings.cat(list(embed_images(model, images, names, batch_size=64)))
 
 

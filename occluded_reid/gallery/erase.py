@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from PIL import Image
 
 from occluded_reid.data.images import open_image
 from occluded_reid.errors import GalleryError, ImageError
@@ -93,12 +94,16 @@ def _forget(cache: Path, found: pa.Table) -> int:
 
     A cache knows images by their pixels, so that only an image that still lies where it was can be found in it.
     """
-    pictures = []
-    for path, sha256 in zip(found.column("path").to_pylist(), found.column("sha256").to_pylist(), strict=True):
-        try:
+    known = list(zip(found.column("path").to_pylist(), found.column("sha256").to_pylist(), strict=True))
+
+    def pictures() -> Iterator[Image.Image]:
+        """One after another: together they may be larger than the memory."""
+        for path, sha256 in known:
             if path is None or sha256 is None or identify(path).sha256 != sha256:
-                return forget_crops(cache, None)
-            pictures.append(open_image(path).convert("RGB"))
-        except ImageError:
-            return forget_crops(cache, None)
-    return forget_crops(cache, pictures)
+                raise ImageError(f"'{path}' is not what was added.")
+            yield open_image(path)
+
+    try:
+        return forget_crops(cache, pictures())
+    except ImageError:
+        return forget_crops(cache, None)

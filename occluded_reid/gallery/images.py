@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import EmbeddingError, GalleryError, ImageError
+from occluded_reid.errors import EmbeddingError, GalleryError, ImageError, ShapeError
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.pixels import TAKEN, ImageLike, as_list, file_behind, hash_pixels, is_image, to_rgb
 
-__all__ = ["EmbeddingModel", "ImageLike", "Source", "as_list", "embed_images", "identify"]
-
-ImageLike = str | Path | Image.Image | np.ndarray
+__all__ = ["EmbeddingModel", "ImageLike", "Source", "as_list", "embed_images", "identify", "origins_of"]
 
 
 class EmbeddingModel(Protocol):
@@ -56,7 +53,7 @@ class Source:
 
     Attributes:
         key: its path as given; for an image in memory its sha256.
-        sha256: of the file's bytes; for an image in memory of shape and RGB pixels.
+        sha256: of the file's bytes; for an image in memory of shape and RGB pixels, in whatever form they are given.
         path: its path as given, or None.
     """
 
@@ -65,18 +62,17 @@ class Source:
     path: str | None
 
 
-def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """Return a list, whether one image was given or several ((N, H, W, 3) arrays are several)."""
-    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3):
-        return [images]
-    return list(images)
-
-
-def identify(image: ImageLike) -> Source:
+def identify(image: ImageLike, name: str | None = None) -> Source:
     """Hash an image and give it a key.
 
+    Args:
+        image: of any kind; arrays and tensors in the order R, G, B.
+        name: what messages call it; by default its path, or what it is.
+
     Raises:
-        ImageError: the file cannot be read; it is named.
+        ImageError: the file cannot be read, or an image in memory is damaged or has no pixels; it is named.
+        ShapeError: an array or a tensor has another type or shape than an image.
+        GalleryError: it is nothing that is taken as an image.
     """
     if isinstance(image, str | Path):
         path = Path(image).as_posix()
@@ -88,14 +84,38 @@ def identify(image: ImageLike) -> Source:
             raise ImageError(
                 f"the image '{path}' cannot be read: {why}. Check the path and its permissions."
             ) from cause
-    if not isinstance(image, Image.Image | np.ndarray):
-        raise GalleryError(
-            f"an image is given as a path, a PIL image or a (H, W, 3) uint8 array; got {type(image).__name__}."
-        )
-    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    digest = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape}".encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes())
-    return Source(digest.hexdigest(), digest.hexdigest(), None)
+    if not is_image(image):
+        raise GalleryError(f"an image is given as {TAKEN}; got {type(image).__name__} for {name or 'it'}.")
+    digest = hash_pixels(to_rgb(image, name=name))
+    return Source(digest, digest, None)
+
+
+def origins_of(image: ImageLike, name: str | None = None) -> list[Source]:
+    """Return all that an image in a query may be called in a gallery: by its file, and by its pixels.
+
+    A file is known by its path and its bytes, and by its pixels to rows that were added from memory. A PIL image is
+    known by its pixels, and by the file that it was opened from while that still holds them. An array, a tensor, or a
+    PIL image that was made from another, has no file.
+
+    Raises:
+        ImageError, ShapeError: as `identify`.
+    """
+    own = identify(image, name)
+    if isinstance(image, str | Path):
+        pixels = hash_pixels(to_rgb(image))
+        return [own, Source(pixels, pixels, None)]
+    found, pixels = [own], own.sha256
+    behind = bytes(image) if isinstance(image, bytes | bytearray | memoryview) else file_behind(image)
+    if isinstance(behind, bytes):
+        digest = hashlib.sha256(behind).hexdigest()
+        found.append(Source(digest, digest, None))
+    elif behind is not None:
+        try:
+            if hash_pixels(to_rgb(behind)) == pixels:
+                found.append(identify(behind))
+        except ImageError:  # the file has gone, or changed: the picture is known by its pixels alone
+            return found
+    return found
 
 
 def embed_images(
@@ -115,14 +135,15 @@ def embed_images(
         unreadable: receives the numbers of images that cannot be read, which then have no row; None raises instead.
 
     Raises:
-        ImageError: an image cannot be read; it is named.
+        ImageError: an image cannot be read, or has no pixels; it is named.
+        ShapeError: an array or a tensor is no image; it is named.
         EmbeddingError: the model gives NaN; the image is named.
     """
     for first in range(0, len(images), batch_size):
         numbers = list(range(first, min(first + batch_size, len(images))))
         try:
             pixels = model.preprocess([images[number] for number in numbers])
-        except (ImageError, OSError):  # which image is it? one by one they tell
+        except (ImageError, OSError, ShapeError):  # which image is it? one by one they tell
             pixels, numbers = _read_one_by_one(model, images, names, numbers, unreadable)
         if numbers:
             yield _embed(model, pixels, [names[number] for number in numbers])
@@ -143,10 +164,12 @@ def _read_one_by_one(
         except (ImageError, OSError) as cause:
             if unreadable is not None:
                 unreadable.append(number)
-            elif isinstance(cause, ImageError):
-                raise
+            elif isinstance(cause, ImageError) and isinstance(images[number], str | Path):
+                raise  # it names its file
             else:
-                raise ImageError(f"the image '{names[number]}' cannot be read: {cause}.") from cause
+                raise ImageError(f"the image '{names[number]}' cannot be read: {cause}") from cause
+        except ShapeError as cause:
+            raise ShapeError(f"'{names[number]}': {cause}") from cause
         else:
             readable.append(number)
     return torch.cat(pixels[1:] or pixels), readable

@@ -77,9 +77,10 @@ class Writer:
         unreadable: list[str] = []
         for first in range(0, len(images), size):
             group, records = [], []
-            for image, record in zip(images[first : first + size], self._records[first : first + size], strict=True):
+            pairs = zip(images[first : first + size], self._records[first : first + size], strict=True)
+            for place, (image, record) in enumerate(pairs, start=first):
                 try:
-                    source = identify(image)
+                    source = identify(image, f"'{record.key}' (images[{place}])")
                 except ImageError:
                     if not skip_unreadable:
                         raise

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import ImageError
 from occluded_reid.matchers import VisibilityWeightedMatcher
+from occluded_reid.pixels import to_rgb
 
 SLOTS = {"global": 8, "part_1": 5, "part_2": 5}
 
@@ -36,14 +36,7 @@ class FakeModel:
         self.embedded = 0
 
     def preprocess(self, images: list[Any]) -> torch.Tensor:
-        arrays = []
-        for image in images:
-            if isinstance(image, str | Path):
-                try:
-                    image = Image.open(image).convert("RGB")
-                except OSError as cause:
-                    raise ImageError(f"'{image}' is not an image that can be read") from cause
-            arrays.append(np.asarray(image, dtype=np.float32)[:4, :4])
+        arrays = [np.asarray(to_rgb(image), dtype=np.float32)[:4, :4] for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255
 
     def embed(self, images: torch.Tensor) -> PartEmbeddings:

@@ -246,7 +246,13 @@ def test_own_image_is_left_out_by_key_and_by_content(tmp_path: Path, pictures: l
     assert len(gallery.search(pictures[5], 9)[0]) == 6
     array = np.asarray(Image.open(pictures[1]))
     gallery.add([array])
-    assert len(gallery.search(array, 9)[0]) == len(gallery.search(Image.open(pictures[1]), 9)[0]) == 8
+    opened, turned = Image.open(pictures[1]), torch.from_numpy(array.copy()).permute(2, 0, 1)
+    for form in (pictures[1], pictures[1].read_bytes(), opened, opened.copy(), array, turned):  # the file goes, too
+        hits = gallery.search(form, 9)[0]
+        assert len(hits) == 7
+        assert "k1" not in [hit.key for hit in hits]
+        assert len(gallery.search(form, 9, exclude_self=False)[0]) == 9
+    assert len(gallery.search([array, pictures[0]], 9, combine=True)[0]) == 6
     assert len(gallery.search(pictures[5], 9, where={"key": ["k1", "k5"]})[0]) == 1
 
 

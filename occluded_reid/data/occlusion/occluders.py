@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from occluded_reid.data.occlusion.cutouts import Cutout, make_cutout
 from occluded_reid.data.occlusion.generated import GeneratedCutouts
 from occluded_reid.errors import DataError, ImageError, ShapeError
+from occluded_reid.pixels import to_rgba
 
 __all__ = ["Occluders"]
 
@@ -199,13 +199,12 @@ class Occluders:
 
 def _read(path: Path, crops: bool) -> Cutout:
     try:
-        with Image.open(path) as image:
-            if not crops and not image.has_transparency_data:
-                raise DataError(
-                    f"the cut-out '{path}' has no transparency (mode {image.mode}). Save it with an alpha channel, "
-                    "or take it out of the folder."
-                )
-            pixels = np.asarray(image.convert("RGBA"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as cause:
-        raise ImageError(f"the cut-out '{path}' cannot be read: {cause}. Replace it, or take it out.") from cause
-    return make_cutout(pixels, path.stem)
+        picture, clear, mode = to_rgba(path)
+    except ImageError as cause:
+        raise ImageError(f"the cut-out '{path}' cannot be read: {cause} Or take it out of the folder.") from cause
+    if not crops and not clear:
+        raise DataError(
+            f"the cut-out '{path}' has no transparency (mode {mode}). Save it with an alpha channel, or take it out of "
+            "the folder."
+        )
+    return make_cutout(np.asarray(picture), path.stem)
