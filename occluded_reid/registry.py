@@ -291,6 +291,7 @@ DATASETS: Registry[ReIDData] = Registry(
         "cuhk03": "occluded_reid.data.benchmarks.cuhk03:load_cuhk03",
         "dukemtmc_reid": "occluded_reid.data.benchmarks.dukemtmc:load_dukemtmc_reid",
         "folder": "occluded_reid.data.folder:load_folder",
+        "images": "occluded_reid.data.unlabelled:load_images",
         "market1501": "occluded_reid.data.benchmarks.market1501:load_market1501",
         "occluded_duke": "occluded_reid.data.benchmarks.occluded_duke:load_occluded_duke",
         "msmt17": "occluded_reid.data.benchmarks.msmt17:load_msmt17",

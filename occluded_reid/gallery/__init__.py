@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from occluded_reid.gallery.browsing import KEEP, CameraCount, GalleryImage, GalleryInfo
 from occluded_reid.gallery.conditions import Condition, field
 from occluded_reid.gallery.gallery import Gallery
 from occluded_reid.gallery.hit import AddResult, Hit, hits_table
@@ -28,11 +29,15 @@ else:
 
 
 __all__ = [
+    "KEEP",
     "AddResult",
+    "CameraCount",
     "CompactResult",
     "Condition",
     "EraseResult",
     "Gallery",
+    "GalleryImage",
+    "GalleryInfo",
     "GalleryVersion",
     "Hit",
     "IndexInfo",

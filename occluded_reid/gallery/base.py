@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace as with_values
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -17,16 +18,26 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError, ImageError
 from occluded_reid.files import absolute
 from occluded_reid.forked import require_own_process, require_threads
+from occluded_reid.gallery.browsing import Browsing
 from occluded_reid.gallery.cameras import given_cameras
 from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.hit import AddResult, Hit
-from occluded_reid.gallery.images import EmbeddingModel, Source, as_list, embed_images, identify, origins_of
+from occluded_reid.gallery.images import (
+    EmbeddingModel,
+    Source,
+    as_list,
+    embed_images,
+    identify,
+    origins_of,
+    tracklets_of,
+    tracks_of_rows,
+)
 from occluded_reid.gallery.layout import Layout, fit_rows, short_name
 from occluded_reid.gallery.own import without_own_files
-from occluded_reid.gallery.query import mean_query
+from occluded_reid.gallery.query import mean_queries, mean_query
 from occluded_reid.gallery.question import GroupBy, Question, per_query, require_k
-from occluded_reid.gallery.records import Labels, Record, make_records
+from occluded_reid.gallery.records import Labels
 from occluded_reid.gallery.reranking import require_rerank
 from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.table import TableReader
@@ -38,10 +49,13 @@ from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reduction import Reduction
 
-__all__ = ["Answer", "GalleryBase", "Images"]
+__all__ = ["Answer", "GalleryBase", "Images", "Query"]
+
+Query: TypeAlias = "PartEmbeddings | Images | Sequence[Sequence[ImageLike]] | Sequence[PartEmbeddings]"
+"""What is searched for: a query for each image or row, or for each list of images of one person."""
 
 
-class GalleryBase(ABC):
+class GalleryBase(Browsing):
     """Embedded images that can be added to, removed from and searched; where they lie is a subclass's business.
 
     Args:
@@ -79,7 +93,7 @@ class GalleryBase(ABC):
         """Return the version that is read, which no write of another thread moves."""
         return self._opened()
 
-    def _written(self) -> None:  # noqa: B027 - where there are no indexes there is nothing to do
+    def _written(self) -> None:
         """Do what follows a write, while the store is still held for writing."""
 
     def add(
@@ -87,10 +101,10 @@ class GalleryBase(ABC):
         images: PartEmbeddings | Images,
         *,
         keys: Sequence[str] | None = None,
-        identity: Sequence[str | None] | str | None = None,
+        identity: Sequence[str | int | None] | str | int | None = None,
         camera: Sequence[int | str | None] | int | str | None = None,
-        time: Sequence[float | None] | float | None = None,
-        track: Sequence[str | None] | str | None = None,
+        time: Sequence[float | datetime | None] | float | datetime | None = None,
+        track: Sequence[str | int | None] | str | int | None = None,
         path: Sequence[str | None] | None = None,
         metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
         batch_size: int = 64,
@@ -110,11 +124,13 @@ class GalleryBase(ABC):
                 (H, W, 3), or tensors, as `occluded_reid.pixels.to_rgb` reads them; or N embeddings.
             keys: N unique names. By default the path as it is given, for an image in memory the sha256 of its pixels;
                 embeddings need keys.
-            identity: who, a text for each image or one for all; None where it is not known.
+            identity: who, a text for each image or one for all; a whole number is kept as its text (7 as "7"); None
+                where it is not known.
             camera: number or name of the camera, likewise. A name gets a number when it is first used, and keeps it for
                 ever in this gallery; a text that writes a number ("1", "1.0", "01") is that number.
-            time: when, in any one unit, likewise.
-            track: name of the track, likewise.
+            time: when, in any one unit, likewise; a `datetime` is kept as seconds since 1970, in UTC unless it says
+                otherwise.
+            track: name of the track, likewise; a whole number is kept as its text.
             path: file of each image, where it is not the path that is added (which is kept from the root on).
             metadata: a mapping for each image, of what JSON can hold.
             batch_size: images that the model embeds at a time.
@@ -187,9 +203,10 @@ class GalleryBase(ABC):
 
     def search(
         self,
-        query: PartEmbeddings | Images,
+        query: Query | None = None,
         k: int = 10,
         *,
+        key: str | Sequence[str] | None = None,
         where: Where | None = None,
         query_camera: Sequence[int | str | None] | int | str | None = None,
         query_identity: Sequence[str | None] | str | None = None,
@@ -205,8 +222,12 @@ class GalleryBase(ABC):
         """Find the k nearest images of each query by the gallery's matcher, in bounded memory.
 
         Args:
-            query: images, or embeddings of which each row is a query.
+            query: images, or embeddings of which each row is a query. A list of lists of images is one query for each
+                inner list, which shows one person: its images are put together by `mean_query`; so are the rows of each
+                of several `PartEmbeddings`.
             k: how many hits; where fewer may be found, all of them.
+            key: instead of a query, the key of an image of the gallery, or several: it is asked for by its stored
+                embedding, without a model, and left out of its own answer.
             where: what the gallery's rows must fulfil: SQL over `key`, `identity`, `camera`, `time`, `track`, `path`,
                 `sha256` and `metadata` (JSON text), a mapping such as ``{"camera": [1, 2], "identity": "0002"}``, or a
                 typed condition: ``(field("camera") == 3) & ~field("track").is_null()``. Cameras that have a name may be
@@ -250,7 +271,7 @@ class GalleryBase(ABC):
                 "Give query_camera as well, or filter with where."
             )
         require_threads("search", str(getattr(self, "device", "cpu")))
-        rows, origins = self._embed_query(query, batch_size, channels, exclude_self)
+        rows, origins = self._asked(query, key, batch_size, channels, exclude_self)
         if combine and len(rows):
             rows, origins = mean_query(rows), [[source for sources in origins for source in sources]]
         known = self._opened().cameras()
@@ -384,25 +405,6 @@ class GalleryBase(ABC):
             )
         return self._model
 
-    def _records(self, count: int, keys: Sequence[str], labels: Labels, wait: float) -> list[Record]:
-        """Check labels; then names of cameras that are new get a number, which is kept before any row has it."""
-        store, cameras = self._writable(), given_cameras(labels["camera"])
-        listed = cameras if isinstance(cameras, list) else [cameras]
-        names = dict.fromkeys(camera for camera in listed if isinstance(camera, str))
-
-        def records(numbers: Mapping[str, int]) -> list[Record]:
-            def number(camera: Any) -> Any:
-                return numbers.get(camera, 0) if isinstance(camera, str) else camera
-
-            column = [number(c) for c in cameras] if isinstance(cameras, list) else number(cameras)
-            return make_records(count, keys, {**labels, "camera": column})
-
-        known = store.cameras()
-        found = records(known.numbers)
-        if names.keys() <= known.numbers.keys():
-            return found
-        return records(store.name_cameras(dict(names), wait).numbers)
-
     def _fit(self, rows: PartEmbeddings, whose: str) -> PartEmbeddings:
         """Return rows in the slots of the gallery, reduced where they come in full width."""
         if self.reduction is not None and self.reduction.fits(rows):
@@ -431,21 +433,38 @@ class GalleryBase(ABC):
             reduction=self.layout.reduction,
         )
 
-    def _embed_query(
-        self, query: PartEmbeddings | Images, batch_size: int, channels: Channels, origins: bool
+    def _asked(
+        self, query: Query | None, key: str | Sequence[str] | None, batch_size: int, channels: Channels, origins: bool
     ) -> tuple[PartEmbeddings, list[list[Source]]]:
-        """Return rows of slots, and for each all that its image may be called, where that is asked for and known."""
+        """Return a row of slots for each query, and all that its images may be called, where that is asked for."""
+        if (query is None) == (key is None):
+            raise GalleryError("give either a query (images or embeddings), or key=, an image of the gallery.")
+        if key is not None:
+            rows, known = self._rows_of([key] if isinstance(key, str) else key)
+            return rows, known if origins else [[] for _ in known]
         if isinstance(query, PartEmbeddings):
             return self._fit(query, "the query has"), [[] for _ in range(len(query))]
         if batch_size < 1:
             raise GalleryError(f"batch_size is {batch_size}; it must be at least 1.")
-        model, images = self._embedder(), as_list(query, channels)
+        if (several := tracks_of_rows(query)) is not None:
+            return mean_queries(self._fit(rows, "the query has") for rows in several), [[] for _ in several]
+        model, tracklets = self._embedder(), tracklets_of(query, channels)
+        if tracklets is None:
+            images = as_list(cast("Images", query), channels)
+        else:
+            images = [image for images in tracklets for image in images]
         if not images:
             raise GalleryError("a query of no images was given; give at least one.")
         names = [str(image) if isinstance(image, str | Path) else f"query[{n}]" for n, image in enumerate(images)]
         sources = [origins_of(image, f"'{name}'") if origins else [] for image, name in zip(images, names, strict=True)]
         rows = PartEmbeddings.cat(list(embed_images(model, images, names, batch_size)))
-        return self._fit(rows, "the model's embeddings have"), sources
+        rows = self._fit(rows, "the model's embeddings have")
+        if tracklets is None:
+            return rows, sources
+        ends = np.cumsum([len(track) for track in tracklets]).tolist()
+        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        together = [[source for some in sources[part] for source in some] for part in parts]
+        return mean_queries(rows[part] for part in parts), together
 
 
 def _key(image: ImageLike, number: int, skip_unreadable: bool) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import GalleryLockedError
 from occluded_reid.gallery.base import Answer, GalleryBase
+from occluded_reid.gallery.checksums import files_of
 from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
@@ -339,6 +340,15 @@ class FolderGallery(GalleryBase):
                 _log.info("The gallery '%s' goes on to its newest version: %s", self.path, cause)
                 self._opened().refresh()
         raise GalleryLockedError(f"the gallery '{self.path}' changes faster than it can be searched. Try again.")
+
+    def _state(self) -> dict[str, Any]:
+        index = self.index
+        return {
+            "versions": len(self.versions()),
+            "bytes": sum((self.path / name).stat().st_size for name in files_of(self.path)),
+            "index": None if index is None else index.to_dict(),
+            "calibrated": (self.path / CALIBRATION_FILE).is_file(),
+        }
 
     def _written(self) -> None:
         """Bring the index up to date after a write, if there is one and it is worth it."""

@@ -14,9 +14,19 @@ from torch import Tensor
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, ImageError, ShapeError
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.pixels import TAKEN, ImageLike, as_list, file_behind, hash_pixels, is_image, to_rgb
+from occluded_reid.pixels import TAKEN, Channels, ImageLike, as_list, file_behind, hash_pixels, is_image, to_rgb
 
-__all__ = ["EmbeddingModel", "ImageLike", "Source", "as_list", "embed_images", "identify", "origins_of"]
+__all__ = [
+    "EmbeddingModel",
+    "ImageLike",
+    "Source",
+    "as_list",
+    "embed_images",
+    "identify",
+    "origins_of",
+    "tracklets_of",
+    "tracks_of_rows",
+]
 
 
 class EmbeddingModel(Protocol):
@@ -60,6 +70,47 @@ class Source:
     key: str
     sha256: str
     path: str | None
+
+
+def tracklets_of(query: Any, channels: Channels = "rgb") -> list[list[ImageLike]] | None:
+    """Return the images of each tracklet, where lists of images are asked for; None where it is images alone.
+
+    Raises:
+        GalleryError: a tracklet has no image, or stands beside images; its place is named.
+    """
+    if not isinstance(query, list | tuple):
+        return None
+    several = [isinstance(part, list | tuple) or getattr(part, "ndim", 0) == 4 for part in query]
+    if not any(several):
+        return None
+    if not all(several):
+        raise GalleryError(
+            f"query number {several.index(False)} is an image, and others are lists of images. For several tracklets "
+            "give a list for each, for single images no list."
+        )
+    tracklets = [as_list(part, channels) for part in query]
+    empty = [number for number, images in enumerate(tracklets) if not images]
+    if empty:
+        raise GalleryError(f"query number {empty[0]} is a tracklet of no images; give at least one.")
+    return tracklets
+
+
+def tracks_of_rows(query: Any) -> list[PartEmbeddings] | None:
+    """Return the embeddings of each tracklet, where several are asked for; None where it is something else.
+
+    Raises:
+        GalleryError: a tracklet has no row, or something else stands beside embeddings; its place is named.
+    """
+    if not isinstance(query, list | tuple) or not any(isinstance(part, PartEmbeddings) for part in query):
+        return None
+    for number, part in enumerate(query):
+        if not isinstance(part, PartEmbeddings) or not len(part):
+            what = f"{type(part).__name__}" if not isinstance(part, PartEmbeddings) else "embeddings of no image"
+            raise GalleryError(
+                f"query number {number} is {what}, beside embeddings of tracklets; give PartEmbeddings of at least one "
+                "row for each."
+            )
+    return list(query)
 
 
 def identify(image: ImageLike, name: str | None = None) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from occluded_reid.gallery.rows import TableRows
 from occluded_reid.matchers import Matcher
 from occluded_reid.search import RowSource, TopK
 
-__all__ = ["hits_of", "mean_query"]
+__all__ = ["hits_of", "mean_queries", "mean_query"]
 
 _EXPLAINED_NUMBERS = 1 << 22  # numbers of gallery rows held at a time: 16 MB in float32
 
@@ -49,6 +50,11 @@ def mean_query(rows: PartEmbeddings) -> PartEmbeddings:
         tuple(mean.sum(0, keepdim=True).to(slot.dtype) for mean, slot in zip(means, rows.embeddings, strict=True)),
         rows.visibility.amax(0, keepdim=True),
     )
+
+
+def mean_queries(tracks: Iterable[PartEmbeddings]) -> PartEmbeddings:
+    """Return one query for each of several people, of all images of each; see `mean_query`."""
+    return PartEmbeddings.cat([mean_query(rows) for rows in tracks])
 
 
 def hits_of(

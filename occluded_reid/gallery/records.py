@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from occluded_reid.data.times import seconds_of
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS, Layout
@@ -20,6 +22,9 @@ __all__ = ["Labels", "Record", "make_records", "record_of", "same_rows", "to_tab
 
 Labels = Mapping[str, Any]
 """Arguments of `Gallery.add` by name: a sequence with a value for each image, or one value for all."""
+
+_LARGEST = sys.float_info.max
+_LONGEST_SHOWN = 60  # letters of a wrong value
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ def make_records(count: int, keys: Sequence[str], labels: Labels) -> list[Record
     """Check labels and return a record for each image.
 
     Raises:
-        GalleryError: a label has another length than the images, or a value has the wrong type; its key is named.
+        GalleryError: a label has another length than the images, or a value has the wrong type; its key and place are
+            named.
     """
     columns = {"keys": _column("keys", keys, count)}
     columns.update({name: _column(name, values, count) for name, values in labels.items()})
@@ -53,7 +59,9 @@ def make_records(count: int, keys: Sequence[str], labels: Labels) -> list[Record
         key = columns["keys"][number]
         if not _is_text(key) or not key:
             raise GalleryError(f"keys: number {number} is {key!r}; give a text that is not empty.")
-        values = {name: _checked(name, column[number], key) for name, column in columns.items() if name != "keys"}
+        values = {
+            name: _checked(name, column[number], key, number) for name, column in columns.items() if name != "keys"
+        }
         records.append(Record(key, **values))
     return records
 
@@ -110,7 +118,7 @@ def _lists(matrix: np.ndarray) -> pa.Array:
 
 
 def _column(name: str, values: Any, count: int) -> Sequence[Any]:
-    if values is None or isinstance(values, str | int | float | Mapping):
+    if values is None or isinstance(values, str | int | float | datetime | np.generic | Mapping):
         if name == "keys":
             raise GalleryError(f"keys is {values!r}; give a sequence with a text for each of the {count} images.")
         return [values] * count
@@ -130,28 +138,44 @@ def _is_text(value: Any) -> bool:
         return False
 
 
-def _checked(name: str, value: Any, key: str) -> Any:
-    if isinstance(value, np.generic):
+def _checked(name: str, value: Any, key: str, number: int) -> Any:
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()  # of finer ones Python makes a number without a unit
+    elif isinstance(value, np.generic):
         value = value.item()
+    plain = not isinstance(value, bool)
     wanted = "a mapping that JSON can hold"
     if name == "metadata":
         if value is None or isinstance(value, Mapping):
             try:
-                return json.dumps(dict(value or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
-            except (TypeError, ValueError) as cause:
+                text = json.dumps(dict(value or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
+                text.encode()
+            except (TypeError, ValueError, RecursionError) as cause:
                 raise GalleryError(f"metadata of '{key}' cannot be kept as JSON: {cause}. Give {wanted}.") from cause
+            return text
     elif value is None:
         return None
     elif name == "camera":
-        wanted = "a whole number or None"
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63:
+        wanted = "a whole number, a name or None"
+        if isinstance(value, int) and plain and abs(value) < 1 << 63:
             return value
     elif name == "time":
-        wanted = "a finite number or None"
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value) + 0.0  # -0.0 would be another text in a filter than 0.0
+        wanted = "a finite number, a datetime or None"
+        seconds = seconds_of(value) if isinstance(value, datetime) else value
+        if isinstance(seconds, int | float) and plain and abs(seconds) <= _LARGEST:
+            return float(seconds) + 0.0  # -0.0 would be another text in a filter than 0.0
     else:
-        wanted = "a text or None"
+        wanted = "a text or None" if name == "path" else "a text, a whole number or None"
+        if isinstance(value, int) and plain and name != "path" and abs(value) < 1 << 63:
+            return str(value)
         if _is_text(value):
             return value
-    raise GalleryError(f"{name} of '{key}' is {value!r}; give {wanted}.")
+    raise GalleryError(f"{name} of '{key}' is {_shown(value)}; give {wanted} (it is number {number}, counted from 0).")
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} of very many digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

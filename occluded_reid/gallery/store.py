@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -339,6 +339,18 @@ class Store(TableReader):
         with self.committing() as table:
             table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(rows)
         self.acknowledge(f"add or replace {rows.num_rows}")
+
+    def rewrite(self, tables: Iterable[pa.Table], action: str) -> None:
+        """Put whole rows in the place of those with the same keys, and acknowledge them as one version.
+
+        Args:
+            tables: rows with the numbers that they have; each is read when those before it are written.
+            action: what it is, for the list of versions.
+        """
+        for rows in tables:
+            with self.committing() as table:
+                table.merge_insert("key").when_matched_update_all().execute(rows)
+        self.acknowledge(action)
 
     def delete(self, numbers: Sequence[int]) -> None:
         """Hide rows by their number in the column `row`, all or none."""

@@ -227,7 +227,7 @@ def test_numbers_that_float16_cannot_hold(tmp_path: Path) -> None:
         ({"keys": "ab"}, "keys is 'ab'"),
         ({"keys": ["a", "b"], "camera": [1]}, "camera has 1 values"),
         ({"keys": ["a", "b"], "camera": [1, 2.5]}, "camera of 'b' is 2.5; give a whole number"),
-        ({"keys": ["a", "b"], "identity": [None, 2]}, "identity of 'b' is 2; give a text"),
+        ({"keys": ["a", "b"], "identity": [None, 2.5]}, "identity of 'b' is 2.5; give a text"),
         ({"keys": ["a", "b"], "time": [0, float("nan")]}, "time of 'b' is nan"),
         ({"keys": ["a", "b"], "metadata": [{}, {"x": object()}]}, "metadata of 'b' cannot be kept as JSON"),
         ({"keys": ["a", "b"], "metadata": [{}, 3]}, "metadata of 'b' is 3"),

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.base import Answer, GalleryBase, Images
+from occluded_reid.gallery.base import Answer, GalleryBase, Query
 from occluded_reid.gallery.build import matcher_of, require_fit
 from occluded_reid.gallery.efforts import EffortLike
 from occluded_reid.gallery.erase import EraseResult
+from occluded_reid.gallery.filters import Where, to_milvus
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.layout import Layout
@@ -63,6 +63,9 @@ class MilvusGallery(GalleryBase):
         self.device = choose_device(device)
         self._rows, self._collections = rows, Collections(server)
         self._index: list[dict[str, Any]] | None = None
+
+    def _condition(self, where: Where | None) -> str | None:
+        return to_milvus(where)
 
     @staticmethod
     def create(
@@ -137,7 +140,7 @@ class MilvusGallery(GalleryBase):
 
     def search(
         self,
-        query: PartEmbeddings | Images,
+        query: Query | None = None,
         k: int = 10,
         *,
         effort: EffortLike = "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Any
@@ -210,6 +210,11 @@ class MilvusStore:
         before = self.find(["key"], [rows.column("key").to_pylist()]).column(ROW_ID).to_numpy()
         self.append(rows)
         self._drop(before)
+
+    def rewrite(self, tables: Iterable[pa.Table], action: str) -> None:  # noqa: ARG002 - there are no versions
+        """Put whole rows in the place of those with the same keys; they get new numbers, and so come last in order."""
+        for rows in tables:
+            self.upsert(rows)
 
     def delete(self, numbers: Sequence[int]) -> None:
         """Remove rows by their number: first what makes them count."""
