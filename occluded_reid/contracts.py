@@ -50,12 +50,19 @@ class FeatureMaps(Mapping[str, Tensor]):
         stages: name -> (N, C, h, w), from the finest to the coarsest.
         images: (N, 3, H, W), as the backbone received them.
         class_token: (N, C) of a transformer, after its last normalisation; None where the backbone has none.
+        embedding: (N, D), the vector that the backbone itself ends in; None where it ends in maps.
     """
 
-    def __init__(self, stages: Mapping[str, Tensor], images: Tensor, class_token: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        stages: Mapping[str, Tensor],
+        images: Tensor,
+        class_token: Tensor | None = None,
+        embedding: Tensor | None = None,
+    ) -> None:
         self._stages = dict(stages)
         self.images = images
-        self.class_token = class_token
+        self.class_token, self.embedding = class_token, embedding
 
     def __getitem__(self, name: str) -> Tensor:
         return self._stages[name]
@@ -78,6 +85,7 @@ class Targets:
         parsing: (N, H, W) int64 part classes, or None where no masks are used.
         occlusion_mask: (N, H, W) float, 1 where an augmentation has pasted an occluder (or, where the recipe asks for
             the difference, Σ over channels of how much the pixel has changed, in 0 … 3), or None.
+        teacher: (N, D), what the recipe's teacher says of each image before any augmentation, or None.
         view: (N,) int64, 0 for a clean view and 1 for an occluded one of a doubled batch, or None.
     """
 
@@ -87,6 +95,7 @@ class Targets:
     parsing: Tensor | None = None
     occlusion_mask: Tensor | None = None
     view: Tensor | None = None
+    teacher: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Targets:
         """Return the same targets with every tensor on `device`."""
@@ -162,6 +171,7 @@ class BuildInfo:
         heads: the heads before this one, by name.
         name: the name of this head in the recipe.
         class_token: width of the backbone's class token; None where it has none.
+        embedding: width of the vector that the backbone itself ends in; None where it ends in maps.
         parser: the model's human parser, owned by its preprocessing; None where the recipe names none.
         mean, std: of the normalisation that images have been through.
     """
@@ -172,6 +182,7 @@ class BuildInfo:
     heads: Mapping[str, HeadInfo] = field(default_factory=dict)
     name: str = ""
     class_token: int | None = None
+    embedding: int | None = None
     parser: RegionParser | None = None
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -239,6 +239,9 @@ class Registry(Generic[T]):
 BACKBONES: Registry[Backbone] = Registry(
     "backbone",
     {
+        "onnx": "occluded_reid.backbones.onnx:OnnxBackbone",
+        "openvino": "occluded_reid.backbones.openvino:OpenVINOBackbone",
+        "osnet": "occluded_reid.backbones.osnet:OSNet",
         "resnet50_ibn_a": "occluded_reid.backbones.ibn:ResNet50IBNa",
         "timm": "occluded_reid.backbones.timm:TimmBackbone",
     },
@@ -249,6 +252,7 @@ HEADS: Registry[Head] = Registry(
         "center_focus": "occluded_reid.heads.center_focus:CenterFocusHead",
         "class_token": "occluded_reid.heads.class_token:ClassTokenHead",
         "converter": "occluded_reid.heads.converter:ConverterHead",
+        "embedding": "occluded_reid.heads.embedding:EmbeddingHead",
         "feature_diffusion": "occluded_reid.heads.feature_diffusion:FeatureDiffusionHead",
         "global": "occluded_reid.heads.global_:GlobalHead",
         "local": "occluded_reid.heads.local:LocalHead",
@@ -265,6 +269,7 @@ LOSSES: Registry[Loss] = Registry(
     "loss",
     {
         "center": "occluded_reid.losses.center:CenterLoss",
+        "distillation": "occluded_reid.losses.distillation:DistillationLoss",
         "identity": "occluded_reid.losses.identity:IdentityLoss",
         "memory_contrast": "occluded_reid.losses.memory_contrast:MemoryContrastLoss",
         "occlusion_scores": "occluded_reid.losses.occlusion_scores:OcclusionScoresLoss",

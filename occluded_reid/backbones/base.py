@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from occluded_reid.contracts import FeatureMaps, StageInfo
 from occluded_reid.errors import BuildError, UnknownNameError
 from occluded_reid.registry import BACKBONES, check_options, did_you_mean
 
-__all__ = ["Backbone", "create_backbone"]
+__all__ = ["Backbone", "create_backbone", "is_frozen"]
 
 
 class Backbone(nn.Module, ABC):
@@ -26,10 +26,14 @@ class Backbone(nn.Module, ABC):
     Attributes:
         feature_info: stage name -> channels and stride.
         class_token: width of the class token that `FeatureMaps` carries; None for a backbone without one.
+        embedding: width of the vector that it carries; None likewise.
+        frozen: whether it is a network from a file, which is given to it and never trained.
     """
 
     feature_info: Mapping[str, StageInfo]
     class_token: int | None = None
+    embedding: int | None = None
+    frozen: ClassVar[bool] = False
 
     def __init__(self, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -49,6 +53,11 @@ class Backbone(nn.Module, ABC):
             f"{type(self).__name__} offers no pretrained weights; {source!r} (matched by {match}) cannot be loaded. "
             "Build with pretrained=False, or override load_pretrained()."
         )
+
+
+def is_frozen(name: str) -> bool:
+    """Return whether a backbone is a network from a file, which a recipe's `weights` must name."""
+    return bool(name in BACKBONES and getattr(BACKBONES.get(name), "frozen", False))
 
 
 def create_backbone(name: str, input_size: tuple[int, int], options: Mapping[str, Any] | None = None) -> Backbone:

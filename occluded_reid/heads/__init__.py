@@ -4,6 +4,7 @@ from occluded_reid.heads.base import Head
 from occluded_reid.heads.center_focus import CenterFocusHead
 from occluded_reid.heads.class_token import ClassTokenHead
 from occluded_reid.heads.converter import ConverterHead
+from occluded_reid.heads.embedding import EmbeddingHead
 from occluded_reid.heads.feature_diffusion import FeatureDiffusionHead
 from occluded_reid.heads.global_ import GlobalHead
 from occluded_reid.heads.local import LocalHead
@@ -18,6 +19,7 @@ __all__ = [
     "CenterFocusHead",
     "ClassTokenHead",
     "ConverterHead",
+    "EmbeddingHead",
     "FeatureDiffusionHead",
     "GlobalHead",
     "Head",

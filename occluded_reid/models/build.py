@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from occluded_reid.backbones import create_backbone
+from occluded_reid.backbones import Backbone, FrozenBackbone, create_backbone, is_frozen
 from occluded_reid.config import Component, Recipe, list_recipes, load_recipe
 from occluded_reid.contracts import BuildInfo, RegionParser
 from occluded_reid.embeddings import PartEmbeddings
@@ -39,7 +39,7 @@ def build_model(
     name_or_recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
     num_classes: int | None = None,
-    backbone: str | None = None,
+    backbone: str | Mapping[str, Any] | None = None,
     heads: Mapping[str, HeadSpec] | None = None,
     pretrained: bool | str | Path = False,
     **overrides: Any,
@@ -49,7 +49,8 @@ def build_model(
     Args:
         name_or_recipe: a system's name ("sorn"), a YAML file, a mapping, or a `Recipe`.
         num_classes: number of training identities; None builds for inference, without classifiers and losses.
-        backbone: another backbone: a registered name or any timm name.
+        backbone: another backbone: a registered name, any timm name, or a whole part of a recipe such as
+            ``{"type": "onnx", "weights": "reid.onnx"}``.
         heads: heads to add or to replace, by name: a registered name, a component, a class, an instance; None removes.
         pretrained: True loads the weights that the recipe names (timm's hub if it names none); a path loads that file;
             False starts from random values. The parser's weights, where the recipe names some, are loaded in any case:
@@ -72,13 +73,16 @@ def build_model(
     if num_classes is not None and num_classes < 1:
         raise BuildError(f"num_classes must be at least 1, or None for inference; got {num_classes}.")
     if backbone is not None:
-        recipe = recipe.override({"model.backbone": {**recipe.model.backbone.model_dump(), "type": backbone}})
+        named = (
+            {**recipe.model.backbone.model_dump(), "type": backbone} if isinstance(backbone, str) else dict(backbone)
+        )
+        recipe = recipe.override({"model.backbone": named})
     recipe, made = _merge_heads(recipe, heads or {})
     recipe, parser = _build_parser(recipe)
     config = recipe.model
     preprocess = Preprocess(config.input, parser)
-    network = create_backbone(config.backbone.type, (config.input.height, config.input.width), config.backbone.options)
-    if pretrained:
+    recipe, network = _build_backbone(recipe, pretrained)
+    if pretrained and not network.frozen:
         source = (config.backbone.weights or "hub") if pretrained is True else str(pretrained)
         network.load_pretrained(source, config.backbone.weights_match)
     info = replace(build_info(recipe, network, num_classes), parser=parser)
@@ -122,6 +126,21 @@ def _create(registry: Registry[Any], component: Component, where: str, *args: An
     elif on is not None and on.default is on.empty and "on" not in options:
         raise RecipeError(f"{where}.on: '{component.type}' has to be told what it works on, such as on: global.")
     return factory(*args, **extra, **options)
+
+
+def _build_backbone(recipe: Recipe, pretrained: bool | str | Path) -> tuple[Recipe, Backbone]:
+    """Make the recipe's backbone; of one that is a network in a file, the recipe then holds what rebuilds it."""
+    config, size = recipe.model.backbone, (recipe.model.input.height, recipe.model.input.width)
+    if not is_frozen(config.type):
+        return recipe, create_backbone(config.type, size, config.options)
+    if "weights" in config.options:
+        raise RecipeError("model.backbone.options.weights: a network's file is named by model.backbone.weights.")
+    file = pretrained if isinstance(pretrained, str | Path) else config.weights
+    network = create_backbone(
+        config.type, size, config.options if file is None else {**config.options, "weights": file}
+    )
+    remembered = {**config.options, "given": asdict(cast(FrozenBackbone, network).given)}
+    return recipe.override({"model.backbone": {"type": config.type, "options": remembered}}), network
 
 
 def _build_parser(recipe: Recipe) -> tuple[Recipe, RegionParser | None]:

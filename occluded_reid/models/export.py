@@ -7,10 +7,12 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
+from occluded_reid.backbones import is_frozen
 from occluded_reid.config import Recipe, load_recipe
 from occluded_reid.errors import CheckpointError, RecipeError
 from occluded_reid.files import look
 from occluded_reid.models.build import build_model
+from occluded_reid.models.embedder import is_network, load_embedder
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
@@ -47,7 +49,7 @@ def require_model(folder: str | Path) -> None:
             way may not be entered.
     """
     folder = Path(folder)
-    if look(folder / "model.json", CheckpointError) is not None:
+    if is_network(folder) or look(folder / "model.json", CheckpointError) is not None:
         return
     near = next(
         (place for place in (folder / "model", folder.parent) if look(place / "model.json", CheckpointError)), None
@@ -61,19 +63,27 @@ def require_model(folder: str | Path) -> None:
 
 
 def load_model(
-    folder: str | Path, *, num_classes: int | None = None, heads: Mapping[str, Any] | None = None
+    folder: str | Path,
+    *,
+    num_classes: int | None = None,
+    heads: Mapping[str, Any] | None = None,
+    preset: str | None = None,
 ) -> ReIDModel:
-    """Rebuild a saved model.
+    """Rebuild a saved model, or take a network in a file (.onnx, OpenVINO's .xml) as one.
 
     Args:
-        folder: what `ReIDModel.save` has written.
+        folder: what `ReIDModel.save` has written; or a network's file, as `load_embedder` takes it.
         num_classes: None loads for inference; a number loads the classifiers too and must be the saved one.
         heads: head classes or instances by name, for a model that was built with such objects.
+        preset: of a network's file: what it wants to be shown, see `load_embedder`.
 
     Raises:
         CheckpointError: files are missing or damaged, do not belong together, or num_classes does not fit.
+        WeightsError, BuildError, MissingExtraError: as `load_embedder`.
     """
     folder = Path(folder)
+    if is_network(folder):
+        return load_embedder(folder, preset=preset)
     require_model(folder)
     content = read_sealed(folder, "model", CheckpointError)
     recipe, saved = _recipe_of(folder, content), content.get("num_classes")
@@ -90,6 +100,8 @@ def load_model(
         )
     if recipe.model.parser is not None:  # its weights are here: the folder they came from is not asked again
         recipe = recipe.override({"model.parser.weights": None})
+    if is_frozen(recipe.model.backbone.type):
+        recipe = recipe.override({"model.backbone.weights": None})  # likewise: the network is here
     tensors = read_sealed_tensors(folder, "model", content, CheckpointError)
     model = build_model(recipe, num_classes=num_classes, heads=heads, pretrained=False)
     wanted = model.state_dict()

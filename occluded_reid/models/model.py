@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +89,7 @@ class ReIDModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.parameters()).device
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def forward(self, images: Tensor, targets: Targets | None = None) -> ModelOutput:
         """Run the backbone and every head in the recipe's order.
@@ -215,6 +216,7 @@ def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> B
         input_size=(config.height, config.width),
         num_classes=num_classes,
         class_token=backbone.class_token,
+        embedding=backbone.embedding,
         mean=config.mean,
         std=config.std,
     )

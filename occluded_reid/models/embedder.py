@@ -1,0 +1,114 @@
+"""A network that somebody else has trained, in a file, as a model of this library."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, cast
+
+from occluded_reid.backbones.frozen import FrozenBackbone
+from occluded_reid.errors import BuildError, WeightsError
+from occluded_reid.models.build import build_model
+from occluded_reid.models.model import ReIDModel
+from occluded_reid.options import did_you_mean
+from occluded_reid.registry import BACKBONES
+
+__all__ = ["PRESETS", "Preset", "is_network", "load_embedder"]
+
+_log = logging.getLogger(__name__)
+_TYPES = {".onnx": "onnx", ".xml": "openvino"}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a family of networks wants to be shown.
+
+    Attributes:
+        mean, std: of RGB values in [0, 1].
+        channels: order of the colours.
+        resample: how its authors resized.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channels: Literal["rgb", "bgr"] = "rgb"
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "imagenet": Preset((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchreid, BoT, most others
+        "half": Preset((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # TransReID, CLIP-ReID
+        "bytes": Preset((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),  # 0 … 255; fast-reid normalises inside
+        "openvino-retail": Preset((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), channels="bgr"),
+    }
+)
+"""What families of re-identification networks want to be shown, by name."""
+
+
+def is_network(path: str | Path) -> bool:
+    """Return whether a path names a network's file (.onnx, .xml), and no folder."""
+    path = Path(path)
+    return path.suffix.lower() in _TYPES and not path.is_dir()
+
+
+def load_embedder(
+    file: str | Path, *, preset: str | Preset | None = None, outputs: tuple[str, ...] | None = None
+) -> ReIDModel:
+    """Take a network in a file as a model: its embedding is the slot ``global``, matched by cosine.
+
+    It embeds, searches, evaluates and saves like any other; `ReIDModel.save` keeps the network itself. To put heads on
+    its maps, build a recipe with ``backbone={"type": "onnx", "weights": file}``.
+
+    Args:
+        file: .onnx, or .xml with its .bin beside it.
+        preset: a name in `PRESETS`, or one's own. None takes "openvino-retail" for OpenVINO's
+            person-reidentification-retail networks, and "imagenet" for others, with a notice.
+        outputs: names of the tensors to take, see `FrozenBackbone`; None takes the network's own output.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or no network on single images of a fixed size.
+        BuildError: there is no such preset or tensor, or the network gives no vector.
+        MissingExtraError: what runs it is not installed.
+    """
+    file = Path(file)
+    kind = _TYPES.get(file.suffix.lower())
+    if kind is None:
+        raise WeightsError(f"'{file}' is no network that can be loaded; wanted {' or '.join(_TYPES)}.")
+    shown = _preset(file, preset)
+    backbone = cast(type[FrozenBackbone], BACKBONES.get(kind))
+    (height, width), _ = backbone.inspect(backbone.read(file), str(file))
+    options = {"channels": shown.channels, **({} if outputs is None else {"outputs": list(outputs)})}
+    recipe = {
+        "name": file.stem,
+        "model": {
+            "input": {
+                "height": height,
+                "width": width,
+                "mean": list(shown.mean),
+                "std": list(shown.std),
+                "resample": shown.resample,
+            },
+            "backbone": {"type": kind, "weights": str(file), "options": options},
+            "heads": {"global": "embedding"},
+            "matcher": {"type": "plain", "options": {"metric": "cosine"}},
+        },
+    }
+    return build_model(recipe).eval()
+
+
+def _preset(file: Path, preset: str | Preset | None) -> Preset:
+    if isinstance(preset, Preset):
+        return preset
+    if preset is None:
+        preset = "openvino-retail" if file.name.startswith("person-reidentification-retail") else "imagenet"
+        _log.info("'%s' is shown images by the preset '%s'", file.name, preset)
+    if preset not in PRESETS:
+        raise BuildError(
+            f"there is no preset '{preset}' for networks.{did_you_mean(preset, list(PRESETS))} "
+            f"There are: {', '.join(PRESETS)}; or give a Preset(mean, std, channels) of your own."
+        )
+    return PRESETS[preset]
