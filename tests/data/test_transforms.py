@@ -82,6 +82,37 @@ def test_flip_happens_as_often_as_its_probability() -> None:
     assert np.mean(flipped) == pytest.approx(0.3, abs=0.08)
 
 
+@pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
+def test_truncate_cuts_a_border_and_stretches_the_rest(side: str) -> None:
+    """A ramp along the cut axis: half of it is left, over the whole length, in the image and in its masks."""
+    ramp = np.arange(HEIGHT, dtype=np.uint8)[:, None].repeat(WIDTH, 1)
+    if side in ("left", "right"):
+        ramp = np.arange(WIDTH, dtype=np.uint8)[None].repeat(HEIGHT, 0)
+    length = ramp.max() + 1
+    view = View(ramp[..., None].repeat(3, 2), (ramp >= length / 2).astype(np.uint8), ramp < 3)
+    result = make("truncate", p=1.0, share=[0.5, 0.5], sides=[side])(view, sample_generator(0, 0, 0))
+    low, high = (length / 2, length - 1) if side in ("top", "left") else (0, length / 2 - 1)
+    assert result.image.min() == low
+    assert result.image.max() == high
+    assert result.image.shape == view.image.shape
+    assert result.parsing is not None
+    assert result.occlusion is not None
+    assert (result.parsing == (1 if side in ("top", "left") else 0)).all(), "the other half is gone"
+    assert result.occlusion.any() == (side in ("bottom", "right"))
+    assert result.occlusion.dtype == np.bool_
+
+
+def test_truncate_leaves_something() -> None:
+    with pytest.raises(RecipeError, match="something must be left"):
+        make("truncate", share=[0.5, 1.0])
+    with pytest.raises(RecipeError, match="a side to cut at"):
+        make("truncate", sides=[])
+    with pytest.raises(RecipeError, match="smaller bound"):
+        make("truncate", share=[0.5, 0.2])
+    tiny = View(np.zeros((1, 1, 3), np.uint8))
+    assert make("truncate", p=1.0, share=[0.9, 0.9])(tiny, sample_generator(0, 0, 0)).image.shape == (1, 1, 3)
+
+
 def test_pad_crop_reaches_every_shift() -> None:
     view = coded_view()
     shifts = set()

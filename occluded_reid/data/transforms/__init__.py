@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from occluded_reid.data.transforms.base import TRANSFORMS, Transform, View, make_transform
 from occluded_reid.data.transforms.colour import ColorJitter, Erase
-from occluded_reid.data.transforms.geometry import Flip, PadCrop
+from occluded_reid.data.transforms.geometry import Flip, PadCrop, Truncate
 from occluded_reid.data.transforms.occlusion import Npo, Occlude
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Occlude",
     "PadCrop",
     "Transform",
+    "Truncate",
     "View",
     "make_transform",
 ]
