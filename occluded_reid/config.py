@@ -25,6 +25,7 @@ __all__ = [
     "Recipe",
     "ShortComponent",
     "Strict",
+    "TeacherConfig",
     "apply_overrides",
     "list_recipes",
     "load_recipe",
@@ -119,6 +120,18 @@ class ModelConfig(Strict):
     matcher: ShortComponent = Component(type="visibility_weighted")
 
 
+class TeacherConfig(Strict):
+    """A stronger model, whose embeddings of the clean images the model learns to give (loss `distillation`).
+
+    `model` is a saved model's folder or a network's file (.onnx, .xml), `preset` what such a file wants to be shown.
+    `cache` is the folder in which its embeddings are kept; None keeps them beside the run.
+    """
+
+    model: str
+    preset: str | None = None
+    cache: str | None = None
+
+
 class DataConfig(Strict):
     """How training batches are made: global batch size, sampler, augmentation in order, views of an image, part masks.
 
@@ -132,6 +145,7 @@ class DataConfig(Strict):
     augment: list[ShortComponent] = Field(default_factory=list)
     views: Literal["single", "clean_and_occluded"] = "single"
     masks: Literal[0, 2, 5, 8] = 0
+    teacher: TeacherConfig | None = None
 
     @model_validator(mode="after")
     def _whole_groups(self) -> DataConfig:
@@ -147,6 +161,7 @@ class OptimConfig(Strict):
     `cosine_end`: when given, the rate falls along a half cosine from lr to cosine_end · lr in the last epoch. The curve
     begins where the warm-up ends, or in epoch `cosine_start`, hidden by the warm-up (0: as TransReID and FED do).
     `backbone_scale` multiplies the rate of the backbone's parameters, `bias_scale` that of all biases.
+    `average` d: what is evaluated and saved is the moving average θ̄ ← d·θ̄ + (1 - d)·θ over the steps.
     """
 
     type: Literal["adam", "adamw", "sgd"] = "adam"
@@ -164,6 +179,7 @@ class OptimConfig(Strict):
     cosine_start: int | None = Field(None, ge=0)
     clip_norm: float | None = Field(None, gt=0)
     precision: Literal["no", "fp16", "bf16"] = "no"
+    average: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _one_schedule(self) -> OptimConfig:
@@ -339,6 +355,7 @@ def _keys_at(path: Sequence[str]) -> list[str]:
         "backbone": BackboneConfig,
         "crop": CropConfig,
         "parser": ParserConfig,
+        "teacher": TeacherConfig,
     }
     for part in path:
         model = steps.get(part, Component)

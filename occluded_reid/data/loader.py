@@ -46,6 +46,7 @@ class TrainLoader:
         limit_bytes: keep decoded images in memory up to this many bytes.
         skip_unreadable: leave out images that cannot be read; they are named in ``images.skipped``.
         progress: called with (images decoded, images) while the cache is filled.
+        teacher: gives the embeddings (N, D) of the clean images, which become ``targets.teacher`` of all their views.
 
     Attributes:
         images: the decoded images.
@@ -76,6 +77,7 @@ class TrainLoader:
         limit_bytes: int = 4 << 30,
         skip_unreadable: bool = False,
         progress: Callable[[int, int], None] | None = None,
+        teacher: Callable[[Sequence[Sample]], Tensor] | None = None,
     ) -> None:
         _require_classes(samples, classes)
         _require_shares(data, rank, world_size)
@@ -94,6 +96,7 @@ class TrainLoader:
         self.classes = dict(classes)
         self._identity = torch.tensor([classes[sample.person] for sample in self.samples])
         self._camera = torch.tensor([sample.camera for sample in self.samples])
+        self._teacher = None if teacher is None else teacher(self.samples)
         self._sampler = make_sampler(data, self._identity.numpy(), seed=seed)
         self.steps_per_epoch = self._sampler.steps_per_epoch
         self._views = Views(self.images, input, data, seed, first_occluder)
@@ -154,6 +157,7 @@ class TrainLoader:
             path=tuple(self.samples[position].name for position in positions),
             parsing=None if parsing is None else parsing.long(),
             occlusion_mask=None if occlusion is None else occlusion.float(),
+            teacher=None if self._teacher is None else self._teacher[rows],
             view=None if views == 1 else torch.arange(views).repeat_interleave(len(part.positions)),
         )
         return Batch(images, targets)

@@ -6,6 +6,7 @@ from occluded_reid.functional.center_focus import center_attention, center_focus
 from occluded_reid.functional.centers import center_loss, moved_centers
 from occluded_reid.functional.diffusion import gated_gelu, nearest_centroids, neighbour_attention
 from occluded_reid.functional.distances import NO_SHARED_SLOT, weighted_distance
+from occluded_reid.functional.distillation import similarity_distillation, teacher_distance
 from occluded_reid.functional.gather import gather_rows
 from occluded_reid.functional.identity import identity_loss, part_identity_loss
 from occluded_reid.functional.memory import memory_contrast, memory_logits, moved_memory
@@ -47,10 +48,12 @@ __all__ = [
     "relation_pairs",
     "relation_weights",
     "separation_loss",
+    "similarity_distillation",
     "smoothed_segmentation_loss",
     "sorn_total",
     "spc_loss",
     "stripe_visibility",
+    "teacher_distance",
     "visible_part_loss",
     "weighted_distance",
 ]

@@ -3,6 +3,7 @@
 from occluded_reid.losses.base import Loss
 from occluded_reid.losses.center import CenterLoss
 from occluded_reid.losses.criterion import Criterion, LossValues
+from occluded_reid.losses.distillation import DistillationLoss
 from occluded_reid.losses.identity import IdentityLoss
 from occluded_reid.losses.memory_contrast import MemoryContrastLoss
 from occluded_reid.losses.occlusion_scores import OcclusionScoresLoss
@@ -15,6 +16,7 @@ from occluded_reid.losses.visible_part import VisiblePartLoss
 __all__ = [
     "CenterLoss",
     "Criterion",
+    "DistillationLoss",
     "IdentityLoss",
     "Loss",
     "LossValues",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
+
+from torch import Tensor
 
 from occluded_reid.config import Recipe
 from occluded_reid.contracts import Batch
 from occluded_reid.data.cache import DecodedImages
-from occluded_reid.data.dataset import ReIDData
+from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.loader import TrainLoader
 from occluded_reid.errors import DataError
 from occluded_reid.models import Preprocess
@@ -38,6 +40,7 @@ def make_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    teacher: Callable[[Sequence[Sample]], Tensor] | None = None,
 ) -> TrainLoader:
     """Make the loader of a data set's training split as the recipe's data part says.
 
@@ -50,6 +53,7 @@ def make_loader(
         workers: processes that prepare batches.
         rank: of this process.
         world_size: number of processes.
+        teacher: gives the embeddings of the clean images, see `TrainLoader`.
 
     Raises:
         DataError: the training split is empty, has one identity, or does not fill a batch.
@@ -76,6 +80,7 @@ def make_loader(
         workers=workers,
         rank=rank,
         world_size=world_size,
+        teacher=teacher,
     )
     if not loader.steps_per_epoch:
         raise DataError(

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = ["Checkpoint", "checkpoint_exists", "read_checkpoint", "replace_folder
 
 _FORMAT = 2
 _SUMS = "checksums.json"
+_AVERAGE = "average.safetensors"
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Checkpoint:
     Attributes:
         model: the model's whole state, heads that exist in training only included.
         optimizer: the optimiser's tensors, as `optimizer_state` gives them.
+        average: of the weights, as `WeightAverage.state` gives it; empty where none is kept.
         progress: epoch, step within it, history, best score and whatever else is plain JSON.
     """
 
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     progress: Mapping[str, Any]
+    average: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -47,6 +50,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     def write(fresh: Path) -> None:
         write_safetensors(fresh / "model.safetensors", checkpoint.model, error=CheckpointError)
         write_safetensors(fresh / "optimizer.safetensors", checkpoint.optimizer, error=CheckpointError)
+        if checkpoint.average:
+            write_safetensors(fresh / _AVERAGE, checkpoint.average, error=CheckpointError)
         content = {"format": _FORMAT, "progress": dict(checkpoint.progress)}
         write_json(fresh / "checkpoint.json", content, CheckpointError)
 
@@ -75,6 +80,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         read_safetensors(source / "model.safetensors", CheckpointError)[0],
         read_safetensors(source / "optimizer.safetensors", CheckpointError)[0],
         content["progress"],
+        read_safetensors(source / _AVERAGE, CheckpointError)[0] if (source / _AVERAGE).exists() else {},
     )
 
 

@@ -20,6 +20,7 @@ from occluded_reid.registry import PARSERS
 from occluded_reid.training.batches import make_loader
 from occluded_reid.training.processes import Processes, make_accelerator
 from occluded_reid.training.result import EpochRecord, TrainResult
+from occluded_reid.training.teacher import require_teacher, teacher_of
 from occluded_reid.training.trainer import Trainer
 
 __all__ = ["train"]
@@ -82,7 +83,13 @@ def train(
     """
     settings = recipe.recipe if isinstance(recipe, ReIDModel) else find_recipe(recipe)
     processes = Processes(make_accelerator(settings.optim.precision))
-    place: dict[str, Any] = {"workers": workers, "rank": processes.index, "world_size": processes.count}
+    require_teacher(settings.data.teacher, [loss.type for loss in settings.model.losses.values()])
+    place: dict[str, Any] = {
+        "workers": workers,
+        "rank": processes.index,
+        "world_size": processes.count,
+        "teacher": teacher_of(settings.data.teacher, Path(output)),
+    }
     # Before the model: what is wrong with the data should be said before weights are fetched.
     loader = make_loader(data, settings, seed=seed, **place)
     if isinstance(recipe, ReIDModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from occluded_reid.files import absolute
 from occluded_reid.forked import require_threads
 from occluded_reid.models import ReIDModel
 from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.training.average import WeightAverage
 from occluded_reid.training.batches import Batches, make_loader
 from occluded_reid.training.checkpoint import (
     Checkpoint,
@@ -36,6 +37,7 @@ from occluded_reid.training.result import EpochRecord, TrainResult
 from occluded_reid.training.schedule import rate_factor
 from occluded_reid.training.scoring import Scoring
 from occluded_reid.training.stepper import Stepper
+from occluded_reid.training.teacher import teacher_of
 
 __all__ = ["Trainer"]
 
@@ -107,11 +109,15 @@ class Trainer:
             place = {"rank": self.processes.index, "world_size": self.processes.count}
             model.preprocess.to(self.processes.device)
             model.trained_on = TrainedOn.of(data, model.trained_on)
-            data = make_loader(data, model.recipe, model.preprocess, seed=seed, workers=workers, **place)
+            teacher = teacher_of(model.recipe.data.teacher, self.output)
+            data = make_loader(
+                data, model.recipe, model.preprocess, seed=seed, workers=workers, teacher=teacher, **place
+            )
         self.loader: Batches = data
         self.checkpoint_every, self.checkpoint_steps = checkpoint_every, checkpoint_steps
         self.scoring = Scoring(evaluate, evaluate_every, self.optim.epochs, best_by, self.processes)
         self.on_epoch = on_epoch
+        self.average: WeightAverage | None = None
         self.history: list[EpochRecord] = []
         self.best: EpochRecord | None = None
         self._show = show and self.processes.is_main
@@ -135,6 +141,8 @@ class Trainer:
         require_threads("train", self.processes.device.type)
         self.model.to(self.processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, self.optim)
+        if self.optim.average is not None:
+            self.average = WeightAverage(self.model, self.optim.average)
         place = self._together(self._restore if resume else self._begin)
         display = TrainingDisplay(self.optim.epochs, self.loader.steps_per_epoch, enabled=self._show)
         stepper = Stepper(
@@ -155,6 +163,8 @@ class Trainer:
             # As `load_model` gives it: another memory layout takes other kernels, which differ in the last bits.
             self.model.to(memory_format=torch.contiguous_format)
         self.model.eval()
+        if self.average is not None:
+            self.average.take_over()
         if self.processes.is_main:
             replace_folder(self.output / "model", self.model.save)
         self.processes.wait()
@@ -207,6 +217,8 @@ class Trainer:
                 f"'{self.output}' does not fit this model: {error}. Resume with the model that the run began with."
             ) from error
         load_optimizer_state(self.model, self.optimizer, saved.optimizer)
+        if self.average is not None:
+            self.average.load_state(saved.average)
         if self.accelerator.scaler is not None and saved.progress["scaler"]:
             self.accelerator.scaler.load_state_dict(saved.progress["scaler"])
         self.history = [EpochRecord(**record) for record in saved.progress["history"]]
@@ -229,6 +241,8 @@ class Trainer:
                 upcoming = self._next(batches, stop)  # prepared on the CPU while the device still works
                 due = self.processes.is_main and self._checkpoint_due(place.step + 1, time.monotonic() - saved)
                 losses, (stopping, saving) = stepper.update(values, batch, [stop.received is not None, due])
+                if self.average is not None:
+                    self.average.update()
                 place.add(losses, len(batch) * self.processes.count)
                 place.seconds = before + time.monotonic() - started
                 display.advance(place.step, place.images_per_second, place.losses)
@@ -256,19 +270,22 @@ class Trainer:
         return seconds > self.checkpoint_every or bool(self.checkpoint_steps and step % self.checkpoint_steps == 0)
 
     def _finish_epoch(self, place: Place, display: TrainingDisplay) -> Place:
+        with self._averaged():
+            scores = self.scoring.scores(self.model, place.epoch)
         record = EpochRecord(
             epoch=place.epoch,
             lr=self.optim.lr * rate_factor(self.optim, place.epoch),
             seconds=place.seconds,
             images_per_second=place.images_per_second,
             losses=place.losses,
-            scores=self.scoring.scores(self.model, place.epoch),
+            scores=scores,
         )
         self.history.append(record)
         if self.scoring.is_better(record, self.best):
             self.best = record
             if self.processes.is_main:
-                replace_folder(self.output / "best", self.model.save)
+                with self._averaged():
+                    replace_folder(self.output / "best", self.model.save)
         following = Place(place.epoch + 1)
         self._save(following)
         if self._journal is not None:
@@ -277,6 +294,9 @@ class Trainer:
         if self.on_epoch is not None:
             self.on_epoch(record)
         return following
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.applied()
 
     def _stop(self, place: Place, display: TrainingDisplay, stop: StopSignals) -> None:
         self._save(place)
@@ -297,7 +317,8 @@ class Trainer:
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "run": self._description,
             }
-            state = Checkpoint(self.model.state_dict(), optimizer_state(self.model, self.optimizer), progress)
+            average = {} if self.average is None else self.average.state()
+            state = Checkpoint(self.model.state_dict(), optimizer_state(self.model, self.optimizer), progress, average)
             write_checkpoint(self.output / "last", state)
         self.processes.wait()
 
