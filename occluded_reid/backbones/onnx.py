@@ -128,8 +128,8 @@ def _parsed(content: bytes, source: str) -> Any:
     elsewhere = [t.name for t in model.graph.initializer if t.data_location == t.EXTERNAL]
     if elsewhere:
         raise WeightsError(
-            f"'{source}' keeps '{elsewhere[0]}' and {len(elsewhere) - 1} more of its weights in another file. Save it as "
-            "one file: onnx.save(onnx.load(FILE), NEW)."
+            f"'{source}' keeps '{elsewhere[0]}' and {len(elsewhere) - 1} more of its weights in another file. "
+            "Save it as one file: onnx.save(onnx.load(FILE), NEW)."
         )
     return model
 
