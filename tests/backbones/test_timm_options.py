@@ -10,7 +10,7 @@ import timm
 import torch
 
 import occluded_reid
-from occluded_reid import build_model, load_model
+from occluded_reid import PARSERS, build_model, load_model
 from occluded_reid.backbones import ResNet50IBNa, TimmBackbone
 from occluded_reid.backbones.timm_options import FEATURE_OPTIONS, SHAPING_OPTIONS, require_timm_options
 from occluded_reid.errors import BuildError, CheckpointError, OccludedReIDError, UnknownNameError, UnknownOptionError
@@ -125,8 +125,7 @@ def test_weights_that_a_strangers_model_names_are_not_opened(tiny, tmp_path, har
 @pytest.mark.parametrize("kind", ["onnx", "masks"])
 def test_a_parser_that_would_open_files_is_refused_before_it_does(tmp_path, kind, monkeypatch):
     options = {"model": str(tmp_path / "x.onnx")} if kind == "onnx" else {"folder": str(tmp_path)}
-    monkeypatch.setattr(Path, "is_file", lambda _: pytest.fail("it looked at a file"))
-    monkeypatch.setattr(Path, "is_dir", lambda _: pytest.fail("it looked at a folder"))
+    monkeypatch.setattr(PARSERS.get(kind), "__init__", lambda *_, **__: pytest.fail("it opened what was named"))
     with pytest.raises(BuildError, match="makes masks but is no network"):
         build_model("sorn_lite", **{"model.parser": {"type": kind, "options": options}})
     content = {"fingerprint": "x", "type": kind, "options": options}
