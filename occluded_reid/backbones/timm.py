@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import timm
@@ -11,12 +14,14 @@ from torch import Tensor, nn
 
 from occluded_reid.backbones.base import Backbone
 from occluded_reid.backbones.timm_options import FEATURE_OPTIONS, require_timm_name, require_timm_options
-from occluded_reid.backbones.weights import load_into, read_weights, transfer_by_name
+from occluded_reid.backbones.weights import load_into, transfer_by_name
 from occluded_reid.contracts import FeatureMaps, StageInfo
 from occluded_reid.errors import BuildError, WeightsError
 from occluded_reid.registry import BACKBONES
 
 __all__ = ["TimmBackbone"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @BACKBONES.register("timm")
@@ -95,6 +100,8 @@ class TimmBackbone(Backbone):
 
         Raises:
             WeightsError: the hub cannot be reached, or the file's key layout does not fit; the message shows both.
+
+        Positions of another grid, as after training at another image size, are resized to that of the images.
         """
         if source == "hub":
             try:
@@ -105,8 +112,8 @@ class TimmBackbone(Backbone):
                     "Give a local file instead, or train from random values (weights: null)."
                 ) from error
         else:
-            whole = self._whole(source)
-            load_into(whole, source, match)
+            whole = timm.create_model(self.name, pretrained=False, **self._keywords())
+            load_into(whole, source, match, {"pos_embed": self._resizer(whole)} if self._has_positions else None)
         if self._has_positions:
             self._resize_positions(whole)
         transfer_by_name(whole, self.network, self.name)
@@ -140,27 +147,45 @@ class TimmBackbone(Backbone):
         positions = getattr(getattr(self.network, "model", None), "pos_embed", None)
         return isinstance(positions, Tensor) and positions.ndim == 3
 
-    def _whole(self, source: str) -> Any:
-        """The whole model at the image size of a file: that of the pretraining, unless its positions do not fit."""
-        if self._has_positions:
-            whole = timm.create_model(self.name, pretrained=False, **self._keywords(sized=False))
-            if whole.pos_embed.shape in {tensor.shape for tensor in read_weights(source).values()}:
-                return whole
-        return timm.create_model(self.name, pretrained=False, **self._keywords())
-
     def _resize_positions(self, whole: Any) -> None:
-        own = self.network.model
-        if tuple(whole.patch_embed.grid_size) == tuple(own.patch_embed.grid_size):
-            return
-        resized = resample_abs_pos_embed(
-            whole.pos_embed,
-            new_size=list(own.patch_embed.grid_size),
-            old_size=list(whole.patch_embed.grid_size),
+        """Bring the positions of a model at the hub's image size to the grid of the images."""
+        grid = tuple(whole.patch_embed.grid_size)
+        if grid != tuple(self.network.model.patch_embed.grid_size):
+            whole.pos_embed = nn.Parameter(self._resampled(whole, whole.pos_embed, grid))
+
+    def _resizer(self, whole: Any) -> Callable[[Tensor], Tensor]:
+        """What brings the positions of a file, whatever image size it was trained at, to the grid of the images."""
+
+        def resize(positions: Tensor) -> Tensor:
+            own = whole.pos_embed
+            rows, columns = whole.patch_embed.grid_size
+            cells = positions.shape[1] - (own.shape[1] - rows * columns) if positions.ndim == 3 else 0
+            if cells < 1 or positions.shape[2] != own.shape[2]:
+                return positions  # the message on shapes shows it
+            usual = tuple(
+                side // patch
+                for side, patch in zip(
+                    whole.pretrained_cfg["input_size"][1:], whole.patch_embed.patch_size, strict=True
+                )
+            )
+            grid = usual if cells == math.prod(usual) else (rows, columns)
+            grid = grid if cells == math.prod(grid) else _likely_grid(cells, rows / columns)
+            return positions if grid == (rows, columns) else self._resampled(whole, positions, grid)
+
+        return resize
+
+    def _resampled(self, whole: Any, positions: Tensor, grid: tuple[int, ...]) -> Tensor:
+        own: list[int] = list(self.network.model.patch_embed.grid_size)
+        _LOG.info("the position embedding of '%s' is resized from %s to %s", self.name, grid, own)
+        resized: Tensor = resample_abs_pos_embed(
+            positions,
+            new_size=own,
+            old_size=list(grid),
             num_prefix_tokens=0 if getattr(whole, "no_embed_class", False) else whole.num_prefix_tokens,
             interpolation=self.positions,
             antialias=self.positions == "bicubic",
         )
-        whole.pos_embed = nn.Parameter(resized)
+        return resized
 
     @property
     def _channels_come_last(self) -> bool:
@@ -217,6 +242,22 @@ class TimmBackbone(Backbone):
             self.network.set_submodule(name, _EvenConv2d(module))
             return
         module.stride = (1, 1)
+
+
+def _likely_grid(cells: int, proportion: float) -> tuple[int, int]:
+    """Rows and columns of that many positions: a square, as pretraining has, or else what is nearest to a proportion.
+
+    A file says how many positions it has, and not how they lay.
+
+    Example:
+        >>> _likely_grid(196, 2.0), _likely_grid(128, 2.0), _likely_grid(210, 2.0)
+        ((14, 14), (16, 8), (21, 10))
+    """
+    side = math.isqrt(cells)
+    if side * side == cells:
+        return side, side
+    fitting = [(rows, cells // rows) for rows in range(1, cells + 1) if cells % rows == 0]
+    return min(fitting, key=lambda grid: abs(math.log(grid[0] / grid[1] / proportion)))
 
 
 class _TokenNet(nn.Module):

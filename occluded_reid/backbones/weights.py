@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,67 +18,156 @@ from occluded_reid.files import read_safetensors
 
 __all__ = ["load_into", "read_weights", "transfer_by_name"]
 
+_LOG = logging.getLogger(__name__)
+
 # What torch.load raises on damaged files, and on files of something else.
 _DAMAGE = (
     *(OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
     *(OverflowError, MemoryError, struct.error, pickle.UnpicklingError),
 )
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
+# Under which keys training programs keep a network; where a file has several, the first of these is taken.
+_WRAPPERS = (
+    *("state_dict", "model", "model_state_dict", "net", "network", "module", "teacher", "model_ema", "ema"),
+    *("state_dict_ema", "ema_state_dict", "student", "weights", "params", "encoder", "backbone"),
+)
+_DEEPEST = 4
+_PREFIXES = ("module.", "backbone.", "base.", "model.", "network.", "encoder.", "_orig_mod.")
+# Numbers and settings that are often saved beside the weights. They are read as nothing at all, so that no code of
+# theirs is asked for; anything else that is no tensor is refused.
+_BESIDE = (
+    *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "argparse.Namespace"),
+)
+
+
+class _LeftOut:
+    """What stands for a number or a setting beside the weights."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a .safetensors file, or a .pth/.pt/.bin file of tensors only (nothing else in it is ever run).
+    """Read a .safetensors file, or a .pth/.pt/.bin file of tensors (nothing else in it is ever run).
+
+    The tensors may lie under a key that is in use for them ("state_dict", "model", "teacher", "model_ema", …); numbers
+    of NumPy and settings of argparse beside them are left out.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds more than tensors.
+        WeightsError: the file is missing, damaged, holds other objects than tensors, or holds them under other keys.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return read_safetensors(path, WeightsError)[0]
+        tensors: Mapping[Any, Any] = read_safetensors(path, WeightsError)[0]
+    else:
+        tensors = _unwrapped(_load(path), path)
+    found = {str(k).removeprefix("module."): v for k, v in tensors.items() if isinstance(v, Tensor)}
+    if not found:
+        raise WeightsError(f"'{path}' holds no tensors{_what_is_there(tensors)}. {_ADVICE}")
+    return found
+
+
+_ADVICE = "Give a file whose top level, or whose key 'state_dict', maps names to tensors."
+
+
+def _load(path: Path) -> Any:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_LeftOut, name) for name in _BESIDE]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         # torch's own message advises to load such a file without care; its reasons stay in the chain of causes.
         why = error.strerror if isinstance(error, OSError) else "it is damaged, or holds other objects than tensors"
+        strange = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if strange is not None:
+            why = f"it is damaged, or holds other objects than tensors: '{strange[1]}'"
         raise WeightsError(
             f"'{path}' could not be read as a file of tensors: {why}. Give a .safetensors file, or a .pth file that "
             "torch.load(weights_only=True) accepts."
         ) from error
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"'{path}' holds {type(content).__name__}; wanted a mapping of names to tensors.")
-    tensors = {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise WeightsError(f"'{path}' holds no tensors.")
-    return tensors
 
 
-def load_into(model: nn.Module, path: str | Path, match: str = "names") -> None:
+def _unwrapped(content: Any, path: Path) -> Mapping[Any, Any]:
+    """The mapping of tensors within what a file holds."""
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            raise WeightsError(f"'{path}' holds {type(content).__name__}; wanted a mapping of names to tensors.")
+        keys = [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not keys:
+            break
+        if len(keys) > 1:
+            _LOG.warning("'%s' holds weights under %s; those under '%s' are taken", path, ", ".join(keys), keys[0])
+        content = content[keys[0]]
+    found: Mapping[Any, Any] = content
+    return found
+
+
+def _what_is_there(content: Mapping[Any, Any]) -> str:
+    """The keys of a mapping without tensors, and which of them have some below."""
+    below = [repr(key) for key, value in content.items() if isinstance(value, Mapping)]
+    if below:
+        return f" at its top level, but mappings under {', '.join(below[:8])}"
+    return f", only {', '.join(repr(key) for key in list(content)[:8])}" if content else ""
+
+
+def load_into(
+    model: nn.Module,
+    path: str | Path,
+    match: str = "names",
+    resize: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+) -> None:
     """Load a file into a whole model, by names or by order.
+
+    Where the names do not fit, those are tried that all have one prefix in use ("backbone.", "base.", …) taken away.
 
     Args:
         model: the network; its classifier may be absent from the file.
         path: weights file.
         match: "names", or "order": as many tensors, of the same shapes, in the same order.
+        resize: for tensors of the network that may have another size in the file, what brings them to the right one.
 
     Raises:
-        WeightsError: the key layout does not fit; the message shows the first keys of both sides.
+        WeightsError: the key layout or a shape does not fit; the message shows the first keys of both sides.
     """
     tensors, own = read_weights(path), model.state_dict()
     if match == "order":
-        given, wanted = list(tensors.items()), list(own.items())
-        if [tuple(v.shape) for _, v in given] != [tuple(v.shape) for _, v in wanted]:
-            raise WeightsError(_layouts(path, tensors, own, "do not match in order and shape"))
-        tensors = {name: value for (name, _), (_, value) in zip(wanted, given, strict=True)}
-    named = getattr(model, "pretrained_cfg", {}).get("classifier") or "fc"
-    classifier = (named,) if isinstance(named, str) else tuple(named)
-    wanted_keys = {k for k in own if not k.startswith(classifier) and not k.endswith("num_batches_tracked")}
+        if len(tensors) != len(own):
+            raise WeightsError(_layouts(path, tensors, own, "do not match in order and shape", _ORDER))
+        named = _resized(dict(zip(own, tensors.values(), strict=True)), resize)
+        if any(named[key].shape != value.shape for key, value in own.items()):
+            raise WeightsError(_layouts(path, tensors, own, "do not match in order and shape", _ORDER))
+        tensors = named
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or "fc"
+    classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    wanted = {k for k in own if not k.startswith(classifiers) and not k.endswith("num_batches_tracked")}
+    tensors = _resized(_without_prefix(tensors, wanted), resize)
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
-    if missing := sorted(wanted_keys - set(fitting)):
+    if missing := sorted(wanted - set(fitting)):
+        other = [key for key in missing if key in tensors]
+        if len(other) == len(missing):
+            shown = ", ".join(f"'{k}' {tuple(tensors[k].shape)} for {tuple(own[k].shape)}" for k in other[:3])
+            trouble = f"have {len(other)} tensors of another shape: {shown}"
+            advice = "The names fit. Build the network as it was when the file was written: other options, other sizes."
+            raise WeightsError(_layouts(path, tensors, own, trouble, advice))
         raise WeightsError(_layouts(path, tensors, own, f"miss {len(missing)} tensors, such as '{missing[0]}'"))
     model.load_state_dict(fitting, strict=False)
+
+
+def _resized(
+    tensors: Mapping[str, Tensor], resize: Mapping[str, Callable[[Tensor], Tensor]] | None
+) -> dict[str, Tensor]:
+    return {key: resize[key](value) if resize and key in resize else value for key, value in tensors.items()}
+
+
+def _without_prefix(tensors: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Tensors under their own names, or under those without a prefix, if these are the ones that are wanted."""
+    if wanted <= set(tensors):
+        return tensors
+    for prefix in _PREFIXES:
+        bare = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if wanted <= set(bare):
+            return bare
+    return tensors
 
 
 def transfer_by_name(whole: nn.Module, features: nn.Module, name: str) -> None:
@@ -92,12 +184,16 @@ def transfer_by_name(whole: nn.Module, features: nn.Module, name: str) -> None:
     features.load_state_dict({k: renamed[k] for k in target})
 
 
-def _layouts(source: object, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], trouble: str) -> str:
+_NAMES = "Convert the names, or pass weights_match: order if only the names differ."
+_ORDER = "Give a file with these tensors in this order, or one whose names fit (weights_match: names)."
+
+
+def _layouts(
+    source: object, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], trouble: str, advice: str = _NAMES
+) -> str:
     def show(tensors: Mapping[str, Tensor]) -> str:
         first = "\n    ".join(f"{k} {tuple(v.shape)}" for k, v in list(tensors.items())[:5])
         return f"{len(tensors)} tensors:\n    {first}\n    …"
 
-    return (
-        f"the weights of '{source}' {trouble}.\n  the file has {show(given)}\n  the network wants {show(wanted)}\n"
-        "Convert the names, or pass weights_match: order if only the names differ."
-    )
+    both = f"  the file has {show(given)}\n  the network wants {show(wanted)}"
+    return f"the weights of '{source}' {trouble}.\n{both}\n{advice}"

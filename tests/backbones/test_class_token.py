@@ -15,6 +15,7 @@ from torch.nn.functional import gelu, interpolate
 
 from occluded_reid.backbones import TimmBackbone, create_backbone
 from occluded_reid.contracts import StageInfo
+from occluded_reid.errors import WeightsError
 
 NAME, SIZE, GRID = "test_vit", (64, 32), (4, 2)
 
@@ -196,3 +197,28 @@ def test_the_grid_of_the_paper() -> None:
     assert features["stage0"].shape == (1, 48, 16, 8)
     assert features.class_token is not None
     assert features.class_token.shape == (1, 48)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(256, 128), (96, 96), (112, 48)])
+@pytest.mark.parametrize("match", ["names", "order"])
+def test_positions_of_any_image_size_are_resized(tmp_path: Path, rows: int, columns: int, match: str) -> None:
+    """A file that was trained at another image size says how many positions it has, and not how they lay."""
+    torch.manual_seed(5)
+    given: Any = lively(timm.create_model(NAME, img_size=(rows, columns)), 6)
+    torch.save(given.state_dict(), tmp_path / "reid.pth")
+    backbone = make()
+    backbone.load_pretrained(str(tmp_path / "reid.pth"), match)
+    own: Any = backbone.network.model
+    grid = given.pos_embed[:, 1:].unflatten(1, (rows // 16, columns // 16)).permute(0, 3, 1, 2)
+    expected = interpolate(grid, GRID, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(own.pos_embed[:, 1:], expected)
+    torch.testing.assert_close(own.pos_embed[:, :1], given.pos_embed[:, :1])
+    assert torch.equal(own.blocks[0].attn.qkv.weight, given.blocks[0].attn.qkv.weight)
+
+
+def test_a_transformer_of_another_width_is_refused_for_its_shapes_and_not_its_names(tmp_path: Path) -> None:
+    torch.save(timm.create_model("vit_tiny_patch16_224", depth=3).state_dict(), tmp_path / "tiny.pth")
+    backbone = create_backbone("vit_small_patch16_224", SIZE, {"options": {"depth": 3}})
+    with pytest.raises(WeightsError, match=r"(?s)of another shape: .*The names fit") as told:
+        backbone.load_pretrained(str(tmp_path / "tiny.pth"))
+    assert "Convert the names" not in str(told.value)

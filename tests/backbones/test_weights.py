@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +116,7 @@ def test_a_tensor_of_another_shape_is_missing(whole: nn.Module, tmp_path: Path) 
     state = dict(whole.state_dict())
     state["conv_stem.weight"] = state["conv_stem.weight"][:, :1]
     torch.save(state, tmp_path / "grey.pth")
-    with pytest.raises(WeightsError, match=r"miss 1 tensors, such as 'conv_stem\.weight'"):
+    with pytest.raises(WeightsError, match=r"have 1 tensors of another shape: 'conv_stem\.weight' \(24, 1, 3, 3\)"):
         loaded(tmp_path / "grey.pth")
 
 
@@ -201,3 +203,58 @@ def test_load_into_leaves_the_classifier_alone(whole: nn.Module, tmp_path: Path)
     load_into(fresh, tmp_path / "bare.pth")
     assert torch.equal(fresh.classifier.weight, before)
     assert torch.equal(fresh.conv_stem.weight, whole.conv_stem.weight)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("teacher",), ("model_ema",), ("model_state_dict",), ("model", "state_dict"), ("ema", "module"), ("weights",)],
+)
+def test_weights_are_found_under_the_keys_that_are_in_use(
+    keys: tuple[str, ...], whole: nn.Module, tmp_path: Path
+) -> None:
+    content: dict[str, object] = dict(whole.state_dict())
+    for key in reversed(keys):
+        content = {key: content, "epoch": 3}
+    torch.save(content, tmp_path / "wrapped.pth")
+    assert_arrived(loaded(tmp_path / "wrapped.pth"), whole)
+
+
+def test_of_two_networks_in_a_file_the_one_taken_is_named(
+    whole: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    zeros = {key: torch.zeros_like(value) for key, value in whole.state_dict().items()}
+    torch.save({"student": zeros, "teacher": whole.state_dict()}, tmp_path / "two.pth")
+    with caplog.at_level(logging.WARNING, "occluded_reid"):
+        assert_arrived(loaded(tmp_path / "two.pth"), whole)
+    assert "under teacher, student; those under 'teacher' are taken" in caplog.text
+
+
+def test_numbers_and_settings_beside_the_weights_are_left_out(whole: nn.Module, tmp_path: Path) -> None:
+    beside = {
+        "rank1": np.float64(0.9),
+        "seen": np.int32(3),
+        "curve": np.arange(3.0),
+        "args": argparse.Namespace(lr=0.1, size=(256, 128)),
+    }
+    torch.save({"state_dict": whole.state_dict(), **beside}, tmp_path / "usual.pth")
+    assert_arrived(loaded(tmp_path / "usual.pth"), whole)
+
+
+def test_other_objects_beside_the_weights_are_named_and_never_made(whole: nn.Module, tmp_path: Path) -> None:
+    torch.save({"state_dict": whole.state_dict(), "where": Path("x"), "trap": Trap()}, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=r"holds other objects than tensors: '(pathlib\.PosixPath|.*spring)'"):
+        read_weights(tmp_path / "odd.pth")
+    assert not Trap.ran
+
+
+def test_a_key_that_nobody_uses_is_named(whole: nn.Module, tmp_path: Path) -> None:
+    torch.save({"our_net": whole.state_dict(), "epoch": 3}, tmp_path / "own.pth")
+    with pytest.raises(WeightsError, match=r"no tensors at its top level, but mappings under 'our_net'\."):
+        read_weights(tmp_path / "own.pth")
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "base.", "module.base.", "_orig_mod."])
+def test_a_prefix_that_is_in_use_is_taken_away(prefix: str, whole: nn.Module, tmp_path: Path) -> None:
+    state = {f"{prefix}{k}": v for k, v in whole.state_dict().items()}
+    torch.save({**state, "bottleneck.weight": torch.zeros(3)}, tmp_path / "reid.pth")
+    assert_arrived(loaded(tmp_path / "reid.pth"), whole)
