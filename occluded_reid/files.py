@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import stat
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occluded_reid.errors import OccludedReIDError
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +32,18 @@ __all__ = [
     "look",
     "read_json",
     "read_safetensors",
+    "remove_leftovers",
+    "temporary_folder",
     "text_bytes",
     "text_lines",
     "write_json",
     "write_safetensors",
     "write_text",
 ]
+
+_TEMPORARY = ".oreid.tmp"  # what temporary files and folders end in: nobody else's do
+_DEAD_AFTER = 86_400.0  # seconds after which one counts as a leftover where there are no locks
+_swept: set[str] = set()  # folders that this process has written to
 
 
 def absolute(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> Path:
@@ -69,16 +82,18 @@ def look(path: Path, error: type[OccludedReIDError] = OccludedReIDError) -> os.s
 def atomic_write(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; rename it on success, remove it on failure.
 
+    What a killed process has left is removed by the next one that writes into the folder: see `remove_leftovers`.
+
     Raises:
         error: the folder cannot be written, or the disk is full; nothing half-written is left.
     """
     target = absolute(path, error)
     temporary: Path | None = None
+    handle: int | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
+        _sweep_once(target.parent)
+        handle, temporary = _new_file(target)
         yield temporary
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())
@@ -93,6 +108,119 @@ def atomic_write(path: str | Path, error: type[OccludedReIDError] = OccludedReID
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Give an empty hidden folder beside `target`, to be filled and renamed; what is left of it afterwards is removed.
+
+    What a killed process has left is removed by the next one that makes such a folder there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(target.parent)
+    handle, folder = _new_folder(target)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path, *, recursive: bool = False) -> int:
+    """Remove what killed processes have left of `atomic_write` and `temporary_folder`; return how many there were.
+
+    Whoever is writing holds a lock on his temporary file, which the operating system drops when he dies: so nothing is
+    taken from a living writer. Where a system knows no such locks, what is older than a day goes. What may not be
+    removed stays.
+
+    Args:
+        folder: where to look; it may be missing.
+        recursive: in folders below it, too; links are not followed.
+    """
+    removed = 0
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError:
+        return 0
+    for entry in found:
+        try:
+            if entry.name.startswith(".") and entry.name.endswith(_TEMPORARY) and not entry.is_symlink():
+                removed += _remove_dead(Path(entry.path), entry.is_dir(follow_symlinks=False))
+            elif recursive and entry.is_dir(follow_symlinks=False):
+                removed += remove_leftovers(Path(entry.path), recursive=True)
+        except OSError:  # somebody else was faster, or it may not be touched
+            continue
+    return removed
+
+
+def _sweep_once(folder: Path) -> None:
+    """Remove leftovers of a folder when this process writes there for the first time."""
+    if str(folder) not in _swept:
+        _swept.add(str(folder))
+        remove_leftovers(folder)
+
+
+def _remove_dead(path: Path, is_folder: bool) -> bool:
+    if sys.platform == "win32":
+        if time.time() - path.lstat().st_mtime < _DEAD_AFTER:
+            return False
+        shutil.rmtree(path) if is_folder else path.unlink()
+        return True
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if is_folder else path.unlink()
+        return True
+    finally:
+        os.close(handle)
+
+
+def _new_file(target: Path) -> tuple[int | None, Path]:
+    """A locked temporary file beside a target."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_beginning(target), suffix=_TEMPORARY, dir=target.parent)
+        if sys.platform == "win32":  # there, an open file cannot be renamed
+            os.close(handle)
+            return None, Path(name)
+        if _locked(handle):
+            return handle, Path(name)
+
+
+def _new_folder(target: Path) -> tuple[int | None, Path]:
+    """A locked temporary folder beside a target."""
+    while True:
+        folder = target.parent / f"{_beginning(target)}{secrets.token_hex(4)}{_TEMPORARY}"
+        folder.mkdir()
+        if sys.platform == "win32":
+            return None, folder
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        if _locked(handle):
+            return handle, folder
+
+
+def _locked(handle: int) -> bool:
+    """Lock what has just been made; False where somebody has taken it for a leftover in between."""
+    if sys.platform != "win32":
+        with suppress(OSError):  # a file system without locks: nobody there can take it for a leftover either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    if os.fstat(handle).st_nlink:
+        return True
+    os.close(handle)
+    return False
+
+
+def _beginning(target: Path) -> str:
+    return f".{target.name[:40]}."  # a name may be as long as a name can be already
 
 
 def write_text(path: str | Path, text: str, error: type[OccludedReIDError] = OccludedReIDError) -> None:

@@ -17,6 +17,8 @@ from occluded_reid.files import (
     is_folder,
     read_json,
     read_safetensors,
+    remove_leftovers,
+    temporary_folder,
     text_bytes,
     text_lines,
     write_json,
@@ -216,3 +218,52 @@ def test_names_that_are_no_utf8_are_hashed_and_written(tmp_path):
 )
 def test_lines(text, lines):
     assert text_lines(text) == lines
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the writer is killed in a forked process")
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path, kind):
+    """One writer is killed in the middle, one goes on: the next process to write tells them apart."""
+    target = tmp_path / "sub" / "mask.png"
+
+    def write():
+        if kind == "file":
+            return atomic_write(target)
+        return temporary_folder(target)
+
+    before = target.parent / "before.txt"
+    write_text(before, "this process has written here already")
+    child = os.fork()
+    if not child:
+        with write() as temporary:
+            (temporary / "half" if kind == "folder" else temporary).write_bytes(b"half")
+            os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    dead = [path for path in target.parent.iterdir() if path != before]
+    assert len(dead) == 1
+    foreign = [before, target.parent / ".mask.png.abcdefgh.tmp", target.parent / "b.oreid.tmp"]  # not of our making
+    for file in foreign[1:]:
+        file.touch()
+    link = target.parent / ".link.oreid.tmp"
+    link.symlink_to(before)
+    with write() as living:
+        assert sorted(target.parent.iterdir()) == sorted([*dead, *foreign, link, living])
+        assert remove_leftovers(tmp_path, recursive=False) == 0
+        assert remove_leftovers(tmp_path, recursive=True) == 1
+        assert sorted(target.parent.iterdir()) == sorted([*foreign, link, living])
+        assert not dead[0].exists()
+        (living / "x" if kind == "folder" else living).write_bytes(b"whole")
+    assert target.exists() == (kind == "file")
+    assert remove_leftovers(tmp_path / "gone", recursive=True) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the writer is killed in a forked process")
+def test_the_first_write_into_a_folder_removes_what_is_left_there(tmp_path):
+    child = os.fork()
+    if not child:
+        with atomic_write(tmp_path / "report.html"):
+            os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    write_text(tmp_path / "other.txt", "whole")
+    assert everything(tmp_path) == {"other.txt": b"whole"}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, GalleryMismatchError, OccludedReIDError
-from occluded_reid.files import look
+from occluded_reid.files import look, temporary_folder
 from occluded_reid.gallery.checksums import sync
 from occluded_reid.gallery.images import EmbeddingModel, as_list, embed_images
 from occluded_reid.gallery.layout import Layout, describe_slots
@@ -31,17 +29,18 @@ def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> No
         )
         raise GalleryError(f"'{folder}' {holds}. To make a new one, choose a folder that is empty or does not exist.")
     target = folder.resolve()
-    building = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     try:
-        building.mkdir(parents=True)
-        Store.create(building, layout)
-        if reduction is not None:
-            with Ledger(building).side_file(REDUCTION_FILE) as file:
-                reduction.save(file)
-        if target.exists():
-            target.rmdir()
-        building.rename(target)
-        sync(target.parent)
+        with temporary_folder(target) as beside:  # which is locked itself, as the gallery's own folder may be
+            building = beside / "gallery"
+            building.mkdir()
+            Store.create(building, layout)
+            if reduction is not None:
+                with Ledger(building).side_file(REDUCTION_FILE) as file:
+                    reduction.save(file)
+            if target.exists():
+                target.rmdir()
+            building.rename(target)
+            sync(target.parent)
     except (OSError, RuntimeError, ValueError) as cause:
         if isinstance(cause, OccludedReIDError):
             raise
@@ -50,8 +49,6 @@ def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> No
             f"the gallery '{folder}' could not be created: {why}. "
             "Choose a folder that may be written to; nothing half-made was left."
         ) from cause
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _holds_something(folder: Path) -> bool:

@@ -125,11 +125,9 @@ class Preprocess(nn.Module):
             start = len(sizes)
             if boxes is None:
                 kept += self._boxes(pictures)
-            for row, picture in enumerate(pictures, start=start):
-                box = kept[row]
-                cut = picture if box is None else picture.crop(box)
-                result[row] = resize_image(cut, self.height, self.width, self.config.resample)
-                sizes.append(picture.size)
+            sizes += [picture.size for picture in pictures]
+            for row in range(start, len(sizes)):  # no name keeps a picture while the next is decoded
+                result[row] = self._resized(pictures[row - start], kept[row])
         return Seen(result, kept, sizes)
 
     def boxes(self, images: Images, *, channels: Channels = "rgb") -> list[Box | None]:
@@ -158,6 +156,10 @@ class Preprocess(nn.Module):
         """Turn (N, H, W, 3) uint8 into (N, 3, H, W) float32, normalised."""
         tensor = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         return tensor.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std).contiguous()
+
+    def _resized(self, picture: Image.Image, box: Box | None) -> np.ndarray:
+        cut = picture if box is None else picture.crop(box)
+        return resize_image(cut, self.height, self.width, self.config.resample)
 
     def _boxes(self, images: Sequence[Image.Image]) -> list[Box | None]:
         return [None] * len(images) if self._cropper is None else self._cropper.boxes(images)

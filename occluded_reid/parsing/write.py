@@ -13,7 +13,7 @@ from occluded_reid.data.dataset import require_folder
 from occluded_reid.data.images import image_files, open_image, open_mask
 from occluded_reid.data.left_out import LeftOut
 from occluded_reid.errors import DataError, ImageError, MaskError
-from occluded_reid.files import absolute, atomic_write, write_json
+from occluded_reid.files import absolute, atomic_write, remove_leftovers, write_json
 from occluded_reid.options import did_you_mean
 from occluded_reid.parsing.base import Teacher
 from occluded_reid.parsing.label_maps import MapOptions, label_table, map_labels, mapping_notes
@@ -75,6 +75,7 @@ def parse_folder(
     left_out = LeftOut()
     names = _image_names(source, left_out)
     description = describe_masks(teacher, target.name, dict(options))
+    remove_leftovers(output, recursive=True)  # of runs that were stopped
     check_sidecar(output, description, [output / _mask_name(name) for name in names], overwrite)
     write_json(output / SIDECAR, description, MaskError)
 

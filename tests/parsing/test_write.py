@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -278,3 +279,18 @@ def test_a_trained_parser_by_its_folder(tmp_path, images):
     assert json.loads((tmp_path / "out" / "parsing.json").read_text())["settings"]["fingerprint"] == parser.fingerprint
     with pytest.raises(UnknownOptionError, match="takes no options; got height"):
         open_teacher(Path(tmp_path / "parser"), {"height": 64})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the run is killed in a forked process")
+def test_a_later_run_removes_what_a_killed_one_left(images, tmp_path, monkeypatch):
+    """Even one that finds all masks there and writes none."""
+    parse_folder(images, Red(), tmp_path / "out")
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(Image.Image, "save", lambda *_, **__: os.kill(os.getpid(), 9))
+        parse_folder(images, Red(), tmp_path / "out", overwrite=True)
+    os.waitpid(child, 0)
+    assert len(list((tmp_path / "out").rglob("*.tmp"))) == 1
+    assert parse_folder(images, Red(), tmp_path / "out").written == 0
+    assert list((tmp_path / "out").rglob("*.tmp")) == []
+    assert len(masks_in(tmp_path / "out")) == 7

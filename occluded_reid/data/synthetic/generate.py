@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -20,7 +19,7 @@ from occluded_reid.data.synthetic.canvas import Bytes
 from occluded_reid.data.synthetic.options import FORMAT_VERSION, SyntheticOptions, generator
 from occluded_reid.data.synthetic.render import Sample, render
 from occluded_reid.errors import DataError
-from occluded_reid.files import absolute, is_folder
+from occluded_reid.files import absolute, is_folder, temporary_folder
 
 LISTING = "synthetic.json"
 """File in the root that describes the set and every image."""
@@ -66,9 +65,8 @@ def generate(
     if _holds(target, options):
         return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
-            tree = Path(beside) / "tree"
+        with temporary_folder(target) as beside:
+            tree = beside / "tree"
             _write_tree(tree, options, progress, workers)
             if target.is_dir():
                 target.rmdir()  # empty, or _holds would have refused it
