@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from occluded_reid.cli.console import (
+    CameraRule,
     DataOptions,
     DataRoot,
     DatasetName,
@@ -16,8 +17,10 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    SkipUnreadable,
     Validation,
     bold,
+    camera_rule,
     check_output_file,
     check_share,
     console,
@@ -29,7 +32,7 @@ from occluded_reid.cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from occluded_reid.data.dataset import ReIDData
+    from occluded_reid.data.dataset import ReIDData, Split
     from occluded_reid.embeddings import EmbeddedSet
     from occluded_reid.search.calibration import Calibration
 
@@ -76,6 +79,8 @@ def calibrate_command(
     masks: Masks = None,
     holdout: Holdout = 0,
     validation: Validation = 0,
+    exclude_same_camera: CameraRule = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -93,8 +98,10 @@ def calibrate_command(
     from occluded_reid.search.calibration import Calibration
 
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
+    readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options, readable=readable)
     require_apart(loaded)
+    exclude = camera_rule(loaded, exclude_same_camera)
     shown = f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are"
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:
@@ -116,6 +123,7 @@ def calibrate_command(
             network.matcher,
             false_match_rate=false_match_rate,
             per=per.value,
+            exclude_same_camera=exclude,
             gallery_size=gallery_size,
             fingerprint=network.fingerprint,
             reduction=None if reduction is None else reduction.fingerprint,
@@ -126,7 +134,9 @@ def calibrate_command(
         )
     tested = None
     if check:
-        tested = evaluate_open_set(*parts[1], network.matcher, found, data=loaded.name, seed=seed)
+        tested = evaluate_open_set(
+            *parts[1], network.matcher, found, data=loaded.name, exclude_same_camera=exclude, seed=seed
+        )
     found.save(out)
     if store is not None:
         store.keep_calibration(found)

@@ -7,18 +7,21 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from occluded_reid.cli.workers import this_worker
+
 if TYPE_CHECKING:
-    from occluded_reid.data.dataset import ReIDData
+    from occluded_reid.data.dataset import ReIDData, Split
     from occluded_reid.screen import Screen
 
 __all__ = [
+    "CameraRule",
     "DataOptions",
     "DataRoot",
     "DatasetName",
@@ -29,16 +32,19 @@ __all__ = [
     "Overrides",
     "Resume",
     "Seed",
+    "SkipUnreadable",
     "TensorBoard",
     "Validation",
     "Weights",
     "WeightsMatch",
     "Workers",
     "bold",
+    "camera_rule",
     "check_output_file",
     "check_output_folder",
     "check_share",
     "console",
+    "keep_readable",
     "open_data",
     "print_json",
     "progress_bar",
@@ -46,6 +52,7 @@ __all__ = [
     "read_overrides",
     "read_weights",
     "read_widths",
+    "say_notes",
 ]
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)]
@@ -68,6 +75,18 @@ Validation = Annotated[
         "--validation",
         help="Take this many further identities out of training, chosen by --seed, to choose settings by.",
         min=0,
+    ),
+]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option("--skip-unreadable", help="Leave out images that cannot be read, counted and named; else stop there."),
+]
+CameraRule = Annotated[
+    bool | None,
+    typer.Option(
+        "--exclude-same-camera/--no-exclude-same-camera",
+        help="Leave images of the query's person and camera out of the gallery, or keep them. Default: the rule of the "
+        "data set; images of your own leave them out.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that draws.", min=0)]
@@ -184,12 +203,54 @@ def open_data(
     *,
     validation: int = 0,
     options: list[str] | None = None,
+    readable: Sequence[Split] = (),
+    say: bool = True,
 ) -> ReIDData:
-    """Load a data set as the common options say."""
+    """Load a data set as the common options say, and say on stderr what its loader noticed.
+
+    Args:
+        dataset: name of the layout.
+        root: its folder.
+        masks: folder of part masks.
+        holdout: identities to set aside.
+        seed: chooses them.
+        validation: identities to set aside besides.
+        options: ``key=value`` texts of --option.
+        readable: splits of which images that cannot be read are left out.
+        say: False where the command shows the notes itself.
+    """
     from occluded_reid.data.dataset import load_dataset
 
     own = read_data_options(options)
-    return load_dataset(dataset, root, masks=masks, holdout=holdout, validation=validation, seed=seed, **own)
+    data = load_dataset(dataset, root, masks=masks, holdout=holdout, validation=validation, seed=seed, **own)
+    data = keep_readable(data, readable)
+    if say:
+        say_notes(data)
+    return data
+
+
+def keep_readable(data: ReIDData, splits: Sequence[Split]) -> ReIDData:
+    """Leave out images of some splits that cannot be read, with a bar; without splits nothing is read."""
+    from occluded_reid.data.readable import without_unreadable
+
+    if not splits:
+        return data
+    with progress_bar("looking for unreadable images") as move:
+        return without_unreadable(data, splits, progress=move)
+
+
+def say_notes(data: ReIDData) -> None:
+    """Say on stderr what a loader noticed; of several processes the first one says it."""
+    if this_worker().index == 0:
+        for note in data.notes:
+            console(quiet=True).say(f"note: {note}")
+
+
+def camera_rule(data: ReIDData, exclude: bool | None) -> bool:
+    """Return whether images of the query's person and camera are left out: as asked for, or by the data's own rule."""
+    from occluded_reid.evaluation.protocol import Protocol
+
+    return Protocol.of(data).exclude_same_camera if exclude is None else exclude
 
 
 def read_data_options(texts: list[str] | None) -> dict[str, Any]:

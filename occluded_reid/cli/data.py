@@ -54,7 +54,7 @@ def verify_command(
 
     Example: [bold]occluded-reid data verify market1501 market/ --masks market_masks/ --holdout 100[/bold]
     """
-    _verify(open_data(name, root, masks, holdout, seed, options=options), as_json)
+    _verify(open_data(name, root, masks, holdout, seed, options=options, say=False), as_json)
 
 
 @data_app.command("show")
@@ -82,7 +82,7 @@ def synthesize_command(root: Root, seed: Seed = 0, as_json: Json = False) -> Non
 
     with progress_bar("drawing") as move:
         generate(root, SyntheticOptions(seed=seed), progress=move)
-    _verify(open_data("synthetic", root, None, 0, seed), as_json)
+    _verify(open_data("synthetic", root, None, 0, seed, say=False), as_json)
 
 
 @data_app.command("extract-cuhk03")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from occluded_reid.cli.console import (
+    CameraRule,
     DataOptions,
     DataRoot,
     DatasetName,
@@ -16,7 +17,9 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    SkipUnreadable,
     bold,
+    camera_rule,
     check_output_folder,
     console,
     open_data,
@@ -24,6 +27,9 @@ from occluded_reid.cli.console import (
     progress_bar,
     read_widths,
 )
+
+if TYPE_CHECKING:
+    from occluded_reid.data.dataset import Split
 
 __all__ = ["evaluate_command"]
 
@@ -101,6 +107,8 @@ def evaluate_command(
             callback=check_output_folder,
         ),
     ] = None,
+    exclude_same_camera: CameraRule = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +124,8 @@ def evaluate_command(
 
     network = load_model(model)
     widths = read_widths(reduce)
-    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
+    readable: tuple[Split, ...] = (*(("train",) if widths else ()), "query", "gallery") if skip_unreadable else ()
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
     chosen = None
     if tuned is not None:
         from occluded_reid.evaluation.tuning.tuned import Tuned
@@ -127,7 +136,7 @@ def evaluate_command(
         network = chosen.apply(network)
         if rerank and chosen.rerank is not None:
             raise typer.BadParameter("--tuned settles the re-ranking already; leave --rerank out.")
-    protocol = Protocol.of(loaded, ap=ap.value, seed=seed)
+    protocol = Protocol.of(loaded, ap=ap.value, seed=seed, exclude_same_camera=camera_rule(loaded, exclude_same_camera))
     things = open_occluders(occluders, people=loaded.gallery, take=take.value, seed=seed)
     with progress_bar("evaluating") as move:
         result = study(
@@ -155,6 +164,8 @@ def evaluate_command(
     if as_json:
         print_json(result.to_dict() if loss is None else {**result.to_dict(), "reduction": loss.to_dict()})
     else:
+        if result.warning:
+            console().say(f"warning: {result.warning}")
         console().print(result.table())
         console().print(result.card(), markup=False)
         if loss is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from occluded_reid.cli.console import (
+    CameraRule,
     DataOptions,
     DataRoot,
     DatasetName,
@@ -15,7 +16,9 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    SkipUnreadable,
     bold,
+    camera_rule,
     check_output_folder,
     console,
     open_data,
@@ -23,6 +26,9 @@ from occluded_reid.cli.console import (
     progress_bar,
 )
 from occluded_reid.cli.evaluate import AveragePrecision
+
+if TYPE_CHECKING:
+    from occluded_reid.data.dataset import Split
 
 __all__ = ["failures_command"]
 
@@ -55,6 +61,8 @@ def failures_command(
     ap: Annotated[
         AveragePrecision, typer.Option(help="Average precision at the hits, or by trapezoid.")
     ] = AveragePrecision.HITS,
+    exclude_same_camera: CameraRule = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +81,8 @@ def failures_command(
     from occluded_reid.models import load_model
 
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
+    readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
     require_apart(loaded)
     hide = None
     if occlusion:
@@ -86,7 +95,14 @@ def failures_command(
             query,
             gallery,
             network.matcher,
-            Protocol.of(loaded, name=f"{network.name}{shown}", ap=ap.value, seed=seed, shots="multi"),
+            Protocol.of(
+                loaded,
+                name=f"{network.name}{shown}",
+                ap=ap.value,
+                seed=seed,
+                shots="multi",
+                exclude_same_camera=camera_rule(loaded, exclude_same_camera),
+            ),
             visibility_edges=edge,
             cameras_known=loaded.cameras_known,
             camera_names=loaded.camera_names,

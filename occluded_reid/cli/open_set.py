@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from occluded_reid.cli.calibrate import Per, people_among
 from occluded_reid.cli.console import (
+    CameraRule,
     DataOptions,
     DataRoot,
     DatasetName,
@@ -16,7 +17,9 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    SkipUnreadable,
     bold,
+    camera_rule,
     check_output_folder,
     check_share,
     console,
@@ -24,6 +27,9 @@ from occluded_reid.cli.console import (
     print_json,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from occluded_reid.data.dataset import Split
 
 __all__ = ["open_set_command"]
 
@@ -69,6 +75,8 @@ def open_set_command(
     options: DataOptions = None,
     masks: Masks = None,
     holdout: Holdout = 0,
+    exclude_same_camera: CameraRule = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -86,8 +94,10 @@ def open_set_command(
     from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
 
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
+    readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
     require_apart(loaded)
+    exclude = camera_rule(loaded, exclude_same_camera)
     shown = f"{occlusion:.0%} of each body mask occluded, seed {seed}" if occlusion else "as they are"
     hide = Occlusion(occlusion, Occluders.generated(seed), seed) if occlusion else None
     with progress_bar("embedding") as move:
@@ -99,6 +109,7 @@ def open_set_command(
             network.matcher,
             false_match_rate=false_match_rate,
             per=per.value,
+            exclude_same_camera=exclude,
             fingerprint=network.fingerprint,
             data=loaded.name,
             people=people_among(loaded, *first),

@@ -74,10 +74,11 @@ def parse_command(
     if as_json:
         print_json({**report.to_dict(), "contact_sheet": None if sheet is None else str(sheet)})
     else:
+        console().say(report.summary())
+    for note in report.notes:
+        console(quiet=as_json).say(f"note: {note}")
+    if not as_json:
         screen = console()
-        screen.say(report.summary())
-        for note in report.notes:
-            screen.say(f"note: {note}")
         for name, reason in report.unreadable.items():
             screen.say(f"left out: {name}: {reason}")
         if sheet is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from occluded_reid.cli.console import (
+    CameraRule,
     DataOptions,
     DataRoot,
     DatasetName,
@@ -17,7 +18,9 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    SkipUnreadable,
     bold,
+    camera_rule,
     check_output_folder,
     console,
     open_data,
@@ -27,6 +30,7 @@ from occluded_reid.cli.console import (
 from occluded_reid.cli.evaluate import Take
 
 if TYPE_CHECKING:
+    from occluded_reid.data.dataset import Split
     from occluded_reid.evaluation.sweep.result import Sweep
 
 __all__ = ["sweep_command"]
@@ -71,6 +75,8 @@ def sweep_command(
     take: Annotated[
         Take, typer.Option(help="Of a folder, the cut-outs at these positions in the order of their names.")
     ] = Take.ALL,
+    exclude_same_camera: CameraRule = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -89,8 +95,9 @@ def sweep_command(
     screen = console(quiet=as_json)
     for folder in models:
         require_model(folder)
-    loaded = open_data(dataset, data, masks, holdout, seed, options=options)
-    protocol = Protocol.of(loaded, seed=seed)
+    readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
+    loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
+    protocol = Protocol.of(loaded, seed=seed, exclude_same_camera=camera_rule(loaded, exclude_same_camera))
     kinds = open_kinds(
         [k.value for k in kind] if kind else tuple(OCCLUSION_KINDS),
         occluders=occluders,

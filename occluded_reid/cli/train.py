@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from occluded_reid.cli.console import (
+    CameraRule,
     DataOptions,
     DataRoot,
     DatasetName,
@@ -17,6 +18,7 @@ from occluded_reid.cli.console import (
     Overrides,
     Resume,
     Seed,
+    SkipUnreadable,
     TensorBoard,
     Validation,
     Weights,
@@ -28,6 +30,9 @@ from occluded_reid.cli.console import (
     read_overrides,
     read_weights,
 )
+
+if TYPE_CHECKING:
+    from occluded_reid.data.dataset import Split
 
 __all__ = ["train_command"]
 
@@ -50,6 +55,8 @@ def train_command(
     ] = 0,
     resume: Resume = False,
     tensorboard: TensorBoard = False,
+    exclude_same_camera: CameraRule = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -68,11 +75,15 @@ def train_command(
         )
     changes = {**read_overrides(overrides), **read_weights(weights, weights_match)}
     settings = find_recipe(recipe, changes)
-    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
+    if exclude_same_camera is not None and not evaluate_every:
+        raise typer.BadParameter("--exclude-same-camera is about evaluation: give it with --evaluate-every.")
+    read: tuple[Split, ...] = ("train", *(("query", "gallery") if evaluate_every else ()))
+    readable = read if skip_unreadable else ()
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options, readable=readable)
     score = None
     if evaluate_every:
-        score = held_out_scores(loaded)
-        console(quiet=True).say(f"watched, and best/ chosen by: {loaded.notes[-1]}")
+        score = held_out_scores(loaded, exclude_same_camera=exclude_same_camera is not False)
+        console(quiet=True).say(f"watched, and best/ chosen by: {loaded.part}")
     result = train(
         settings,
         loaded,

@@ -17,15 +17,18 @@ from occluded_reid.cli.console import (
     Overrides,
     Resume,
     Seed,
+    SkipUnreadable,
     TensorBoard,
     Weights,
     WeightsMatch,
     Workers,
     console,
+    keep_readable,
     open_data,
     print_json,
     read_overrides,
     read_weights,
+    say_notes,
 )
 
 __all__ = ["train_parser_command"]
@@ -51,6 +54,7 @@ def train_parser_command(
     ] = 0,
     resume: Resume = False,
     tensorboard: TensorBoard = False,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -58,6 +62,7 @@ def train_parser_command(
 
     Example: [bold]occluded-reid train-parser small_parser --data market/ --masks masks/ --output runs/parser[/bold]
     """
+    from occluded_reid.data.dataset import SPLITS
     from occluded_reid.data.holdout import holdout as split_off
     from occluded_reid.parsing.labelled import load_images
     from occluded_reid.parsing.recipe import load_parser_recipe
@@ -72,7 +77,9 @@ def train_parser_command(
         loaded = loaded if masks is None else loaded.with_masks(masks)
         loaded = split_off(loaded, holdout, seed) if holdout else loaded
     else:
-        loaded = open_data(dataset, data, masks, holdout, seed, options=options)
+        loaded = open_data(dataset, data, masks, holdout, seed, options=options, say=False)
+    loaded = keep_readable(loaded, SPLITS if skip_unreadable else ())
+    say_notes(loaded)
     result = train_parser(
         settings,
         loaded,

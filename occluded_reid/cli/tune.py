@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from occluded_reid.cli.console import (
+    CameraRule,
     DataOptions,
     DataRoot,
     DatasetName,
@@ -15,13 +16,18 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    SkipUnreadable,
     bold,
+    camera_rule,
     check_output_file,
     console,
     open_data,
     print_json,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from occluded_reid.data.dataset import Split
 
 __all__ = ["tune_command"]
 
@@ -47,6 +53,8 @@ def tune_command(
     options: DataOptions = None,
     masks: Masks = None,
     holdout: Holdout = 0,
+    exclude_same_camera: CameraRule = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -63,14 +71,17 @@ def tune_command(
 
     choices = _read_choices(choose)
     network = load_model(model)
-    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options)
+    readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
+    loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options, readable=readable)
     with progress_bar("embedding") as embedding, progress_bar("trying") as trying:
         found = tune_model(
             network,
             loaded,
             choices,
             metric=metric,
-            protocol=Protocol(dataset=loaded.name, seed=seed),
+            protocol=Protocol(
+                dataset=loaded.name, seed=seed, exclude_same_camera=camera_rule(loaded, exclude_same_camera)
+            ),
             embedding=embedding,
             progress=trying,
         )

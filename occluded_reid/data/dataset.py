@@ -15,7 +15,10 @@ from occluded_reid.errors import DataError, MaskError
 from occluded_reid.files import absolute, is_file, is_folder
 from occluded_reid.registry import DATASETS, check_options
 
-__all__ = ["SPLITS", "ReIDData", "Sample", "Split", "load_dataset", "require_folder"]
+__all__ = ["NO_CAMERAS", "SPLITS", "ReIDData", "Sample", "Split", "load_dataset", "require_folder"]
+
+NO_CAMERAS = "cameras are not known"
+"""What the note of a loader begins with where nothing says which camera took an image."""
 
 Split = Literal["train", "query", "gallery"]
 SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
@@ -242,6 +245,7 @@ def load_dataset(
     holdout: int = 0,
     validation: int = 0,
     seed: int = 0,
+    skip_unreadable: bool = False,
     **options: Any,
 ) -> ReIDData:
     """Load a data set by the name of its layout.
@@ -254,6 +258,8 @@ def load_dataset(
         validation: take so many of those that are left as queries and gallery instead, to choose settings or the best
             epoch by; the identities of the hold-out are then in no split. See `validation_side`.
         seed: chooses them.
+        skip_unreadable: read every image once, and leave out those that cannot be read; a note counts and names them.
+            They are left out last, so that who is held out does not change by it.
         **options: of that layout.
 
     Raises:
@@ -276,6 +282,10 @@ def load_dataset(
         from occluded_reid.data.holdout import validation_side
 
         data = validation_side(data, validation, seed)
+    if skip_unreadable:
+        from occluded_reid.data.readable import without_unreadable
+
+        data = without_unreadable(data)
     return data
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split, require_folder
+from occluded_reid.data.dataset import NO_CAMERAS, SPLITS, ReIDData, Sample, Split, require_folder
 from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.data.left_out import LeftOut
 from occluded_reid.data.split_folders import split_folders, sub_folders
@@ -21,8 +21,8 @@ from occluded_reid.registry import DATASETS, did_you_mean
 
 __all__ = ["load_folder"]
 
-_REQUIRED = ("path", "identity")
-_OPTIONAL = ("camera", "time", "track", "split")
+_REQUIRED = ("path",)
+_OPTIONAL = ("identity", "camera", "time", "track", "split")
 _DELIMITERS = (",", ";", "\t")
 _BESIDE = {"masks", "occlusion"}  # trees that may lie beside people
 
@@ -48,9 +48,9 @@ def load_folder(
     Args:
         root: the folder; or the CSV file itself, whose folder then is the root.
         csv: CSV file with a header line, relative to the root or absolute; fields are parted by commas, semicolons or
-            tabs, as the header is. Columns: path (relative to the root, with slashes or backslashes), identity; and,
-            where known, camera, time (seconds, or ISO 8601, UTC unless it says otherwise), track, and split (train,
-            query or gallery).
+            tabs, as the header is. Columns: path (relative to the root, with slashes or backslashes); and, where known,
+            identity, camera, time (seconds, or ISO 8601, UTC unless it says otherwise), track, and split (train, query
+            or gallery). Without identities, the images can be indexed and searched, and are the gallery.
         camera_pattern: regular expression, searched in each image's path below its identity's folder; its first group
             is the camera: ``r"_c(\d+)"``. In a CSV file without a camera column, in each path.
         allow_outside: take files outside the root too, by whole paths or ``..``: say so of lists that you trust. They
@@ -69,8 +69,10 @@ def load_folder(
         rows, known = _from_csv(folder, folder / csv, camera_pattern, allow_outside)
     else:
         rows, known = _from_folders(folder, camera_pattern, notes), camera_pattern is not None
+    if unknown := sum(sample.identity is None for _, _, sample in rows):
+        notes.append(f"nobody has said who is on the {unknown} images: they can be indexed and searched")
     if not known:
-        notes.insert(0, "cameras are not known: no image is excluded from evaluation as of the same camera")
+        notes.insert(0, f"{NO_CAMERAS}: no image is excluded from evaluation as of the same camera")
     cameras = _camera_numbers([camera for _, camera, _ in rows])
     splits: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
     for (split, _, sample), camera in zip(rows, cameras, strict=True):
@@ -109,7 +111,7 @@ def _from_folders(root: Path, camera_pattern: str | None, notes: list[str]) -> l
         raise DataError(
             f"'{root}' has no sub-folder with images{f', but {len(loose)} images of its own' if loose else ''}. "
             "Wanted one sub-folder for each person, named after the identity, or a CSV file (csv=…) with the columns "
-            f"{', '.join(_REQUIRED)}.{''.join(f' ({note})' for note in left_out.notes())}"
+            f"path and identity.{''.join(f' ({note})' for note in left_out.notes())}"
         )
     for path in loose:
         left_out.add(path.relative_to(root).as_posix(), "beside the sub-folders and so nobody's", "images")
@@ -232,10 +234,17 @@ def _row(root: Path, where: str, line: dict[str, str], allow_outside: bool) -> t
             "parts the fields)."
         )
     field = {column: value.strip() for column, value in line.items()}
-    for column in (*_REQUIRED, *(column for column in ("camera", "split") if column in field)):
+    for column in ("path", *(column for column in ("identity", "camera", "split") if column in field)):
         if not field[column]:
             raise DataError(f"{where} has no {column}. Fill it in, or remove the line.")
-    split = next((split for split in SPLITS if split == field.get("split", "train").lower()), None)
+    split = next(
+        (
+            split
+            for split in SPLITS
+            if split == field.get("split", "train" if "identity" in field else "gallery").lower()
+        ),
+        None,
+    )
     if split is None:
         hint = did_you_mean(field["split"], SPLITS)
         raise DataError(f"{where} has the split '{field['split']}'; wanted one of {', '.join(SPLITS)}.{hint}")
@@ -243,7 +252,7 @@ def _row(root: Path, where: str, line: dict[str, str], allow_outside: bool) -> t
     sample = Sample(
         name,
         path,
-        field["identity"],
+        field.get("identity"),
         0,
         time=_time(field.get("time", ""), where),
         track=field.get("track") or None,

@@ -69,7 +69,7 @@ def validation_side(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
 
     Raises:
         DataError: there are not enough identities, training shares some with the test side, or no query has an image
-            under another camera to find.
+            to find.
     """
     if both := shared_identities(data):
         raise DataError(
@@ -77,13 +77,17 @@ def validation_side(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
             "validation taken from training would be part of the test. Split the people first."
         )
     split = holdout(data, count, seed + 1)
-    if len(split.unanswerable()) == len(split.query):
+    shown = set(split.identities("gallery"))
+    found = sum(sample.identity in shown for sample in split.query)
+    if not found:
         raise DataError(
-            f"none of the {len(split.query)} validation queries of '{data.name}' has an image under another camera to "
-            f"find, among {count} identities. Take more identities, or give images from several cameras."
+            f"none of the {len(split.query)} validation queries of '{data.name}' has another image to find, among "
+            f"{count} identities. Take more identities, or give more images of each."
         )
     part = f"validation: {count} training identities, seed {seed}"
     note = f"{part}: {len(split.query)} queries, {len(split.gallery)} gallery images; the test side is not among them"
+    if alone := len(split.unanswerable()):
+        note += f"; {alone} queries without a match under another camera"
     return replace(split, notes=(*data.notes, note), part=part)
 
 

@@ -36,14 +36,15 @@ class LeftOut:
         for (what, reason), names in other._found.items():
             self._found.setdefault((what, reason), []).extend(f"{where}{name}" for name in names)
 
-    def notes(self, where: str = "") -> list[str]:
+    def notes(self, where: str = "", *, named: int = _NAMED) -> list[str]:
         """Return a note for each reason, with the count and the first names.
 
         Args:
             where: what each note begins with.
+            named: how many names stand in a note.
         """
         return [
             f"{where}{len(names)} {what} left out, {reason} "
-            f"({', '.join(sorted(names)[:_NAMED])}{', …' if len(names) > _NAMED else ''})"
+            f"({', '.join(sorted(names)[:named])}{', …' if len(names) > named else ''})"
             for (what, reason), names in self._found.items()
         ]

@@ -150,6 +150,9 @@ class VerifyReport:
             *(f"note: {note}" for note in self.notes),
             *(f"warning: {warning}" for warning in self.warnings),
             *(f"problem: {problem}" for problem in self.problems),
+            # What a problem has no room for: each file is to be mended, so each is named.
+            *(f"cannot be read: {found.name}: {found.reason}" for found in self.unreadable[_SHOWN:]),
+            *(f"wrong mask: {found.name}: {found.reason}" for found in self.bad_masks[_SHOWN:]),
             "all files can be used"
             if self.ok
             else f"{len(self.problems)} kind{'s' * (len(self.problems) > 1)} of problems",

@@ -30,6 +30,8 @@ class ProtocolCard:
         tuned: what was chosen on which other data, or empty.
         test_time: what was done beside the model itself, or empty.
         libraries: versions of Python and of the libraries that computed the numbers.
+        only_own_camera: queries that were skipped although the gallery shows the person, but under the query's own
+            camera alone; None in reports of before they were counted.
     """
 
     queries: int
@@ -48,3 +50,4 @@ class ProtocolCard:
     tuned: str = ""
     test_time: str = ""
     libraries: Mapping[str, str] = field(default_factory=dict)
+    only_own_camera: int | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.intervals import Difference, Interval, bootstrap_means, interval_of
-from occluded_reid.evaluation.protocol import Protocol
+from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN, Protocol
 from occluded_reid.evaluation.report import Report
 
 if TYPE_CHECKING:
@@ -164,6 +164,11 @@ class Study:
         interval = f"{between}{condition.intervals[metric]}" if condition.intervals else ""
         return f"{condition.metrics[metric]:.1%}{interval}"
 
+    @property
+    def warning(self) -> str:
+        """What must be known before any number is read; empty where there is nothing."""
+        return "" if self.conditions[0].reports[0].protocol.cameras_known else CAMERAS_UNKNOWN
+
     def facts(self) -> dict[str, str]:
         """Return what the numbers stand on, by name."""
         facts = dict(self.conditions[0].reports[0].facts)
@@ -212,6 +217,7 @@ class Study:
             "occluders": self.occluders,
             "seeds": list(self.seeds),
             "training": self.training,
+            "warning": self.warning,
             "conditions": [
                 {
                     "matching": c.matching,

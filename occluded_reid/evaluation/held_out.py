@@ -14,11 +14,15 @@ from occluded_reid.models import ReIDModel
 __all__ = ["held_out_scores"]
 
 
-def held_out_scores(data: ReIDData) -> Callable[[ReIDModel], dict[str, float]]:
+def held_out_scores(data: ReIDData, *, exclude_same_camera: bool = True) -> Callable[[ReIDModel], dict[str, float]]:
     """Return a function from a model to ``{"Rank-1": …, "mAP": …}`` on the data set's queries and gallery.
 
+    Args:
+        data: with queries and a gallery.
+        exclude_same_camera: as of `Protocol`.
+
     Raises:
-        EvaluationError: the data set has no queries.
+        EvaluationError: the data set has no queries, or none of them has an image to find.
     """
     if not data.query or not data.gallery:
         raise EvaluationError(
@@ -26,9 +30,18 @@ def held_out_scores(data: ReIDData) -> Callable[[ReIDModel], dict[str, float]]:
             "without evaluation."
         )
 
+    if exclude_same_camera and len(data.unanswerable()) == len(data.query):  # now, and not after an epoch
+        raise EvaluationError(
+            f"none of the {len(data.query)} queries of '{data.name}' has an image of its person under another camera "
+            "to find. Take more identities or images of several cameras; or count those of the same camera too: "
+            "exclude_same_camera=False (--no-exclude-same-camera)."
+        )
+
+    protocol = Protocol(bootstrap=0, ranks=(1,), exclude_same_camera=exclude_same_camera)
+
     def scores(model: ReIDModel) -> dict[str, float]:
         query, gallery = embed_sides(model, data)
-        report = evaluate(query, gallery, model.matcher, Protocol(bootstrap=0, ranks=(1,)))
+        report = evaluate(query, gallery, model.matcher, protocol)
         return {"Rank-1": report.rank(1), "mAP": report.mAP}
 
     return scores

@@ -137,6 +137,8 @@ def write_report(
     header, *lines = result.rows([*result.headline, *(name for name in ("mINP",) if name in first.metrics)])
     intervals = f"with {protocol.confidence:.0%} bootstrap intervals" if protocol.bootstrap else ""
     page.add_heading("Numbers")
+    if result.warning:
+        page.add_text(f"Warning: {result.warning}.")
     page.add_table([dict(zip(header, line, strict=True)) for line in lines], caption=intervals)
     page.add_card("Matchings", {name: MATCHINGS[name] for name in result.matchings})
     page.add_card("Protocol", result.facts())

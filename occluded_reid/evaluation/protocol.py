@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from occluded_reid.data.dataset import NO_CAMERAS, ReIDData
 from occluded_reid.errors import EvaluationError
 
-if TYPE_CHECKING:
-    from occluded_reid.data.dataset import ReIDData
+__all__ = ["CAMERAS_UNKNOWN", "MAX_RANK", "Protocol"]
 
-__all__ = ["MAX_RANK", "Protocol"]
+CAMERAS_UNKNOWN = (
+    "which camera took an image is not known: other images of the same moment count as matches, so Rank-1 and mAP look "
+    "better than they are"
+)
+"""Said first of all, wherever numbers are shown that no camera rule stands behind."""
 
 MAX_RANK = 50
 """Length of the CMC curve in pictures and files; `Report.rank` answers for any rank."""
@@ -30,13 +34,16 @@ class Protocol:
         ranks: CMC ranks that the table shows, each at least 1.
         ap: average precision by "hits" (mean precision at the hits) or by "trapezoid" (mean of the precision just
             before and at each hit, as the MATLAB evaluation of Market-1501 does).
-        exclude_same_camera: drop gallery images of the query's identity and camera.
+        exclude_same_camera: drop gallery images of the query's identity and camera. Where all images are of one camera
+            nothing would be left to find: False keeps them (and near-duplicates with them).
         shots: "multi" ranks all gallery images. "single" ranks one random image of each identity, as CUHK03's first
             protocol does; CMC is the mean over the draws, and mAP and mINP are not defined.
         draws: how often "single" draws a gallery.
         bootstrap: resamples of the queries behind the intervals; 0 leaves the intervals out.
         confidence: of the intervals.
         seed: of the resampling, and of the draws of "single".
+        cameras_known: False where nothing says which camera took an image, so that the rule drops nothing.
+        notes: what the loader of the data said, for the report.
         tile_rows: gallery rows at a time: changes time and memory, never a number.
 
     Raises:
@@ -55,9 +62,12 @@ class Protocol:
     confidence: float = 0.95
     seed: int = 0
     tile_rows: int = 1024
+    cameras_known: bool = True
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranks", tuple(self.ranks))
+        object.__setattr__(self, "notes", tuple(self.notes))
         if not self.ranks or any(rank < 1 for rank in self.ranks):
             raise EvaluationError(f"ranks are {self.ranks}; give one or more, each at least 1.")
         if self.ap not in ("hits", "trapezoid"):
@@ -88,6 +98,8 @@ class Protocol:
         known: dict[str, Any] = {
             "dataset": data.name + (f" ({data.variant})" if data.variant else ""),
             "split": data.part,
+            "cameras_known": data.cameras_known,
+            "notes": tuple(note for note in data.notes if not note.startswith(NO_CAMERAS)),  # the field says it
         }
         if data.benchmark is not None:
             known |= {
@@ -102,4 +114,4 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them."""
-        return {**asdict(self), "ranks": list(self.ranks)}
+        return {**asdict(self), "ranks": list(self.ranks), "notes": list(self.notes)}

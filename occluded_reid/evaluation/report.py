@@ -15,7 +15,7 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.card import ProtocolCard
 from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
 from occluded_reid.evaluation.intervals import FEW, Comparison, Difference, Interval, bootstrap_means, interval_of
-from occluded_reid.evaluation.protocol import MAX_RANK, Protocol
+from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN, MAX_RANK, Protocol
 from occluded_reid.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -219,10 +219,10 @@ class Report:
             "data": protocol.dataset or "unnamed",
             "split": protocol.split or "unnamed",
             "condition": protocol.name or "unnamed",
-            "queries": f"{card.queries} images of {card.query_identities} identities; "
-            f"{self.unanswerable} without anything to find, skipped",
+            "queries": f"{card.queries} images of {card.query_identities} identities; {self._skipped}",
             "gallery": f"{card.gallery} images of {card.gallery_identities} identities",
             "same identity, same camera": f"{camera} ({card.excluded_pairs} pairs excluded)",
+            "cameras": "known" if protocol.cameras_known else CAMERAS_UNKNOWN,
             "average precision": "not defined for single shots" if protocol.shots == "single" else f"by {protocol.ap}",
             "gallery shots": f"one random image a person, mean over {protocol.draws} draws, seed {protocol.seed}"
             if protocol.shots == "single"
@@ -234,9 +234,19 @@ class Report:
             "slots": ", ".join(f"{name} {width}" for name, width in card.slots.items()),
             "pairs without a common slot": str(card.pairs_without_shared_slot),
             "intervals": resampling,
+            "notes on the data": "; ".join(protocol.notes) or "none",
             "model": card.fingerprint or "unnamed",
             "made by": ", ".join([f"occluded_reid {card.version}", *(f"{n} {v}" for n, v in card.libraries.items())]),
         }
+
+    @property
+    def _skipped(self) -> str:
+        """How many queries were skipped, and whether the gallery does not show the person or only under one camera."""
+        skipped, own = self.unanswerable, self.card.only_own_camera
+        text = f"{skipped} without anything to find, skipped"
+        if not skipped or own is None:
+            return text
+        return f"{text} ({skipped - own} not in the gallery at all, {own} only under the query's own camera)"
 
     def table(self) -> Table:
         """Return the numbers with intervals, and the protocol below them, as a rich table."""

@@ -74,7 +74,13 @@ def study(
         raise EvaluationError(f"'{model.name}' has no slot 'global' (it has {', '.join(model.slots)}).")
     named = Protocol.of(data)
     protocol = protocol or named
-    protocol = replace(protocol, dataset=protocol.dataset or named.dataset, split=protocol.split or named.split)
+    protocol = replace(
+        protocol,
+        dataset=protocol.dataset or named.dataset,
+        split=protocol.split or named.split,
+        cameras_known=data.cameras_known,
+        notes=named.notes,
+    )
     things = occluders or Occluders.generated(0)
     seeds = tuple(dict.fromkeys(seeds)) if fractions else (0,)
     if not seeds:

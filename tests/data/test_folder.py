@@ -133,9 +133,8 @@ def test_csv_without_splits_and_with_named_cameras(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,person,camera\n", r"lacks the column\(s\) identity; it has path, person, camera\."),
         ("file,identity\nc.png,a\n", r"lacks the column\(s\) path; it has file, identity"),
-        ("", r"lacks the column\(s\) path, identity; it has none"),
+        ("", r"lacks the column\(s\) path; it has none"),
         ("path,identity,path\nc.png,a,c.png\n", "has the column 'path' twice"),
         ("path,identity,camera\nc.png,a,\n", "line 2 .*has no camera"),
         ("path,identity\na\0.png,a\n", r"line 2 of .*'a\\x00\.png' is none that a file can have"),
@@ -207,6 +206,19 @@ def test_a_list_without_cameras(photos: Path) -> None:
     by_name = load_folder(photos, csv="list.csv", camera_pattern=r"^(\w)")
     assert by_name.cameras_known
     assert [s.camera for s in by_name.train] == [0, 1]
+
+
+def test_a_path_alone_is_enough_for_a_gallery(photos: Path) -> None:
+    write(photos, "path\nc.png\nsub/b.png\n")
+    data = load_folder(photos / "list.csv")
+    assert [(s.name, s.identity, s.camera) for s in data.gallery] == [("c.png", None, 0), ("sub/b.png", None, 1)]
+    assert not data.train
+    assert not data.cameras_known
+    assert any("who is on the 2 images" in note for note in data.notes)
+    write(photos, "path;camera;split\nc.png;4;train\n")
+    assert [(s.identity, s.camera) for s in load_folder(photos, csv="list.csv").train] == [(None, 4)]
+    with pytest.raises(DataError, match="have no identity"):
+        load_folder(photos, csv="list.csv").train_classes()
 
 
 def test_backslashes_are_slashes_unless_a_file_has_them(photos: Path) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 import occluded_reid.data
 from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
 from occluded_reid.data.holdout import holdout, shared_identities, validation_side
-from occluded_reid.errors import DataError
+from occluded_reid.errors import DataError, EvaluationError
+from occluded_reid.evaluation.held_out import held_out_scores
 
 
 def toy(identities: int = 12, cameras: int = 3, images: int = 3) -> ReIDData:
@@ -113,8 +114,19 @@ def test_a_validation_side_that_cannot_be_is_refused() -> None:
     with pytest.raises(DataError, match=f"1 identities of 'toy', such as '{known.identity}', are in training and in"):
         validation_side(both, 3, 0)
     assert shared_identities(replace(both, distractors=frozenset({known.identity}))) == []
-    with pytest.raises(DataError, match="none of the 3 validation queries of 'toy' has an image under another camera"):
-        validation_side(toy(cameras=1), 3, 0)
+    lonely = toy(cameras=1)
+    once = {sample.identity: sample for sample in lonely.train}
+    with pytest.raises(DataError, match="none of the 3 validation queries of 'toy' has another image to find"):
+        validation_side(replace(lonely, train=tuple(once.values())), 3, 0)
+
+
+def test_one_camera_can_be_validated_on_where_the_rule_is_given_up() -> None:
+    side = validation_side(toy(cameras=1), 3, 0)
+    assert len(side.query) == len(side.unanswerable()) == 3
+    assert side.notes[-1].endswith("3 queries without a match under another camera")
+    with pytest.raises(EvaluationError, match=r"none of the 3 queries of 'toy' .*--no-exclude-same-camera"):
+        held_out_scores(side)
+    assert callable(held_out_scores(side, exclude_same_camera=False))
 
 
 @pytest.mark.parametrize("count", [12, 100, 0, -1])

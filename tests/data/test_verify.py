@@ -160,6 +160,10 @@ def test_long_lists_are_cut(tree: Path) -> None:
     line = next(line for line in verify(tree).lines() if "cannot be read" in line)
     assert "8 images cannot be read" in line
     assert line.endswith("… and 3 more")
+    lines = verify(tree).lines()  # and the others each on a line of its own: every one has to be mended
+    unreadable = [line for line in lines if "cannot be read" in line]
+    assert all(sum(f"query/0001_c1_{i}.png:" in line for line in unreadable) == 1 for i in range(8))
+    assert sum(line.startswith("cannot be read: query/0001_c1_") for line in lines) == 3
 
 
 def test_the_counts_of_a_published_set(tree: Path) -> None:

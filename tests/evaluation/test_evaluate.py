@@ -239,7 +239,7 @@ def test_what_cannot_be_evaluated_says_why() -> None:
     with pytest.raises(EvaluationError, match="cannot be compared: slots do not fit"):
         evaluate(query, gallery.select(["global"]), PlainMatcher())
     strangers = EmbeddedSet(gallery.embeddings, gallery.identity + 100, gallery.camera)
-    with pytest.raises(EvaluationError, match="none of the 5 queries has an image of its identity from another camera"):
+    with pytest.raises(EvaluationError, match=r"none of the 5 queries .* Are identities numbered"):
         evaluate(query, strangers, PlainMatcher())
     one_camera = [EmbeddedSet(s.embeddings, s.identity, np.zeros(len(s))) for s in (query, gallery)]
     with pytest.raises(EvaluationError, match="from another camera"):

@@ -38,7 +38,7 @@ _FROM: Mapping[Place, str] = {
     "standing": "standing, coming in from a side",
 }
 # Names, sizes of tiles and intervals change no number that was measured.
-_NO_RULES = ("dataset", "split", "name", "tile_rows", "bootstrap", "confidence")
+_NO_RULES = ("dataset", "split", "name", "tile_rows", "bootstrap", "confidence", "cameras_known", "notes")
 
 
 def sweep(
