@@ -97,13 +97,8 @@ def test_notes_are_said_once_on_stderr_and_stand_on_the_card(
     told = cli("data", "verify", "synthetic", root)
     assert told.out.count("1 images left out, not named like") == 1
     assert "left out" not in told.err
-    for command in (
-        ["index", tmp_path / "g", "--model", trained / "model"],
-        ["train", "sorn_lite", "--output", root / "x"],
-    ):
-        options = ["--weights", "none", "--set", "optim.epochs=bad"] if command[0] == "train" else []
-        said = cli(*command, "--data", root, "--dataset", "synthetic", *options)
-        assert said.err.count("left out, not named like") == (command[0] == "index")
+    said = cli("index", tmp_path / "g", "--model", trained / "model", "--data", root, "--dataset", "synthetic")
+    assert said.err.count("left out, not named like") == 1
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_every_kind_can_be_asked_for(cli: Cli) -> None:
         (["--seeds", "0"], 2, "--seeds"),
         (["--severity", "0"], 1, "a sweep needs at least one share of the body to occlude"),
         (["--occluders", "nowhere"], 1, "'nowhere' is no folder"),
-        (["--masks", "nowhere"], 1, "'nowhere' does not exist"),
+        (["--masks", "nowhere"], 1, "nowhere' does not exist"),
     ],
 )
 def test_wrong_usage_and_failed_work(
