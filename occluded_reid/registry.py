@@ -224,8 +224,11 @@ class Registry(Generic[T]):
     def _load_plugin(self, point: EntryPoint) -> None:
         try:
             loaded = point.load()
-        # Whatever a stranger's package raises while it is imported must not take the built-ins down with it.
-        except Exception as error:  # noqa: BLE001
+        except KeyboardInterrupt:
+            raise
+        # Whatever a stranger's package raises while it is imported, sys.exit() included, must not end the process or
+        # take the built-ins down with it.
+        except BaseException as error:  # noqa: BLE001
             warnings.warn(
                 f"the plug-in '{point.name}' of {self.group} ({point.value}) could not be loaded: "
                 f"{type(error).__name__}: {error}",

@@ -12,7 +12,13 @@ import pytest
 
 import occluded_reid
 from occluded_reid import errors, registry
-from occluded_reid.errors import DuplicateNameError, UnknownNameError, UnknownOptionError
+from occluded_reid.errors import (
+    DuplicateNameError,
+    PluginWarning,
+    RegistryError,
+    UnknownNameError,
+    UnknownOptionError,
+)
 from occluded_reid.registry import HEADS, LOSSES, MATCHERS, Registry, check_options, did_you_mean
 
 REGISTRIES = {name: getattr(registry, name) for name in registry.__all__ if name.isupper()}
@@ -240,3 +246,35 @@ def test_open_ended_options_pass():
 def test_did_you_mean_is_silent_when_nothing_is_close():
     assert did_you_mean("num_part", ["num_parts", "neck"]) == " Did you mean 'num_parts'?"
     assert did_you_mean("zzz", ["num_parts"]) == did_you_mean("zzz", []) == ""
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), GeneratorExit(), ImportError("no libwaist.so")])
+def test_a_plugin_that_wants_to_end_the_process_only_warns(monkeypatch, raised):
+    registry = Registry("head")
+
+    class Point:
+        name, value, module = "waist", "waist_plugin:WaistHead", "waist_plugin"
+
+        def load(self):
+            raise raised
+
+    monkeypatch.setattr(registry, "_plugins", {"waist": Point()})
+    with (
+        pytest.warns(PluginWarning, match=rf"'waist' of .* could not be loaded: {type(raised).__name__}"),
+        pytest.raises(RegistryError, match="failed to load"),
+    ):
+        registry.get("waist")
+
+
+def test_ctrl_c_while_a_plugin_is_loaded_is_ctrl_c(monkeypatch):
+    registry = Registry("head")
+
+    class Point:
+        name, value, module = "waist", "waist_plugin:WaistHead", "waist_plugin"
+
+        def load(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "_plugins", {"waist": Point()})
+    with pytest.raises(KeyboardInterrupt):
+        registry.get("waist")

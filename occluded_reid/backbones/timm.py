@@ -13,6 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from occluded_reid.backbones.base import Backbone
+from occluded_reid.backbones.hub import no_weights, quick_hub
 from occluded_reid.backbones.timm_options import FEATURE_OPTIONS, require_timm_name, require_timm_options
 from occluded_reid.backbones.weights import load_into, transfer_by_name
 from occluded_reid.contracts import FeatureMaps, StageInfo
@@ -104,13 +105,12 @@ class TimmBackbone(Backbone):
         Positions of another grid, as after training at another image size, are resized to that of the images.
         """
         if source == "hub":
-            try:
-                whole = timm.create_model(self.name, pretrained=True, **self._keywords(sized=not self._has_positions))
-            except (OSError, RuntimeError) as error:
-                raise WeightsError(
-                    f"the weights of '{self.name}' could not be fetched from timm's hub: {error}. "
-                    "Give a local file instead, or train from random values (weights: null)."
-                ) from error
+            sized = not self._has_positions
+            with quick_hub() as why:
+                try:
+                    whole = timm.create_model(self.name, pretrained=True, **self._keywords(sized=sized))
+                except (OSError, RuntimeError, ValueError) as error:
+                    raise WeightsError(no_weights(self.name, "timm's hub", why or error)) from error
         else:
             whole = timm.create_model(self.name, pretrained=False, **self._keywords())
             load_into(whole, source, match, {"pos_embed": self._resizer(whole)} if self._has_positions else None)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
-from urllib.error import URLError
 
+import torch
 import torchvision
 from torch import Tensor
 
+from occluded_reid.backbones.hub import no_weights, unreachable
 from occluded_reid.backbones.weights import load_into
 from occluded_reid.errors import WeightsError
 from occluded_reid.parsing.network import ParsingNetwork
@@ -79,17 +82,18 @@ class DeepLabV3Parser(ParsingNetwork):
             WeightsError: the hub cannot be reached, or the file does not fit.
         """
         if source == "hub":
+            weights = torchvision.models.get_model_weights(self._backbone_name)["DEFAULT"]
+            cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+            why = None if cached.is_file() else unreachable(weights.url)
+            if why is not None:
+                raise WeightsError(no_weights(self._backbone_name, "torchvision's hub", why))
             try:
-                weights = torchvision.models.get_model_weights(self._backbone_name)["DEFAULT"]
                 # By itself torchvision would unpickle whatever comes.
                 fetched = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
                 whole = torchvision.models.get_model(self._backbone_name, weights=None)
                 whole.load_state_dict(fetched)
-            except (URLError, OSError, RuntimeError) as error:
-                raise WeightsError(
-                    f"the weights of '{self._backbone_name}' could not be fetched from torchvision's hub: {error}. "
-                    "Give a local file instead, or train from random values (weights: null)."
-                ) from error
+            except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+                raise WeightsError(no_weights(self._backbone_name, "torchvision's hub", error)) from error
         else:
             whole = torchvision.models.get_model(self._backbone_name, weights=None)
             load_into(whole, source, match)
