@@ -36,12 +36,13 @@ from occluded_reid.gallery.images import (
 from occluded_reid.gallery.layout import Layout, fit_rows, short_name
 from occluded_reid.gallery.own import without_own_files
 from occluded_reid.gallery.query import mean_queries, mean_query
-from occluded_reid.gallery.question import GroupBy, Question, per_query, require_k
+from occluded_reid.gallery.question import GroupBy, Question, cameras_of, identities_of, require_k
 from occluded_reid.gallery.records import Labels
 from occluded_reid.gallery.reranking import require_rerank
 from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.table import TableReader
 from occluded_reid.gallery.thresholds import Answer, Threshold, answer_within
+from occluded_reid.gallery.values import finite, require_keys, require_whole, shown
 from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Channels, ImageLike, Images
@@ -154,8 +155,7 @@ class GalleryBase(Browsing):
             ShapeError: an array or a tensor has another type or shape than an image; it is named.
         """
         store = self._writable()
-        if batch_size < 1:
-            raise GalleryError(f"batch_size is {batch_size}; it must be at least 1.")
+        require_whole("batch_size", batch_size)
         labels: Labels = {"identity": identity, "camera": camera, "time": time, "track": track, "metadata": metadata}
         if isinstance(images, PartEmbeddings):
             if keys is None:
@@ -195,9 +195,9 @@ class GalleryBase(Browsing):
             GalleryLockedError: another writer is at work.
             GalleryError: a key is not in the gallery (then nothing is removed), or the folder cannot be written.
         """
-        store = self._writable()
+        store, wanted = self._writable(), require_keys(keys)
         with store.writing(wait):
-            count = remove_keys(store, [keys] if isinstance(keys, str) else keys)
+            count = remove_keys(store, wanted)
             self._written()
             return count
 
@@ -263,8 +263,8 @@ class GalleryBase(Browsing):
         """
         self._opened()
         k = require_k(k)
-        if group_by not in (None, "identity", "track"):
-            raise GalleryError(f"group_by is {group_by!r}; give 'identity', 'track' or None.")
+        if group_by is not None and not (isinstance(group_by, str) and group_by in ("identity", "track")):
+            raise GalleryError(f"group_by is {shown(group_by)}; give 'identity', 'track' or None.")
         if query_identity is not None and query_camera is None:
             raise GalleryError(
                 "query_identity was given without query_camera: images are left out where both are the query's. "
@@ -275,8 +275,8 @@ class GalleryBase(Browsing):
         if combine and len(rows):
             rows, origins = mean_query(rows), [[source for sources in origins for source in sources]]
         known = self._opened().cameras()
-        cameras = per_query("query_camera", known.asked(query_camera, "query_camera"), len(rows))
-        identities = per_query("query_identity", query_identity, len(rows))
+        cameras = cameras_of(known.asked(query_camera, "query_camera"), len(rows))
+        identities = identities_of(query_identity, len(rows))
         question = Question(
             rows=rows,
             origins=origins,
@@ -409,19 +409,23 @@ class GalleryBase(Browsing):
         """Return rows in the slots of the gallery, reduced where they come in full width."""
         if self.reduction is not None and self.reduction.fits(rows):
             rows = self.reduction.apply(rows)
-        return fit_rows(rows, self.layout, self.path, whose)
+        rows = fit_rows(rows, self.layout, self.path, whose)
+        if not any(part.requires_grad for part in (*rows.embeddings, rows.visibility)):
+            return rows
+        return PartEmbeddings(rows.names, tuple(e.detach() for e in rows.embeddings), rows.visibility.detach())
 
     def _limit(self, threshold: Threshold | None) -> float | Calibration | None:
         """Return the threshold as a distance or a calibration that fits."""
-        found = self.calibration if threshold == "calibrated" else threshold
-        if threshold == "calibrated" and found is None:
+        kept = isinstance(threshold, str) and threshold == "calibrated"
+        found = self.calibration if kept else threshold
+        if kept and found is None:
             raise CalibrationError(
                 f"the gallery '{self.path}' keeps no calibration. Make one with calibrate(), or give a distance."
             )
         if isinstance(found, Calibration):
             self._require(found)
-        elif found is not None and (isinstance(found, str) or not np.isfinite(found)):
-            raise CalibrationError(f"threshold is {threshold!r}; give a distance, a Calibration, or 'calibrated'.")
+        elif found is not None and not (isinstance(found, int | float | np.number) and finite(float(found))):
+            raise CalibrationError(f"threshold is {shown(threshold)}; give a distance, a Calibration, or 'calibrated'.")
         return found
 
     def _require(self, calibration: Calibration) -> None:
@@ -444,8 +448,7 @@ class GalleryBase(Browsing):
             return rows, known if origins else [[] for _ in known]
         if isinstance(query, PartEmbeddings):
             return self._fit(query, "the query has"), [[] for _ in range(len(query))]
-        if batch_size < 1:
-            raise GalleryError(f"batch_size is {batch_size}; it must be at least 1.")
+        require_whole("batch_size", batch_size)
         if (several := tracks_of_rows(query)) is not None:
             return mean_queries(self._fit(rows, "the query has") for rows in several), [[] for _ in several]
         model, tracklets = self._embedder(), tracklets_of(query, channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,8 @@ class CameraTable:
         """
         if isinstance(cameras, str):
             return self.number_of(cameras, what)
+        if isinstance(cameras, bytes):
+            return cameras
         if isinstance(cameras, Sequence) or (isinstance(cameras, np.ndarray) and cameras.ndim == 1):
             return [self.number_of(str(camera), what) if isinstance(camera, str) else camera for camera in cameras]
         return cameras
@@ -192,7 +194,7 @@ def given_cameras(camera: Any) -> Any:
 
     Whole floats count as numbers, as tables write them. What is neither is left as it is, for others to refuse.
     """
-    if isinstance(camera, str | int | float | np.generic) or camera is None:
+    if isinstance(camera, str | bytes | np.generic | Mapping) or not isinstance(camera, Iterable):
         return _given(camera)
     return [_given(value) for value in camera]
 

@@ -7,9 +7,8 @@ kept without "not" (`~` turns each comparison round), so that both back-ends ans
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
@@ -18,6 +17,7 @@ import numpy as np
 from occluded_reid.data.camera_names import camera_of_text
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS
+from occluded_reid.gallery.values import INT64, finite, is_text, shown
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["MILVUS_KNOWN", "Condition", "Field", "equal_to", "field", "one_of", "unknown", "unknown_camera"]
@@ -27,7 +27,8 @@ MILVUS_KNOWN = {name: f"{name}_known" for name in ("identity", "camera", "time",
 
 _Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 _OPPOSITE: dict[_Operator, _Operator] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_INT64 = 1 << 63
+_DEEPEST = 20  # "and" within "or" within "and" …, as far as LanceDB's parser follows
+_SIDE_BY_SIDE = 1000  # conditions that it is given in one chain
 
 
 class Condition(ABC):
@@ -56,11 +57,11 @@ class Condition(ABC):
 
     def __and__(self, other: Condition) -> Condition:
         """Return the condition that both hold."""
-        return _Joined("and", (self, _condition(other, "&")))
+        return _joined("and", self, _condition(other, "&"))
 
     def __or__(self, other: Condition) -> Condition:
         """Return the condition that at least one holds."""
-        return _Joined("or", (self, _condition(other, "|")))
+        return _joined("or", self, _condition(other, "|"))
 
     def __bool__(self) -> NoReturn:
         raise GalleryError(
@@ -133,21 +134,70 @@ class _Unknown(Condition):
 
 @dataclass(frozen=True)
 class _Joined(Condition):
+    """Any number of conditions side by side, so that a chain of a thousand is no deeper than one of two."""
+
     how: Literal["and", "or"]
-    parts: tuple[Condition, Condition]
+    parts: tuple[Condition, ...]
+    depth: int
 
     def sql(self) -> str:
-        return "(" + f" {self.how.upper()} ".join(part.sql() for part in self.parts) + ")"
+        return _chain([part.sql() for part in _together(self.how, self.parts)], f" {self.how.upper()} ")
 
     def milvus(self) -> str:
-        return "(" + f" {self.how} ".join(part.milvus() for part in self.parts) + ")"
+        return _chain([part.milvus() for part in _together(self.how, self.parts)], f" {self.how} ")
 
     def __invert__(self) -> Condition:
-        return _Joined("or" if self.how == "and" else "and", (~self.parts[0], ~self.parts[1]))
+        return _Joined("or" if self.how == "and" else "and", tuple(~part for part in self.parts), self.depth)
 
     def with_cameras(self, number_of: Callable[[str], int]) -> Condition:
-        left, right = self.parts
-        return replace(self, parts=(left.with_cameras(number_of), right.with_cameras(number_of)))
+        return replace(self, parts=tuple(part.with_cameras(number_of) for part in self.parts))
+
+
+def _joined(how: Literal["and", "or"], *sides: Condition) -> Condition:
+    """Join conditions; what is joined in the same way already is continued, not nested.
+
+    Raises:
+        GalleryError: they are nested too deep.
+    """
+    parts: list[Condition] = []
+    for side in sides:
+        parts += side.parts if isinstance(side, _Joined) and side.how == how else [side]
+    depth = 1 + max(part.depth if isinstance(part, _Joined) else 0 for part in parts)
+    if depth > _DEEPEST:
+        raise GalleryError(
+            f"where: conditions are nested more than {_DEEPEST} deep, '&' within '|' within '&' and so on. Join like "
+            "with like, as many as you want, or ask with is_in() where values are listed."
+        )
+    return _Joined(how, tuple(parts), depth)
+
+
+def _together(how: Literal["and", "or"], parts: Sequence[Condition]) -> list[Condition]:
+    """Make one list of all values that a column is welcome to have ("or"), or must not have ("and")."""
+    welcome = how == "or"
+    lists: dict[str, dict[str | int | float, None]] = {}
+    found: list[Condition | str] = []
+    for part in parts:
+        if isinstance(part, _Member) and part.welcome == welcome:
+            column, values = part.column, part.values
+        elif isinstance(part, _Comparison) and part.operator == ("=" if welcome else "!="):
+            column, values = part.column, (part.value,)
+        else:
+            found.append(part)
+            continue
+        if column not in lists:
+            found.append(column)
+        lists.setdefault(column, {}).update(dict.fromkeys(values))
+    return [_Member(one, tuple(lists[one]), welcome) if isinstance(one, str) else one for one in found]
+
+
+def _chain(texts: list[str], sign: str) -> str:
+    """Join texts in parentheses, and where there are very many, in groups of groups."""
+    if len(texts) == 1:
+        return texts[0]
+    while len(texts) > _SIDE_BY_SIDE:
+        groups = [texts[first : first + _SIDE_BY_SIDE] for first in range(0, len(texts), _SIDE_BY_SIDE)]
+        texts = ["(" + sign.join(group) + ")" for group in groups]
+    return "(" + sign.join(texts) + ")"
 
 
 class Field:
@@ -183,7 +233,7 @@ class Field:
     def is_in(self, values: Iterable[object]) -> Condition:
         """Return the condition that the value is one of these; nothing is in an empty list."""
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-            raise GalleryError(f"where: '{self._column}'.is_in takes a list of values; got {values!r}.")
+            raise GalleryError(f"where: '{self._column}'.is_in takes a list of values; got {shown(values)}.")
         return one_of(self._column, values)
 
     def is_null(self) -> Condition:
@@ -262,16 +312,26 @@ def _value(column: str, value: object) -> str | int | float:
         column, "a text that UTF-8 can hold"
     )
     if column not in ("camera", "time"):
-        if isinstance(value, str) and value.encode(errors="ignore").decode() == value:
+        if isinstance(value, str) and is_text(value):
             return value
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int) and not isinstance(value, bool):
+            wanted = "a text, which is what the column holds, with the number in quotes"
+    elif isinstance(value, int | float) and not isinstance(value, bool) and finite(value):
         if column == "time":
             return float(value) + 0.0  # -0.0 is 0.0 here, which databases tell apart
-        if value == int(value) and abs(value) < _INT64:
+        if value == int(value) and abs(value) < INT64:
             return int(value)
-    if column == "camera" and isinstance(value, str) and isinstance(camera_of_text(value), str) and value:
+    if (
+        column == "camera"
+        and isinstance(value, str)
+        and is_text(value)
+        and isinstance(camera_of_text(value), str)
+        and value
+    ):
         return value  # a name, which a gallery turns into its number
-    raise GalleryError(f"where: '{column}' is compared with {value!r}; give {wanted}, None, or a list of such values.")
+    raise GalleryError(
+        f"where: '{column}' is compared with {shown(value)}; give {wanted}, None, or a list of such values."
+    )
 
 
 def _numbered(column: str, value: str | int | float, number_of: Callable[[str], int]) -> str | int | float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.rows import TableRows
+from occluded_reid.gallery.values import is_whole, shown
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.recall import Effort, NotItself, try_efforts
 from occluded_reid.search.topk import exact_topk
@@ -36,15 +37,15 @@ def require_effort(effort: object) -> EffortLike:
     Raises:
         GalleryError: it does not.
     """
-    if effort in ("exact", "auto"):
-        return effort
-    if isinstance(effort, tuple) and len(effort) == 2 and all(isinstance(n, int) and n > 0 for n in effort):
-        return effort
+    if isinstance(effort, str) and effort in ("exact", "auto"):
+        return cast(EffortLike, effort)
+    if isinstance(effort, tuple) and len(effort) == 2 and all(is_whole(n) and n > 0 for n in effort):
+        return int(effort[0]), int(effort[1])
     if isinstance(effort, int | float | np.number) and not isinstance(effort, bool) and 0 < effort <= 1:
         return float(effort)
     raise GalleryError(
-        f"effort is {effort!r}; give 'exact', 'auto', the share of the exact answer to be found (such as 0.98), or "
-        "a pair (candidates a slot, effort of the index)."
+        f"effort is {shown(effort)}; give 'exact', 'auto', the share of the exact answer to be found (such as 0.98), "
+        "or a pair (candidates a slot, effort of the index)."
     )
 
 

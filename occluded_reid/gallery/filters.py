@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from occluded_reid.errors import GalleryError
@@ -16,6 +16,7 @@ from occluded_reid.gallery.conditions import (
     unknown,
     unknown_camera,
 )
+from occluded_reid.gallery.where_text import require_bounds, require_where
 
 __all__ = ["MILVUS_KNOWN", "Condition", "Field", "Where", "field", "to_milvus", "to_sql"]
 
@@ -28,18 +29,20 @@ def to_sql(where: Where | None) -> str | None:
     """Return the filter as SQL for LanceDB.
 
     Args:
-        where: text is passed on as it is (a quote inside a string is doubled: ``'O''Brien'``). In a mapping every entry
+        where: text is passed on as it is (a quote inside a string is doubled: ``'O''Brien'``), once `require_where` has
+            looked at its length, its depth and the functions that it calls. In a mapping every entry
             must hold: a value must be equal, a list or set holds the values that are welcome, None means "not known".
             A condition of `field` says more than that.
 
     Raises:
-        GalleryError: the text is blank, a column does not exist, or a value has a type that no column has.
+        GalleryError: the text is blank or beyond those bounds, a column does not exist, or a value has a type that no
+            column has.
 
     Example:
         >>> to_sql({"camera": [1, 3], "track": None, "identity": "O'Brien"})
         "`camera` IN (1, 3) AND `track` IS NULL AND `identity` = 'O''Brien'"
     """
-    text, conditions = _parsed(where)
+    text, conditions = _parsed(where, require_where)
     return text if text is not None else " AND ".join(condition.sql() for condition in conditions) or None
 
 
@@ -49,7 +52,8 @@ def to_milvus(where: Where | None) -> str | None:
     The columns have the names that they have elsewhere; of an unknown value see `MILVUS_KNOWN`.
 
     Args:
-        where: as in `to_sql`, but text must be an expression of Milvus: ``'camera == 3 and identity == "0002"'``.
+        where: as in `to_sql`, but text must be an expression of Milvus, ``'camera == 3 and identity == "0002"'``, of
+            which length and depth alone are looked at.
 
     Raises:
         GalleryError: the text is blank, a column does not exist, or a value has a type that no column has.
@@ -58,17 +62,18 @@ def to_milvus(where: Where | None) -> str | None:
         >>> to_milvus({"camera": [1, 3], "track": None})
         '(camera_known == true and camera in [1, 3]) and track_known == false'
     """
-    text, conditions = _parsed(where)
+    text, conditions = _parsed(where, require_bounds)
     return text if text is not None else " and ".join(condition.milvus() for condition in conditions) or None
 
 
-def _parsed(where: Where | None) -> tuple[str | None, list[Condition]]:
+def _parsed(where: Where | None, check: Callable[[str], None]) -> tuple[str | None, list[Condition]]:
     """Return the text, or the conditions that must all hold."""
     if where is None:
         return None, []
     if isinstance(where, str):
         if not where.strip():
             raise GalleryError("where is blank; leave it out to search the whole gallery.")
+        check(where)
         return where, []
     if isinstance(where, Condition):
         return None, [where.with_cameras(unknown_camera)]

@@ -26,6 +26,7 @@ from occluded_reid.gallery.reranking import save_neighbours
 from occluded_reid.gallery.searching import Searcher
 from occluded_reid.gallery.store import Snapshot, Store
 from occluded_reid.gallery.table import DroppedVersionError
+from occluded_reid.gallery.values import require_keys
 from occluded_reid.gallery.verify import VerifyReport, verify_store
 from occluded_reid.gallery.writer import Progress, no_progress
 from occluded_reid.matchers import Matcher
@@ -154,9 +155,9 @@ class FolderGallery(GalleryBase):
         """
         from occluded_reid.gallery.erase import erase_keys  # it knows models, which take seconds to import
 
-        store = self._writable()
+        store, wanted = self._writable(), require_keys(keys)
         with store.writing(wait):
-            result = erase_keys(store, [keys] if isinstance(keys, str) else keys, caches, wait, progress)
+            result = erase_keys(store, wanted, caches, wait, progress)
             self._written()
             return result
 

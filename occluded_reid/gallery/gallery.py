@@ -18,10 +18,13 @@ from occluded_reid.gallery.folder import FolderGallery
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.layout import FILE, Layout
 from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.values import is_text, is_whole, require_whole, shown
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
 from occluded_reid.search.reduction import Reduction
 
 __all__ = ["Gallery"]
+
+_WIDEST = 1 << 20  # numbers of a slot
 
 
 class Gallery(FolderGallery):
@@ -90,8 +93,12 @@ class Gallery(FolderGallery):
         if dtype not in ("float16", "float32"):
             raise GalleryError(f"dtype is {dtype!r}; give 'float16' or 'float32'.")
         widths = dict(model.slots if model is not None else slots or {})
-        if not widths or not all(isinstance(width, int) and width > 0 for width in widths.values()):
-            raise GalleryError(f"slots are {widths}; give a name and a width of at least 1 for each slot.")
+        good = (is_text(name) and name and is_whole(width) and 0 < width <= _WIDEST for name, width in widths.items())
+        if not widths or not all(good):
+            raise GalleryError(
+                f"slots are {shown(widths)}; give a name and a width of at least 1 and at most {_WIDEST:,} for each."
+            )
+        widths = {name: int(width) for name, width in widths.items()}
         mark = model.fingerprint if model is not None else fingerprint
         chosen = matcher or (model.matcher if model is not None else VisibilityWeightedMatcher())
         reduction = fit_reduction(reduce, sample, widths, chosen, model, mark)
@@ -145,6 +152,7 @@ class Gallery(FolderGallery):
             GalleryError: there is no gallery, it is damaged, or it was made by a newer library.
             GalleryMismatchError: the model is not the one that built it.
         """
+        version = None if version is None else require_whole("version", version)
         if is_server(path):
             from occluded_reid.gallery.milvus import MilvusGallery
 

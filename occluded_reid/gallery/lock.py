@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from occluded_reid.errors import GalleryError, GalleryLockedError
+from occluded_reid.gallery.values import require_seconds
 
 if sys.platform == "win32":
     import msvcrt
@@ -78,8 +79,7 @@ class WriterLock:
             GalleryLockedError: another writer has it; it is named as far as the file tells.
             GalleryError: the file cannot be made, or is a link.
         """
-        if not 0 <= wait < float("inf"):
-            raise GalleryError(f"wait is {wait!r}; give the seconds to wait for another writer, 0 for not at all.")
+        wait = require_seconds(wait)
         me = os.getpid(), threading.get_ident()
         held = self._holders.get(me)
         if held is not None:

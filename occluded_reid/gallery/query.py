@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import EmbeddingError
+from occluded_reid.errors import EmbeddingError, GalleryError
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.layout import LABELS
 from occluded_reid.gallery.rows import TableRows
@@ -18,6 +19,10 @@ from occluded_reid.search import RowSource, TopK
 
 __all__ = ["hits_of", "mean_queries", "mean_query"]
 
+_DAMAGED = (
+    "the metadata of '{}' is damaged: it is no JSON mapping ({}). Add the image again with replace=True, or restore "
+    "the gallery from a copy."
+)
 _EXPLAINED_NUMBERS = 1 << 22  # numbers of gallery rows held at a time: 16 MB in float32
 
 
@@ -81,7 +86,7 @@ def hits_of(
         details = matcher.explain(query, slots.take(unique), queries[block], place)
         labels = rows.records(unique, [label for label in LABELS if label != "sha256"]).to_pylist()
         for i, (q, p) in enumerate(zip(queries[block].tolist(), place.tolist(), strict=True)):
-            known = {**labels[p], "metadata": json.loads(labels[p]["metadata"])}
+            known = {**labels[p], "metadata": _metadata(labels[p])}
             hits[q].append(
                 Hit(
                     distance=float(details.distance[i] if reranked else distances[first + i]),
@@ -93,3 +98,14 @@ def hits_of(
                 )
             )
     return hits
+
+
+def _metadata(labels: dict[str, Any]) -> dict[str, Any]:
+    """Read what was kept as JSON; other programs may have written to the table."""
+    try:
+        found = json.loads(labels["metadata"])
+    except (ValueError, RecursionError) as cause:
+        raise GalleryError(_DAMAGED.format(labels["key"], cause)) from cause
+    if not isinstance(found, dict):
+        raise GalleryError(_DAMAGED.format(labels["key"], f"it is a {type(found).__name__}"))
+    return found

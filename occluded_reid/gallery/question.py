@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.efforts import EffortLike
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.images import Source
+from occluded_reid.gallery.values import is_whole, require_whole, shown
 from occluded_reid.search.reciprocal import KReciprocal
 
-__all__ = ["GroupBy", "Question", "per_query", "require_k"]
+__all__ = ["GroupBy", "Question", "cameras_of", "identities_of", "require_k"]
 
 GroupBy = Literal["identity", "track"]
 
@@ -41,8 +43,8 @@ class Question:
     origins: Sequence[Sequence[Source]]
     k: int
     where: Where | None = None
-    cameras: Sequence[Any] | None = None
-    identities: Sequence[Any] | None = None
+    cameras: Sequence[int | None] | None = None
+    identities: Sequence[str | None] | None = None
     group_by: GroupBy | None = None
     effort: EffortLike = "exact"
     rerank: KReciprocal | None = None
@@ -66,20 +68,60 @@ def require_k(k: object) -> int:
     Raises:
         GalleryError: k is no whole number, or is below 1.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise GalleryError(f"k is {k!r}; give a whole number of at least 1.")
-    return int(k)
+    return require_whole("k", k)
 
 
-def per_query(name: str, value: Any, count: int) -> Sequence[Any] | None:
-    """Return a value for each query, whether one for all or one for each was given.
+def cameras_of(value: Any, count: int) -> list[int | None] | None:
+    """Return the number of each query's camera, whether one for all or one for each was given.
 
     Raises:
-        GalleryError: another number of values was given.
+        GalleryError: another number of values was given, or one of them is no whole number of 64 bits.
     """
+
+    def number(camera: Any) -> int | None:
+        if camera is None:
+            return None
+        if isinstance(camera, float) and camera.is_integer():  # as tables write whole numbers
+            camera = int(camera)
+        if not is_whole(camera):
+            raise GalleryError(
+                f"query_camera holds {shown(camera)}; give the number of a camera, a name that the gallery knows, or "
+                "None, for each query or for all of them."
+            )
+        return int(camera)
+
+    values = _per_query("query_camera", value, count)
+    return None if values is None else [number(camera) for camera in values]
+
+
+def identities_of(value: Any, count: int) -> list[str | None] | None:
+    """Return each query's identity, whether one for all or one for each was given.
+
+    Raises:
+        GalleryError: another number of values was given, or one of them is no text.
+    """
+
+    def text(identity: Any) -> str | None:
+        if identity is None or isinstance(identity, str):
+            return identity
+        raise GalleryError(
+            f"query_identity holds {shown(identity)}; a gallery's identities are texts: give one, such as '7', or "
+            "None, for each query or for all of them."
+        )
+
+    values = _per_query("query_identity", value, count)
+    return None if values is None else [text(identity) for identity in values]
+
+
+def _per_query(name: str, value: Any, count: int) -> list[Any] | None:
+    """Return a value for each query, with NumPy's numbers as Python's."""
     if value is None:
         return None
-    if isinstance(value, str | int | np.integer):
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         return [value] * count
     values = [v.item() if isinstance(v, np.generic) else v for v in value]
     if len(values) != count:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -17,14 +16,14 @@ from occluded_reid.data.times import seconds_of
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS, Layout
+from occluded_reid.gallery.values import finite, is_text, shown
 
 __all__ = ["Labels", "Record", "make_records", "record_of", "same_rows", "to_table"]
 
+_DEEPEST = 100  # brackets of metadata within each other
+
 Labels = Mapping[str, Any]
 """Arguments of `Gallery.add` by name: a sequence with a value for each image, or one value for all."""
-
-_LARGEST = sys.float_info.max
-_LONGEST_SHOWN = 60  # letters of a wrong value
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def make_records(count: int, keys: Sequence[str], labels: Labels) -> list[Record
     records = []
     for number in range(count):
         key = columns["keys"][number]
-        if not _is_text(key) or not key:
+        if not is_text(key) or not key:
             raise GalleryError(f"keys: number {number} is {key!r}; give a text that is not empty.")
         values = {
             name: _checked(name, column[number], key, number) for name, column in columns.items() if name != "keys"
@@ -118,7 +117,7 @@ def _lists(matrix: np.ndarray) -> pa.Array:
 
 
 def _column(name: str, values: Any, count: int) -> Sequence[Any]:
-    if values is None or isinstance(values, str | int | float | datetime | np.generic | Mapping):
+    if isinstance(values, str | bytes | np.generic | Mapping) or not isinstance(values, Iterable):
         if name == "keys":
             raise GalleryError(f"keys is {values!r}; give a sequence with a text for each of the {count} images.")
         return [values] * count
@@ -128,14 +127,6 @@ def _column(name: str, values: Any, count: int) -> Sequence[Any]:
             f"{name} has {len(column)} values for {count} images; give one for each image, or one for all."
         )
     return column
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is a text that UTF-8 can hold; names of files need not be."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
 
 
 def _checked(name: str, value: Any, key: str, number: int) -> Any:
@@ -149,10 +140,11 @@ def _checked(name: str, value: Any, key: str, number: int) -> Any:
         if value is None or isinstance(value, Mapping):
             try:
                 text = json.dumps(dict(value or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
-                text.encode()
             except (TypeError, ValueError, RecursionError) as cause:
                 raise GalleryError(f"metadata of '{key}' cannot be kept as JSON: {cause}. Give {wanted}.") from cause
-            return text
+            if is_text(text) and _depth(text) <= _DEEPEST:
+                return text
+            wanted += f", in texts that UTF-8 can hold, and at most {_DEEPEST} deep"
     elif value is None:
         return None
     elif name == "camera":
@@ -162,20 +154,18 @@ def _checked(name: str, value: Any, key: str, number: int) -> Any:
     elif name == "time":
         wanted = "a finite number, a datetime or None"
         seconds = seconds_of(value) if isinstance(value, datetime) else value
-        if isinstance(seconds, int | float) and plain and abs(seconds) <= _LARGEST:
+        if isinstance(seconds, int | float) and plain and finite(seconds):
             return float(seconds) + 0.0  # -0.0 would be another text in a filter than 0.0
     else:
         wanted = "a text or None" if name == "path" else "a text, a whole number or None"
         if isinstance(value, int) and plain and name != "path" and abs(value) < 1 << 63:
             return str(value)
-        if _is_text(value):
+        if is_text(value):
             return value
-    raise GalleryError(f"{name} of '{key}' is {_shown(value)}; give {wanted} (it is number {number}, counted from 0).")
+    raise GalleryError(f"{name} of '{key}' is {shown(value)}; give {wanted} (it is number {number}, counted from 0).")
 
 
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of more digits than Python writes
-        text = f"a {type(value).__name__} of very many digits"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+def _depth(text: str) -> int:
+    """How deep JSON nests, at most: brackets within its texts are counted as well."""
+    steps = np.fromiter(((sign in "{[") - (sign in "}]") for sign in text if sign in "{[]}"), np.int64)
+    return int(np.cumsum(steps).max(initial=0))

@@ -12,6 +12,7 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery import checksums
 from occluded_reid.gallery.maintenance import INDEXES
 from occluded_reid.gallery.question import Question
+from occluded_reid.gallery.values import shown
 from occluded_reid.search.neighbours import NeighbourLists
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.topk import TopK
@@ -32,7 +33,7 @@ def require_rerank(rerank: object) -> KReciprocal | None:
         return KReciprocal() if rerank else None
     if isinstance(rerank, KReciprocal):
         return rerank
-    raise GalleryError(f"rerank is {rerank!r}; give True, or a KReciprocal with its parameters.")
+    raise GalleryError(f"rerank is {shown(rerank)}; give True, or a KReciprocal with its parameters.")
 
 
 def save_neighbours(gallery: Path, lists: NeighbourLists) -> None:

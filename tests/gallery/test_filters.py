@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -217,3 +218,108 @@ def test_conditions_are_values() -> None:
     assert repr(field("camera")) == "field('camera')"
     with pytest.raises(TypeError, match="unhashable"):
         hash(field("camera"))
+
+
+def test_a_thousand_conditions_are_as_good_as_two(table: Any) -> None:
+    keys = [row["key"] for row in ROWS]
+    either = functools.reduce(operator.or_, [field("key") == key for key in keys[:50]] + [field("camera") > 5] * 2000)
+    sql = to_sql(either)
+    assert sql is not None
+    assert found(table, sql) == [r["row"] for r in ROWS if r["row"] < 50 or (r["camera"] or 0) > 5]
+    both = functools.reduce(operator.and_, [field("key") != key for key in keys[:50]] + [field("track").is_null()])
+    for condition in (both, ~~both, ~(~both)):
+        sql = to_sql(condition)
+        assert sql is not None
+        assert sql.count("NOT IN") == 1
+        assert found(table, sql) == [r["row"] for r in ROWS if r["row"] >= 50 and r["track"] is None]
+    milvus = to_milvus(functools.reduce(operator.or_, [field("camera") == i for i in range(1000)]))
+    assert milvus is not None
+    assert milvus.count("(") == 1
+
+
+def test_conditions_that_alternate_go_so_deep_and_no_deeper(table: Any) -> None:
+    condition: Condition = field("camera") == 1
+    for depth in range(9):
+        condition = (field("camera") == 7) | (condition & (field("time") > -float(depth)))
+    sql = to_sql(condition)
+    assert sql is not None
+    assert found(table, sql) == [
+        r["row"] for r in ROWS if r["camera"] == 7 or (r["camera"] == 1 and r["time"] is not None and r["time"] > 0)
+    ]
+    for _ in range(1):
+        condition = (field("camera") == 7) | (condition & (field("time") > 0))
+    with pytest.raises(GalleryError, match=r"nested more than 20 deep"):
+        condition & (field("time") > 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "camera = 1 OR lower(identity) = 'z'",
+        "identity IN ('a', 'O''Brien', '((((', '--', '/*')",
+        "`camera` IN (" + ", ".join(map(str, range(5000))) + ")",
+        "(camera % 2 = 0 AND NOT (time < -1.5e-5)) OR identity LIKE '%a%'",
+        "coalesce(track, 'none') = 'none' AND length(key) BETWEEN 2 AND 4",
+        "CAST(camera AS string) = '7' OR starts_with(key, 'a#')",
+        " OR ".join(f"camera = {i}" for i in range(3000)),
+        "(" * 30 + "camera = 7" + ")" * 30,
+        "key = 'a\\' OR camera <> 7",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_texts_that_people_write_go_down_as_they_are(table: Any, text: str) -> None:
+    assert to_sql(text) == text
+    assert len(found(table, text)) in range(1, len(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("camera = " + "1 + " * 5000 + "1", "calculates with more than 200 signs"),
+        ("(" * 100_000 + "camera = 1" + ")" * 100_000, "nests parentheses more than 40 deep"),
+        ("camera IN (" + "[" * 50 + "1" + "]" * 50 + ")", "nests parentheses more than 40 deep"),
+        ("camera " + "IS NULL " * 5000, "calculates with more than"),
+        ("true " + "= true " * 5000, "calculates with more than"),
+        ("camera" + "::bigint" * 300 + " = 1", "calculates with more than 200 signs"),
+        ("key = " + "key || " * 300 + "'a'", "calculates with more than 200 signs"),
+        (" OR ".join(["camera = 1"] * 6000), "joins more than 5,000 conditions"),
+        ("key = '" + "a" * 1_000_000 + "'", r"has 1,000,\d+ characters"),
+        ("length(lpad(key, 2147483647, 'x')) > 1", r"calls 'lpad', which is no function.*\. Functions: abs"),
+        ("repeat(key, 1000000000) = 'a'", "calls 'repeat'"),
+        ("lowr(key) = 'a'", r"calls 'lowr'.*Did you mean 'lower'\?"),
+        ('"lpad"(key, 2147483647) = key', "calls 'lpad'"),
+        ("`repeat` (key, 2147483647) = key", "calls 'repeat'"),
+        ("camera = 1 -- AND camera = 2", "holds the remark '--'"),
+        ("camera = 1 /* one */", r"holds the remark '/\*'"),
+        ("key = E'a'", "a kind of text that is not read"),
+        ("key = $$a$$", r"is not understood: '\$' at character 7"),
+        ("camera = 1; DROP TABLE images", "';' at character 11"),
+        ("identity = 'O'Brien'", '"\'" at character 20 .* with a quote inside a string doubled'),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_texts_that_would_end_the_process_are_refused(text: str, why: str) -> None:
+    with pytest.raises(GalleryError, match=why) as refused:
+        to_sql(text)
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_text_for_milvus_has_bounds_as_well() -> None:
+    assert to_milvus('camera == 1 and identity like "a%"') == 'camera == 1 and identity like "a%"'
+    with pytest.raises(GalleryError, match="nests parentheses"):
+        to_milvus("(" * 100 + "camera == 1" + ")" * 100)
+    with pytest.raises(GalleryError, match="characters"):
+        to_milvus("camera == 1" + " " * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, True, 7, 1.5, b"a", "\udcff", float("nan"), float("inf"), [1], {}], ids=repr
+)
+def test_values_of_no_column_are_refused_in_short(value: Any) -> None:
+    for column in ("camera", "identity", "time"):
+        fits = {"camera": value == 7 and value is not True, "time": value in (7, 1.5) and value is not True}
+        if fits.get(column, False):
+            continue
+        with pytest.raises(GalleryError, match=f"where: '{column}' is compared with") as refused:
+            field(column) == value  # noqa: B015
+        assert len(str(refused.value)) < 300

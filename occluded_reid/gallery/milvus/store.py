@@ -36,6 +36,7 @@ from occluded_reid.gallery.milvus.rows import (
 from occluded_reid.gallery.milvus.schema import EMBEDDING, ID, VISIBILITY, slot_collection
 from occluded_reid.gallery.milvus.server import MilvusServer
 from occluded_reid.gallery.store import ROW_ID
+from occluded_reid.gallery.values import require_seconds
 
 __all__ = ["MilvusStore"]
 
@@ -90,8 +91,7 @@ class MilvusStore:
     @contextmanager
     def writing(self, wait: float = 0.0) -> Iterator[None]:
         """Read all that was acknowledged to anybody, whatever the address says; a server lets many write at once."""
-        if not 0 <= wait < math.inf:
-            raise GalleryError(f"wait is {wait!r}; give the seconds to wait for another writer, 0 for not at all.")
+        require_seconds(wait)
         before, self._consistency = self._consistency, "Strong"
         try:
             yield
