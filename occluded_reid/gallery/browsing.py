@@ -341,7 +341,7 @@ class Browsing(ABC):
     def _records(self, count: int, keys: Sequence[str], labels: Labels, wait: float) -> Sequence[Record]:
         """Check labels; then names of cameras that are new get a number, which is kept before any row has it."""
         store, cameras = self._writable(), given_cameras(labels["camera"])
-        listed = cameras if isinstance(cameras, Sequence) and not isinstance(cameras, str) else [cameras]
+        listed = cameras if isinstance(cameras, Sequence) and not isinstance(cameras, str | bytes) else [cameras]
         names = dict.fromkeys(camera for camera in listed if isinstance(camera, str))
 
         def records(numbers: Mapping[str, int]) -> Sequence[Record]:

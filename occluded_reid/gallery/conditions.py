@@ -10,14 +10,16 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal, NoReturn
 
 import numpy as np
 
 from occluded_reid.data.camera_names import camera_of_text
+from occluded_reid.data.times import seconds_of
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS
-from occluded_reid.gallery.values import INT64, finite, is_text, shown
+from occluded_reid.gallery.values import INT64, finite, is_text, is_whole, shown
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["MILVUS_KNOWN", "Condition", "Field", "equal_to", "field", "one_of", "unknown", "unknown_camera"]
@@ -305,17 +307,24 @@ def _condition(other: object, sign: str) -> Condition:
 
 
 def _value(column: str, value: object) -> str | int | float:
-    """Return a value of the column's own type, or refuse it."""
-    if isinstance(value, np.generic):
+    """Return a value of the column's own type, as `add` would keep it, or refuse it."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    elif isinstance(value, np.generic):
         value = value.item()
-    wanted = {"camera": "a whole number of 64 bits, a camera's name", "time": "a finite number"}.get(
-        column, "a text that UTF-8 can hold"
-    )
+    wanted = {
+        "camera": "a whole number of 64 bits, a camera's name",
+        "time": "a finite number, a datetime",
+        "identity": "a text that UTF-8 can hold, a whole number",
+        "track": "a text that UTF-8 can hold, a whole number",
+    }.get(column, "a text that UTF-8 can hold")
+    if column == "time" and isinstance(value, datetime):
+        value = seconds_of(value)
+    if column in ("identity", "track") and is_whole(value):
+        return str(value)
     if column not in ("camera", "time"):
         if isinstance(value, str) and is_text(value):
             return value
-        if isinstance(value, int) and not isinstance(value, bool):
-            wanted = "a text, which is what the column holds, with the number in quotes"
     elif isinstance(value, int | float) and not isinstance(value, bool) and finite(value):
         if column == "time":
             return float(value) + 0.0  # -0.0 is 0.0 here, which databases tell apart

@@ -140,11 +140,12 @@ def _checked(name: str, value: Any, key: str, number: int) -> Any:
         if value is None or isinstance(value, Mapping):
             try:
                 text = json.dumps(dict(value or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
+                text.encode()
             except (TypeError, ValueError, RecursionError) as cause:
                 raise GalleryError(f"metadata of '{key}' cannot be kept as JSON: {cause}. Give {wanted}.") from cause
-            if is_text(text) and _depth(text) <= _DEEPEST:
+            if _depth(text) <= _DEEPEST:
                 return text
-            wanted += f", in texts that UTF-8 can hold, and at most {_DEEPEST} deep"
+            wanted += f", at most {_DEEPEST} deep"
     elif value is None:
         return None
     elif name == "camera":

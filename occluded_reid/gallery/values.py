@@ -23,14 +23,14 @@ def shown(value: object) -> str:
 
     Example:
         >>> shown("x" * 100), shown(10**5000)
-        ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…", 'a number of more than 64 bits')
+        ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…", 'a int of very many digits')
     """
-    if isinstance(value, int) and abs(value) >= INT64:
-        return "a number of more than 64 bits"
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # lists within lists, or numbers too long to be written
-        return f"a {type(value).__name__}"
+    except ValueError:  # a whole number of more digits than Python writes
+        return f"a {type(value).__name__} of very many digits"
+    except RecursionError:
+        return f"a {type(value).__name__} of very many levels"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 

@@ -175,7 +175,7 @@ def test_quotes_in_filters_are_texts_and_nothing_else(tmp_path: Path, make_rows:
         ("  ", "where is blank"),
         ({"camra": 3}, "no column is named 'camra'. Did you mean 'camera'"),
         ({"camera": "3"}, "give a whole number"),
-        ({"identity": 3}, "give a text"),
+        ({"identity": 3.5}, "give a text"),
         (3, "give SQL text, a mapping"),
     ],
 )
