@@ -27,6 +27,7 @@ from occluded_reid.cli import (
     tune,
 )
 from occluded_reid.cli.door import exit_code, harmless_output
+from occluded_reid.cli.quick import quick_imports
 
 __all__ = ["app", "main"]
 
@@ -74,6 +75,6 @@ app.command("parse")(parse.parse_command)
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    with harmless_output():
+    with harmless_output(), quick_imports():
         code = exit_code(lambda: typer.main.get_command(app).main(prog_name="occluded-reid", standalone_mode=False))
     sys.exit(code)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from occluded_reid.cli.console import Device, Json, bold, console, print_json
+from occluded_reid.cli.quick import wait_quietly
 
 __all__ = ["search_command"]
 
@@ -51,6 +52,7 @@ def search_command(
 
     Example: [bold]occluded-reid search mall/ photo.jpg --model runs/sorn/model -k 10 --picture hits.png[/bold]
     """
+    wait_quietly()
     from occluded_reid.gallery import Gallery, hits_table
     from occluded_reid.models import load_model
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import Tensor
 
 from occluded_reid.contracts import BuildInfo, ModelOutput, Targets
@@ -44,6 +43,13 @@ class TripletLoss(Loss):
         normalize: bool = False,
         aggregate: Literal["sum", "mean"] = "sum",
     ) -> None:
+        from pytorch_metric_learning import (
+            distances,
+            losses,
+            miners,
+            reducers,
+        )  # slow to import, of use in training only
+
         super().__init__(info, on=on)
         if not self.head_info.slots:
             raise BuildError(f"loss '{info.name}' compares slots, but head '{on}' has none. Put it on another head.")

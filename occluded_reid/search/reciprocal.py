@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csc_array, csr_array
 
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import DECIMALS, NO_SHARED_SLOT, Matcher
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array, csr_array
 
 __all__ = ["KReciprocal", "PairDistance", "encode", "expanded_sets", "reciprocal_sets", "shared_minima"]
 
@@ -122,6 +124,8 @@ def reciprocal_sets(neighbours: np.ndarray, depth: int) -> csr_array:
         neighbours: (N, K) positions, nearest first; -1 where a list is shorter.
         depth: how much of each list counts.
     """
+    from scipy.sparse import csr_array  # here: searches that re-rank nothing do not wait for it
+
     lists = neighbours[:, :depth]
     known = lists >= 0
     indptr = np.concatenate([[0], np.cumsum(known.sum(1))])
@@ -181,6 +185,8 @@ def encode(
     Returns:
         (N or n, N) float64 with columns in order. A row without any reciprocal neighbour is empty.
     """
+    from scipy.sparse import csr_array
+
     size = len(neighbours)
     wanted = np.arange(size) if rows is None else rows
     nearest = neighbours[wanted, : rerank.k2] if rerank.k2 > 1 else wanted[:, None]
@@ -258,6 +264,8 @@ def _distances(
 
 def _stacked(blocks: list[csr_array], width: int) -> csr_array:
     """Blocks of rows on top of each other, columns in order; None of them gives no rows."""
+    from scipy.sparse import csr_array
+
     indptr = [np.zeros(1, dtype=np.int64)]
     for block in blocks:
         block.sort_indices()
