@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_PIXELS",
     "TAKEN",
+    "THUMBNAIL",
     "Channels",
     "ImageLike",
     "Images",
@@ -36,10 +37,14 @@ __all__ = [
     "require_channels",
     "to_rgb",
     "to_rgba",
+    "to_thumbnail",
 ]
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a crop of a person never is, a decompression bomb always."""
+
+THUMBNAIL = 1280
+"""Pixels of a side beyond which no image is drawn anywhere."""
 
 ImageLike: TypeAlias = "str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor"
 """An image as every door takes it.
@@ -138,6 +143,35 @@ def to_rgba(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Im
         clear = opened.has_transparency_data
         picture = _turned(_converted(opened, "RGBA", called), opened) if clear else _plain(opened, called)
         return picture.convert("RGBA"), clear, opened.mode
+
+
+def to_thumbnail(image: ImageLike, side: int = THUMBNAIL, *, name: str | None = None) -> Image.Image:
+    """Return any image as RGB that fits into a square, for pictures: a large JPEG is decoded at a smaller size.
+
+    An image that fits already is what `to_rgb` gives. Never embed one of these: its pixels are others.
+
+    Args:
+        image: see `to_rgb`.
+        side: pixels of the square.
+        name: what messages call it.
+
+    Raises:
+        ImageError, ShapeError: as `to_rgb`.
+    """
+    if isinstance(image, str | Path):
+        called = name or _called(image)
+        with open_file(image, MAX_PIXELS, ImageError, called) as opened:
+            if opened.mode == "RGB":  # else the colours of a CMYK picture would come out otherwise
+                opened.draft("RGB", (side, side))
+            decode(opened, called, ImageError)
+            picture = _plain(opened, called)
+    else:
+        picture = to_rgb(image, name=name)
+    if max(picture.size) <= side:
+        return picture
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def is_image(thing: object) -> bool:

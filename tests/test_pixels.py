@@ -16,7 +16,7 @@ from PIL import Image
 from occluded_reid.config import InputConfig
 from occluded_reid.errors import ImageError, ShapeError
 from occluded_reid.models import Preprocess
-from occluded_reid.pixels import as_list, few_at_a_time, hash_pixels, to_rgb, to_rgba
+from occluded_reid.pixels import as_list, few_at_a_time, hash_pixels, to_rgb, to_rgba, to_thumbnail
 
 
 def noise(height: int = 9, width: int = 5, seed: int = 0) -> np.ndarray:
@@ -283,3 +283,20 @@ def test_transparency_can_be_kept(tmp_path: Path) -> None:
     kept, is_clear, mode = to_rgba(tmp_path / "deep.png")
     assert (kept.mode, is_clear, mode[:1]) == ("RGBA", False, "I")
     assert np.array_equal(np.asarray(kept)[..., :3], np.asarray(to_rgb(tmp_path / "deep.png")))
+
+
+def test_a_thumbnail_is_read_small_and_stands_upright(tmp_path: Path) -> None:
+    Image.new("RGB", (4000, 2000), (200, 30, 30)).save(tmp_path / "wide.jpg", exif=exif(6))
+    tracemalloc.start()
+    try:
+        small = to_thumbnail(tmp_path / "wide.jpg", 500)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert small.size == (250, 500)
+    red, green, blue = small.getpixel((100, 100))  # type: ignore[misc]
+    assert abs(red - 200) + abs(green - 30) + abs(blue - 30) < 12
+    assert to_thumbnail(Image.fromarray(noise(3000, 10))).size == (4, 1280)
+    assert np.array_equal(np.asarray(to_thumbnail(noise())), noise())
+    Image.new("CMYK", (2000, 100), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=100)
+    assert to_thumbnail(tmp_path / "c.jpg").getpixel((9, 9))[0] > 240  # type: ignore[index]

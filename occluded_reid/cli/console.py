@@ -42,6 +42,7 @@ __all__ = [
     "camera_rule",
     "check_output_file",
     "check_output_folder",
+    "check_picture",
     "check_share",
     "console",
     "keep_readable",
@@ -149,6 +150,19 @@ def check_output_file(file: Path | None) -> Path | None:
             raise typer.BadParameter(f"'{file}' is a folder; give a file to write, such as '{file / 'found.json'}'.")
         check_output_folder(file.absolute().parent)
     return file
+
+
+def check_picture(file: Path | None) -> Path | None:
+    """Refuse a picture whose suffix names no format, or that cannot be written; for the callback of options."""
+    if file is not None:
+        from occluded_reid.errors import EvaluationError
+        from occluded_reid.visualize.saving import require_picture_path
+
+        try:
+            require_picture_path(file)
+        except EvaluationError as cause:
+            raise typer.BadParameter(str(cause)) from cause
+    return check_output_file(file)
 
 
 def check_share(share: float) -> float:

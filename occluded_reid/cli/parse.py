@@ -91,11 +91,10 @@ def _draw(images: Path, report: ParseReport, seed: int) -> Path | None:
     """Some of the images beside their masks, for the eye to judge; None where there is none."""
     import numpy as np
 
-    from occluded_reid.data.images import open_image, open_mask
     from occluded_reid.errors import MaskError
-    from occluded_reid.files import atomic_write
     from occluded_reid.parsing import LABEL_SETS
     from occluded_reid.parsing.write import CONTACT_SHEET
+    from occluded_reid.visualize import save_picture
     from occluded_reid.visualize.contact_sheet import contact_sheet
 
     if not report.names:
@@ -106,12 +105,9 @@ def _draw(images: Path, report: ParseReport, seed: int) -> Path | None:
     chosen = [report.names[place] for place in places]
     files = [report.output / Path(name).with_suffix(".png") for name in chosen]
     picture = contact_sheet(
-        [open_image(images / name) for name in chosen],
-        [open_mask(path, classes=len(classes)) for path in files],
+        [images / name for name in chosen],
+        files,
         classes,
         captions=[Path(name).name for name in chosen],
     )
-    sheet = report.output / CONTACT_SHEET
-    with atomic_write(sheet, MaskError) as temporary:
-        picture.save(temporary, "PNG")
-    return sheet
+    return save_picture(picture, report.output / CONTACT_SHEET, MaskError)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from occluded_reid.cli.console import Device, Json, bold, console, print_json
+from occluded_reid.cli.console import Device, Json, bold, check_picture, console, print_json
 from occluded_reid.cli.quick import wait_quietly
 
 __all__ = ["search_command"]
@@ -45,7 +45,12 @@ def search_command(
         bool, typer.Option("--rerank", help="Re-rank by neighbour lists; see `occluded-reid gallery neighbours`.")
     ] = False,
     device: Device = "auto",
-    picture: Annotated[Path | None, typer.Option(help="Save the ranked list as a PNG.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the ranked list into this file: .png, .jpg, .webp, .tif or .pdf.", callback=check_picture
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find a person in a gallery with the model's own, visibility-aware distance: exactly, or by an index.

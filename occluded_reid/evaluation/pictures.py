@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,15 @@ import torch
 from PIL import Image
 
 from occluded_reid.data.dataset import ReIDData, Sample
-from occluded_reid.data.images import open_image
 from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation.conditions import MATCHINGS, Study
 from occluded_reid.evaluation.failures.find import find_failures
 from occluded_reid.evaluation.failures.ranked_rows import as_seen, query_row, ranked_rows
 from occluded_reid.evaluation.failures.result import Failures
-from occluded_reid.files import atomic_write, inside, text_lines, write_json
+from occluded_reid.files import inside, is_file, text_lines, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel
+from occluded_reid.pixels import ImageLike, to_thumbnail
 from occluded_reid.visualize import (
     HtmlReport,
     RankedItem,
@@ -31,52 +32,59 @@ from occluded_reid.visualize import (
     occlusion_curves,
     overlay_mask,
     ranked_lists,
+    save_picture,
     training_curves,
 )
 
 __all__ = ["map_pictures", "query_rows", "save_picture", "search_picture", "write_report"]
 
+_log = logging.getLogger("occluded_reid")
+_SHOWN = 5
+
 
 def search_picture(
-    model: ReIDModel, images: Sequence[str | Path], found: Sequence[Sequence[Hit]], *, title: str | None = None
+    model: ReIDModel, images: Sequence[ImageLike], found: Sequence[Sequence[Hit]], *, title: str | None = None
 ) -> Image.Image:
     """Draw queries and what a gallery search has found for each; frames are grey, for nobody knows who it is.
 
+    A hit whose file is not there any more, or cannot be read, still counts: in its place stands what is missing, and a
+    warning of the logger "occluded_reid", which the command line shows, names the files.
+
     Args:
         model: gives the query's visibility and part mask.
-        images: files of the queries.
-        found: hits of each query; a hit whose file is gone is drawn as an empty frame.
+        images: the queries, of any kind.
+        found: hits of each query.
         title: a line above all.
 
     Raises:
         ImageError: a query cannot be read.
     """
     rows = []
-    for path, hits in zip(images, found, strict=True):
+    missing: dict[str, str] = {}
+    for query, hits in zip(images, found, strict=True):
+        pictures = [_gallery_image(hit, missing) for hit in hits]
         items = [
             RankedItem(
-                _gallery_image(hit.path),
+                picture,
                 hit.distance,
                 identity=hit.identity,
                 camera=hit.camera if hit.camera_name is None else hit.camera_name,
                 shared=hit.shared_visibility,
                 slot_distances=hit.slot_distances,
+                missing=missing.get(hit.key, ""),
             )
-            for hit in hits
+            for hit, picture in zip(hits, pictures, strict=True)
         ]
-        rows.append(query_row(model, np.asarray(open_image(path)), items))
+        rows.append(query_row(model, query, items))
+    if missing:
+        shown = "; ".join(f"'{key}': {why}" for key, why in list(missing.items())[:_SHOWN])
+        _log.warning(
+            "%d hits have no picture: %s%s. Add them again by paths that hold (replace=True), or put the files back.",
+            len(missing),
+            shown,
+            "; …" if len(missing) > _SHOWN else "",
+        )
     return ranked_lists(rows, title=title)
-
-
-def save_picture(picture: Image.Image, path: str | Path) -> Path:
-    """Write a picture as PNG, whole or not at all, and return its path.
-
-    Raises:
-        EvaluationError: the file cannot be written.
-    """
-    with atomic_write(path, EvaluationError) as temporary:
-        picture.save(temporary, "PNG")
-    return Path(path)
 
 
 def query_rows(model: ReIDModel, data: ReIDData, result: Study, positions: Sequence[int]) -> list[RankedQuery]:
@@ -89,7 +97,7 @@ def map_pictures(model: ReIDModel, samples: Sequence[Sample]) -> list[tuple[str,
     """Return (file name, caption, picture) of what the model's heads see on some images: part masks, maps M_n."""
     if not samples:
         return []
-    images, pixels = as_seen(model, [open_image(sample.path) for sample in samples])
+    images, pixels = as_seen(model, [sample.path for sample in samples])
     output = model.infer(pixels)
     pictures: list[tuple[str, str, Image.Image]] = []
     for name, head in output.heads.items():
@@ -208,14 +216,19 @@ def _failures(model: ReIDModel, data: ReIDData, result: Study) -> Failures:
     )
 
 
-def _gallery_image(path: str | None) -> np.ndarray:
-    """The image of a hit, or an empty frame where its file has moved or cannot be read: the hit itself still counts."""
-    if path is not None and Path(path).is_file():
-        try:
-            return np.asarray(open_image(path))
-        except ImageError:
-            return np.full((128, 64, 3), 230, dtype=np.uint8)
-    return np.full((128, 64, 3), 230, dtype=np.uint8)
+def _gallery_image(hit: Hit, missing: dict[str, str]) -> Image.Image | None:
+    """The picture of a hit; where there is none, `missing` is told why under its key."""
+    if hit.path is None:
+        missing[hit.key] = "the gallery keeps no file of it"
+        return None
+    try:
+        if is_file(Path(hit.path), ImageError):
+            return to_thumbnail(hit.path)
+        where = "" if Path(hit.path).is_absolute() else f" (kept relative, looked for in '{Path.cwd()}')"
+        missing[hit.key] = f"file not found: {hit.path}{where}"
+    except ImageError:
+        missing[hit.key] = f"file cannot be read: {hit.path}"
+    return None
 
 
 def _points(result: Study, matching: str, metric: str) -> list[tuple[float, float, float, float]]:

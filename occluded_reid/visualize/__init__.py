@@ -7,8 +7,10 @@ from occluded_reid.visualize.curves import charts_svg, cmc_curves, occlusion_cur
 from occluded_reid.visualize.overlays import aggregation_maps, overlay_mask, visibility_overlay
 from occluded_reid.visualize.ranked import RankedItem, RankedQuery, ranked_list, ranked_lists
 from occluded_reid.visualize.report import HtmlReport
+from occluded_reid.visualize.saving import PICTURE_FORMATS, require_picture_path, save_picture
 
 __all__ = [
+    "PICTURE_FORMATS",
     "HtmlReport",
     "LineChart",
     "RankedItem",
@@ -21,6 +23,8 @@ __all__ = [
     "overlay_mask",
     "ranked_list",
     "ranked_lists",
+    "require_picture_path",
+    "save_picture",
     "side_by_side",
     "sweep_charts",
     "training_curves",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from occluded_reid.data.images import open_mask
 from occluded_reid.errors import ShapeError
 from occluded_reid.visualize.canvas import Picture, as_rgb, fit_image, fit_text, font, text_width
 from occluded_reid.visualize.colours import INK, MUTED, PAPER, PART_NAMES, part_palette
@@ -50,7 +52,7 @@ def class_palette(names: Sequence[str]) -> np.ndarray:
 
 def contact_sheet(
     images: Sequence[Picture],
-    masks: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | str | Path],
     names: Sequence[str],
     *,
     captions: Sequence[str] = (),
@@ -61,8 +63,8 @@ def contact_sheet(
     """Draw each image beside itself with its mask laid over it.
 
     Args:
-        images: of any sizes.
-        masks: for each image (H, W) whole numbers, one for each pixel.
+        images: of any kind and size; files are opened one after another.
+        masks: for each image (H, W) whole numbers, one for each pixel; or the file that holds them.
         names: of the classes, background first; it is not tinted.
         captions: a line under each image; none where empty.
         columns: images in a row.
@@ -73,6 +75,8 @@ def contact_sheet(
         RGB.
 
     Raises:
+        ImageError: an image cannot be read.
+        MaskError: the file of a mask cannot be read, or holds another class.
         ShapeError: there is nothing to draw, a mask does not fit its image, or it holds a class without a name.
 
     Example:
@@ -87,10 +91,7 @@ def contact_sheet(
     if columns < 1 or height < 16:
         raise ShapeError(f"columns is {columns} and height {height}; give at least 1 column and 16 pixels.")
     palette = class_palette(names)
-    pairs = [
-        _pair(as_rgb(image), np.asarray(mask), palette, height, alpha)
-        for image, mask in zip(images, masks, strict=True)
-    ]
+    pairs = [_pair(as_rgb(image), mask, palette, height, alpha) for image, mask in zip(images, masks, strict=True)]
     cell = max(pair.width for pair in pairs)
     line = _CAPTION + 6 if captions else 0
     across = min(columns, len(pairs))
@@ -110,7 +111,10 @@ def contact_sheet(
     return canvas
 
 
-def _pair(image: Image.Image, mask: np.ndarray, palette: np.ndarray, height: int, alpha: float) -> Image.Image:
+def _pair(
+    image: Image.Image, given: np.ndarray | str | Path, palette: np.ndarray, height: int, alpha: float
+) -> Image.Image:
+    mask: np.ndarray = open_mask(given, classes=len(palette)) if isinstance(given, str | Path) else np.asarray(given)
     if mask.shape != (image.height, image.width) or mask.dtype.kind not in "iu":
         raise ShapeError(
             f"a mask is {mask.dtype} of shape {mask.shape}; its image needs whole numbers of shape "

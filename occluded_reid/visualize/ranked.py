@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from occluded_reid.errors import ShapeError
-from occluded_reid.visualize.canvas import Picture, as_rgb, fit_image, fit_text, font, hatch, text_width
+from occluded_reid.visualize.canvas import Picture, as_rgb, fit_image, fit_text, font, hatch, printable, text_width
 from occluded_reid.visualize.colours import FAINT, GREEN, GREY, INK, MUTED, PAPER, RED, VISIBLE
 from occluded_reid.visualize.marks import draw_bars, draw_labels, draw_sign, short_names
 from occluded_reid.visualize.overlays import overlay_mask, visibility_overlay
@@ -30,7 +30,7 @@ class RankedItem:
     """One gallery image of a ranked list.
 
     Attributes:
-        image: the gallery image.
+        image: the gallery image; None where there is none to show.
         distance: to the query.
         correct: whether it is the query's person; None where nobody knows.
         identity: what to call the person, or None.
@@ -38,9 +38,10 @@ class RankedItem:
         shared: slot -> v(query) · v(gallery) in [0, 1].
         slot_distances: slot -> distance of that slot alone.
         rank: its place among all answers where that is not its place in the list; dots before it say so.
+        missing: what stands in the place of an image that is None: which file, and why.
     """
 
-    image: Picture
+    image: Picture | None
     distance: float
     correct: bool | None = None
     identity: str | None = None
@@ -48,6 +49,7 @@ class RankedItem:
     shared: Mapping[str, float] = field(default_factory=dict)
     slot_distances: Mapping[str, float] = field(default_factory=dict)
     rank: int | None = None
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -237,8 +239,11 @@ class _Layout:
         draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
         inner = (left + _FRAME, top + _FRAME, right - _FRAME - 1, bottom - _FRAME - 1)
         draw.rectangle(inner, fill=FAINT)
-        photo = fit_image(as_rgb(hit.image, f"image of hit {rank}"), self.wide, self.high)
-        block.paste(photo, (inner[0] + (self.wide - photo.width) // 2, inner[1] + (self.high - photo.height) // 2))
+        if hit.image is None:
+            self._missing(block, (inner[0], inner[1]), hit.missing or "no picture")
+        else:
+            photo = fit_image(as_rgb(hit.image, f"image of hit {rank}"), self.wide, self.high)
+            block.paste(photo, (inner[0] + (self.wide - photo.width) // 2, inner[1] + (self.high - photo.height) // 2))
         draw_sign(block, left, top, hit.correct, colour)
         line, at = bottom + 4, left + _FRAME
         draw.text((at, line), f"#{rank}", font=font(_TEXT), fill=MUTED)
@@ -251,6 +256,23 @@ class _Layout:
             line += _TEXT + 5
         below = {name: f"{value:.2f}".removeprefix("0") for name, value in hit.slot_distances.items()}
         draw_bars(block, at, line + 2, self.wide, hit.shared, below or short_names(hit.shared))
+
+    def _missing(self, block: Image.Image, corner: tuple[int, int], text: str) -> None:
+        """Say in the place of an image what is missing, in lines of as many signs as fit; the end of a path matters."""
+        left, top = corner[0] + 4, corner[1] + 18  # below the sign
+        lines, rest = [], printable(text[-400:] if len(text) > 400 else text)
+        while rest:
+            count = len(rest)
+            while count > 1 and text_width(rest[:count], _SMALL) > self.wide - 8:
+                count -= 1
+            lines.append(rest[:count].strip())
+            rest = rest[count:]
+        fitting = max(1, (self.high - 20) // (_SMALL + 3))
+        if len(lines) > fitting:
+            lines = [lines[0], "…", *lines[len(lines) - fitting + 2 :]] if fitting > 2 else lines[:fitting]
+        draw = ImageDraw.Draw(block)
+        for number, line in enumerate(lines):
+            draw.text((left, top + number * (_SMALL + 3)), line, font=font(_SMALL), fill=INK)
 
     def legend(self, rows: Sequence[RankedQuery]) -> Image.Image:
         hits = [hit for row in rows for hit in row.hits]

@@ -132,6 +132,7 @@ def test_no_command_is_wrong_usage_and_shows_the_help(cli: Cli) -> None:
         (["index", "g", "--model", "m", "--data", "x", "--dtype", "int8"], "--dtype"),
         (["search", "g", "a.png", "--model", "m", "-k", "0"], "-k"),
         (["search", "g", "a.png", "--model", "m", "--group-by", "camera"], "--group-by"),
+        (["search", "g", "a.png", "--model", "m", "--picture", "hits.html"], "--picture"),
         (["list", "head"], "'datasets'"),
         (["data", "verify", "market1501"], "Missing"),
         (["demo", "--train-identities", "1"], "--train-identities"),

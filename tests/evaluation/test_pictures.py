@@ -18,6 +18,7 @@ from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation.pictures import map_pictures, query_rows, save_picture, search_picture, write_report
 from occluded_reid.evaluation.study import Study, study
+from occluded_reid.visualize import RankedQuery
 
 SETTINGS = {"occluders": Occluders.generated(0, count=6), "protocol": Protocol(bootstrap=20)}
 
@@ -144,20 +145,28 @@ def test_a_place_that_cannot_be_written_is_named(
     assert (tmp_path / "b.png").read_bytes() == b"before"
 
 
-def test_a_search_is_drawn_though_a_hit_has_gone(model: ReIDModel, data: ReIDData, tmp_path: Path) -> None:
+def test_a_search_is_drawn_though_a_hit_has_gone(
+    model: ReIDModel, data: ReIDData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = [sample.path for sample in data.gallery[:3]]
     moved = tmp_path / "moved.png"
     Image.open(data.gallery[3].path).save(moved)
     broken = tmp_path / "broken.png"
     Image.open(data.gallery[4].path).save(broken)
     with Gallery.create(tmp_path / "gallery", model=model) as gallery:
-        gallery.add([*kept, moved, broken])
+        gallery.add([*kept, moved, broken], keys=["a", "b", "c", "gone", "cut"])
         asked = [data.query[0].path, data.query[1].path]
         found = gallery.search(asked, 9)
         whole = np.asarray(search_picture(model, asked, found, title="two people"))
+        assert not caplog.records
         moved.unlink()
         broken.write_bytes(broken.read_bytes()[:100])
         without = np.asarray(search_picture(model, asked, found, title="two people"))
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("2 hits have no picture: ")
+    assert f"'gone': file not found: {moved}" in told
+    assert f"'cut': file cannot be read: {broken}" in told
+    assert "replace=True" in told
     assert [len(hits) for hits in found] == [5, 5]
     assert whole.shape == without.shape
     assert 0 < (whole != without).any(2).mean() < 0.5
@@ -212,3 +221,47 @@ def test_a_heads_name_leads_nowhere_else(
     with pytest.raises(EvaluationError, match="leads out of"):
         write_report(tmp_path / "deep" / "report", renamed, data, found)
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_a_search_is_drawn_from_another_working_folder(
+    model: ReIDModel,
+    data: ReIDData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Added by relative paths, found from anywhere; what somebody kept as a relative path is said to be one."""
+    sample = data.gallery[0].path
+    monkeypatch.chdir(sample.parent)
+    with Gallery.create(tmp_path / "gallery", model=model) as gallery:
+        gallery.add([Path(sample.name)])
+        monkeypatch.chdir(tmp_path)
+        query = np.asarray(Image.open(data.query[0].path).convert("RGB"))
+        search_picture(model, [query], gallery.search([query]))
+        assert not caplog.records
+        gallery.add([data.gallery[1].path], keys=["other"], path=["some/where.png"])
+        search_picture(model, [query], gallery.search([query]))
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"'other': file not found: some/where.png (kept relative, looked for in '{tmp_path}')" in told
+
+
+def test_large_hits_are_scaled_down_as_they_are_read(
+    model: ReIDModel, data: ReIDData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large.jpg"
+    Image.new("RGB", (3000, 6000), (200, 30, 30)).save(large)
+    drawn: list[RankedQuery] = []
+
+    def keep(rows: list[RankedQuery], **_: object) -> Image.Image:
+        drawn.extend(rows)
+        return Image.new("RGB", (2, 2))
+
+    monkeypatch.setattr("occluded_reid.evaluation.pictures.ranked_lists", keep)
+    with Gallery.create(tmp_path / "gallery", model=model) as gallery:
+        gallery.add([large])
+        search_picture(model, [large], gallery.search([large], exclude_self=False))
+    hit = drawn[0].hits[0].image
+    assert isinstance(hit, Image.Image)
+    assert hit.size == (640, 1280)
+    assert isinstance(drawn[0].image, np.ndarray)
+    assert max(drawn[0].image.shape) <= 1280

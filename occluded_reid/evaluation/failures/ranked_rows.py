@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 
 from occluded_reid.data.dataset import ReIDData
-from occluded_reid.data.images import open_image
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.embed import Occlusion, occluded_sample
 from occluded_reid.evaluation.streaming import MatchRanks, places
 from occluded_reid.models import ReIDModel
+from occluded_reid.pixels import THUMBNAIL, ImageLike, to_rgb, to_thumbnail
 from occluded_reid.search import InMemoryRows, exact_topk
 from occluded_reid.visualize import RankedItem, RankedQuery
 
@@ -88,7 +87,7 @@ def ranked_rows(
         details = model.matcher.explain(asked, gallery.embeddings, [i] * len(found), found)
         items = [
             RankedItem(
-                np.asarray(open_image(data.gallery[g].path)),
+                to_thumbnail(data.gallery[g].path),
                 distances[n],
                 correct=bool(gallery.identity[g] == identity[i]),
                 identity=data.gallery[g].identity,
@@ -100,7 +99,7 @@ def ranked_rows(
             for n, g in enumerate(found)
         ]
         sample = data.query[q]
-        image = np.asarray(open_image(sample.path)) if occlusion is None else occluded_sample(sample, occlusion)[0]
+        image: ImageLike = sample.path if occlusion is None else occluded_sample(sample, occlusion)[0]
         camera_seen = data.camera_label(sample.camera)
         drawn.append(
             query_row(model, image, items, identity=sample.identity, camera=camera_seen, note=notes[i] if notes else "")
@@ -110,7 +109,7 @@ def ranked_rows(
 
 def query_row(
     model: ReIDModel,
-    image: np.ndarray,
+    image: ImageLike,
     items: Sequence[RankedItem],
     *,
     identity: str | None = None,
@@ -121,19 +120,19 @@ def query_row(
 
     Args:
         model: gives the query's visibility and part mask.
-        image: (H, W, 3) uint8.
+        image: of any kind.
         items: the hits.
         identity: who it is, where that is known.
         camera: number or name of the camera, likewise.
         note: a line above the row.
     """
-    (image,), pixels = as_seen(model, [image])  # what was cut off lies under no mask
+    (shown,), pixels = as_seen(model, [image])  # what was cut off lies under no mask
     output = model.infer(pixels)
     seen = model.collect(output).visibility[0].tolist()
     maps = [head.maps["segmentation"] for head in output.heads.values() if "segmentation" in head.maps]
     visibility: Mapping[str, float] = dict(zip(model.slots, seen, strict=True))
     return RankedQuery(
-        image,
+        shown,
         items,
         visibility,
         mask=maps[0].argmax(1)[0].cpu().numpy() if maps else None,
@@ -144,9 +143,11 @@ def query_row(
     )
 
 
-def as_seen(model: ReIDModel, images: Sequence[Image.Image | np.ndarray]) -> tuple[list[np.ndarray], torch.Tensor]:
-    """Return what the model keeps of each image, at the image's own scale, and what it makes of that."""
-    boxes = model.preprocess.boxes(images)
-    arrays = [np.asarray(image) for image in images]
-    kept = [a if box is None else a[box[1] : box[3], box[0] : box[2]] for a, box in zip(arrays, boxes, strict=True)]
-    return kept, model.preprocess.normalize(model.preprocess.pixels(images, boxes))
+def as_seen(model: ReIDModel, images: Sequence[ImageLike]) -> tuple[list[np.ndarray], torch.Tensor]:
+    """Return what the model keeps of each image, scaled down where it is larger than any picture, and its pixels."""
+    seen = model.preprocess.see(images)
+    kept = []
+    for image, box in zip(images, seen.boxes, strict=True):
+        whole = to_rgb(image)
+        kept.append(np.asarray(to_thumbnail(whole if box is None else whole.crop(box), THUMBNAIL)))
+    return kept, model.preprocess.normalize(seen.pixels)

@@ -14,9 +14,8 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.embed import Occlusion
 from occluded_reid.evaluation.failures.ranked_rows import ranked_rows
 from occluded_reid.evaluation.failures.result import Failures
-from occluded_reid.evaluation.pictures import save_picture
 from occluded_reid.models import ReIDModel
-from occluded_reid.visualize import ranked_lists
+from occluded_reid.visualize import ranked_lists, save_picture
 
 __all__ = ["ROWS", "worst_pages", "write_worst"]
 

@@ -15,7 +15,7 @@ from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.reliability import Reliability, evaluate_reliability
 from occluded_reid.evaluation.open_set.threshold import OpenSetReport, evaluate_open_set
 from occluded_reid.evaluation.open_set.verification import Verification, evaluate_verification
-from occluded_reid.files import atomic_write, write_json, write_text
+from occluded_reid.files import write_json, write_text
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search.calibration import Calibration
 from occluded_reid.search.pair_counts import count_pairs
@@ -129,13 +129,14 @@ class OpenSetStudy:
         Raises:
             EvaluationError: a file cannot be written.
         """
+        from occluded_reid.visualize.saving import save_picture
+
         root = Path(folder)
         paths = [root / "open_set.json", root / "open_set.md", *(root / name for name, _ in _CHARTS)]
         write_json(paths[0], self.to_dict(), EvaluationError)
         write_text(paths[1], self.markdown(title), EvaluationError)
         for path, chart in zip(paths[2:], self.charts(), strict=True):
-            with atomic_write(path, EvaluationError) as temporary:
-                chart.image().save(temporary, format="PNG")
+            save_picture(chart.image(), path)
         return tuple(paths)
 
 

@@ -233,6 +233,7 @@ class Sweeps:
         """
         from occluded_reid.visualize.charts import side_by_side
         from occluded_reid.visualize.curves import charts_svg
+        from occluded_reid.visualize.saving import save_picture
 
         root = Path(folder)
         charts = [chart for metric in self.sweeps[0].headline for chart in self.charts(metric)]
@@ -240,8 +241,7 @@ class Sweeps:
         write_text(root / "sweep.csv", self.to_csv(), EvaluationError)
         write_text(root / "sweep.md", self.to_markdown(), EvaluationError)
         write_text(root / "sweep.svg", charts_svg(charts, columns=columns), EvaluationError)
-        with atomic_write(root / "sweep.png", EvaluationError) as temporary:
-            side_by_side(charts, columns=columns).save(temporary, "PNG")
+        save_picture(side_by_side(charts, columns=columns), root / "sweep.png")
         # Last, for what is found there is not measured again.
         with (
             atomic_write(root / "sweep.json", EvaluationError) as temporary,
