@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from occluded_reid.errors import GalleryError
 from occluded_reid.files import atomic_write, look
@@ -23,6 +25,7 @@ __all__ = [
     "digest",
     "files_of",
     "make_durable",
+    "open_plain",
     "seal",
     "sync",
     "unseal",
@@ -46,10 +49,26 @@ _SEALED = re.compile(rb'(\{.*), "sha256": "([0-9a-f]{64})"\}\n', re.DOTALL)
 _CHUNK = 1 << 22
 
 
+def open_plain(file: Path) -> BinaryIO:
+    """Open a file for reading; a link is never followed: what it leads to is no part of the folder.
+
+    Raises:
+        OSError: it is missing, a link, or no file.
+    """
+
+    # O_NONBLOCK: a pipe in its place is not waited for.
+    extra = [getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")]
+    stream = os.fdopen(os.open(file, os.O_RDONLY | sum(extra)), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "no plain file", str(file))
+    return stream
+
+
 def digest(file: Path, moved: Moved | None = None) -> tuple[int, str]:
     """Return size and sha256 of a file, read in pieces of 4 MiB; `moved` is told the bytes of each."""
     total, found = 0, hashlib.sha256()
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         while piece := stream.read(_CHUNK):
             found.update(piece)
             total += len(piece)
@@ -117,8 +136,13 @@ def files_of(folder: Path, inside: str = "", closed: dict[str, str] | None = Non
     return found
 
 
-def seal(path: Path, content: Mapping[str, Any]) -> None:
+def seal(path: Path, content: Mapping[str, Any], *, at_once: bool = True) -> None:
     """Write JSON whose last member is the sha256 of all that precedes it, for good, whole or not at all.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        at_once: whether the file is there for good on return; else a loss of power may bring back the one before.
 
     Raises:
         GalleryError: the folder cannot be written, or the disk is full.
@@ -129,7 +153,8 @@ def seal(path: Path, content: Mapping[str, Any]) -> None:
     mark = hashlib.sha256(body).hexdigest()
     with atomic_write(path, GalleryError) as temporary:
         temporary.write_bytes(body[:-1] + f', "sha256": "{mark}"}}\n'.encode())
-    sync(path.parent)
+    if at_once:
+        sync(path.parent)
 
 
 def unseal(path: Path) -> dict[str, Any]:
@@ -139,7 +164,8 @@ def unseal(path: Path) -> dict[str, Any]:
         GalleryError: the file cannot be read, or any bit of it is not as it was written.
     """
     try:
-        text = path.read_bytes()
+        with open_plain(path) as stream:
+            text = stream.read()
     except OSError as cause:
         raise GalleryError(f"'{path}' could not be read: {cause.strerror or cause}.") from cause
     parts = _SEALED.fullmatch(text)

@@ -14,6 +14,7 @@ import numpy as np
 
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.checksums import compare, files_of, seal, sync, unseal
+from occluded_reid.gallery.layout import FORMAT_VERSION
 from occluded_reid.gallery.ledger import CHECKSUMS, TABLE_FOLDER, manifest_versions
 from occluded_reid.gallery.lock import LOCK_FILE
 
@@ -81,7 +82,11 @@ def kept_versions(store: Store) -> list[GalleryVersion]:
     Raises:
         GalleryError: a list of checksums is damaged; it is named.
     """
-    entries = [store.ledger.read(version) for version in store.ledger.versions()]
+    entries = store.ledger.entries()
+    if not entries and store.layout.format_version >= FORMAT_VERSION:
+        raise GalleryError(
+            f"the gallery '{store.folder}' has lost its folder '{CHECKSUMS}'. Restore it from a copy, or index again."
+        )
     if not entries:  # format 1: nobody has kept a list
         return [GalleryVersion(store.version, store.layout.created, len(store), "")]
     return [GalleryVersion(entry.version, entry.time, entry.rows, entry.action) for entry in entries]

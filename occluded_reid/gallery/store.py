@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from occluded_reid.errors import GalleryError, GalleryLockedError
 from occluded_reid.gallery.cameras import CAMERAS, CameraTable
 from occluded_reid.gallery.checksums import seal
 from occluded_reid.gallery.layout import FILE, FORMAT_VERSION, TABLE, Layout
-from occluded_reid.gallery.ledger import Ledger, manifest_versions
+from occluded_reid.gallery.ledger import CHECKSUMS, NEWEST, Ledger, manifest_versions, require_plain
 from occluded_reid.gallery.lock import WriterLock
 from occluded_reid.gallery.maintenance import finish
 from occluded_reid.gallery.table import LANCE_ERRORS, ROW_ID, TableReader, to_embeddings
+from occluded_reid.gallery.upkeep import address_range, drop_old_versions, rows_to_join
 
 __all__ = ["ROW_ID", "Snapshot", "Store", "to_embeddings"]
+
+_log = logging.getLogger("occluded_reid")
 
 _DELETED_AT_ONCE = 10_000
 _ATTEMPTS = 5  # to open a version while a writer drops old ones
@@ -84,6 +88,7 @@ class Store(TableReader):
         self._lock = WriterLock(folder)
         self._present: set[str] = set()
         with self.errors("opened"):
+            require_plain(folder)
             self._table = self._open(version)
             self._base = self.version
             self._require_columns()
@@ -121,6 +126,7 @@ class Store(TableReader):
                     return self._pinned
                 try:
                     with self.errors("read"):
+                        self._require_whole(base)
                         table = self._connect()
                         table.checkout(base)
                         self._pinned = Snapshot(self.folder, self.layout, table, self._is_dropped)
@@ -196,6 +202,11 @@ class Store(TableReader):
             self._lock.require_sole()
         self._present, self._base = present, self.version
 
+    @property
+    def acknowledged_files(self) -> Set[str]:
+        """Files of the table that were there when the last version was acknowledged; while it is written."""
+        return self._present
+
     def require_sole(self) -> None:
         """Make sure that no other writer has begun, let alone acknowledged anything, since this one did.
 
@@ -211,21 +222,39 @@ class Store(TableReader):
                 "is there already is skipped."
             )
 
+    def _counting(self) -> list[int]:
+        """Return the versions that count; none in a gallery of format 1, which has no list yet.
+
+        Raises:
+            GalleryError: the list, or its newest entry, was lost.
+        """
+        noted, kept = self.ledger.noted(), self.ledger.versions()
+        if not kept and self.layout.format_version >= FORMAT_VERSION:
+            raise GalleryError(
+                f"the gallery '{self.folder}' has lost its folder '{self.ledger.path.name}', which tells which "
+                "versions count. Restore it from a copy, or index again."
+            )
+        if kept and noted is not None and noted > kept[-1]:
+            raise GalleryError(
+                f"the gallery '{self.folder}' has lost '{CHECKSUMS}/{noted}.json', without which version {noted}, its "
+                f"newest, does not count. Restore that file from a copy; or open version {kept[-1]}, the newest that "
+                f"is whole, or remove '{NEWEST}' to go on from there and lose what came after it."
+            )
+        return kept
+
     def _open(self, version: int | None) -> Any:
         """Open the table at a version that counts, or at the newest that does."""
         for attempt in range(_ATTEMPTS):
-            kept = self.ledger.versions()
+            kept = self._counting() if version is None else self.ledger.versions()
             if version is not None and kept and version not in kept:
                 known = ", ".join(map(str, kept if len(kept) <= _SHOWN else [*kept[: _SHOWN - 1], "…", kept[-1]]))
                 raise GalleryError(f"the gallery '{self.folder}' has no version {version}. It has kept {known}.")
-            if not kept and self.layout.format_version >= FORMAT_VERSION:
-                raise GalleryError(
-                    f"the gallery '{self.folder}' has lost its folder '{self.ledger.path.name}', which tells which "
-                    "versions count. Restore it from a copy, or index again."
-                )
+            if not kept:
+                self._counting()  # a gallery of format 1 has no list yet: every commit counts
             try:
+                if kept:
+                    self._require_whole(version or kept[-1])
                 table = self._connect()
-                # A gallery of format 1 has no list yet: every commit counts.
                 table.checkout(version or (kept[-1] if kept else table.version))
             except LANCE_ERRORS:
                 # Either the version was dropped while we looked, or a machine that lost power has left a torn one.
@@ -234,6 +263,19 @@ class Store(TableReader):
             else:
                 return table
         raise self._restless("opened")
+
+    def _require_whole(self, version: int) -> None:
+        """Compare a version's small files with their sums; one that was dropped meanwhile is LanceDB's to miss.
+
+        Raises:
+            GalleryError: one is damaged.
+        """
+        try:
+            if version in self.ledger.versions():
+                self.ledger.require_whole(version)
+        except GalleryError:
+            if version in self.ledger.versions():
+                raise
 
     def _restless(self, verb: str) -> GalleryLockedError:
         return GalleryLockedError(f"the gallery '{self.folder}' changes faster than it can be {verb}. Try again.")
@@ -266,6 +308,10 @@ class Store(TableReader):
     def _begin(self) -> None:
         """Go to the newest version that counts, past what a writer that died has left."""
         with self.errors("written"):
+            require_plain(self.folder)
+            kept = self._counting()
+            if kept:
+                self._require_whole(kept[-1])
             self._table.checkout_latest()
             self._adopt()
             newest = self.ledger.versions()[-1]
@@ -282,7 +328,7 @@ class Store(TableReader):
 
     def _adopt(self) -> None:
         """Bring a gallery of format 1, which had no checksums, to this format: all that it holds now counts."""
-        if not self.ledger.versions():
+        if not self._counting():
             self.ledger.acknowledge(self.version, len(self), "first checksums", self.ledger.table_files())
         if self.layout.format_version < FORMAT_VERSION:
             layout = self.layout.model_copy(update={"format_version": FORMAT_VERSION})
@@ -329,16 +375,18 @@ class Store(TableReader):
         return found
 
     def append(self, rows: pa.Table) -> None:
-        """Add rows, whole or not at all."""
-        with self.committing() as table:
-            table.add(rows)
+        """Add rows, whole or not at all; small pieces of the table may be joined with them."""
+        self._add(rows)
         self.acknowledge(f"add {rows.num_rows}")
+        self._drop_old_versions()
 
     def upsert(self, rows: pa.Table) -> None:
-        """Add rows, and replace those of an equal key, whole or not at all."""
+        """Add rows, and replace those of an equal key, whole or not at all; small pieces may be joined."""
         with self.committing() as table:
             table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        self._add(None)
         self.acknowledge(f"add or replace {rows.num_rows}")
+        self._drop_old_versions()
 
     def rewrite(self, tables: Iterable[pa.Table], action: str) -> None:
         """Put whole rows in the place of those with the same keys, and acknowledge them as one version.
@@ -350,13 +398,45 @@ class Store(TableReader):
         for rows in tables:
             with self.committing() as table:
                 table.merge_insert("key").when_matched_update_all().execute(rows)
+        self._add(None)
         self.acknowledge(action)
+        self._drop_old_versions()
 
     def delete(self, numbers: Sequence[int]) -> None:
         """Hide rows by their number in the column `row`, all or none."""
         if len(numbers):
             self.hide(numbers)
             self.acknowledge(f"remove {len(numbers)}")
+            self._drop_old_versions()
+
+    def _add(self, rows: pa.Table | None) -> None:
+        """Write rows, and those of pieces that are small and many; it does not count before `acknowledge`."""
+        joined = rows_to_join(self, 0 if rows is None else rows.num_rows)
+        if joined is None:
+            if rows is not None:
+                with self.committing() as table:
+                    table.add(rows)
+            return
+        pieces, moved = joined
+        before, fresh = len(self), 0 if rows is None else rows.num_rows
+        with self.committing(2) as table:  # away and back again: nobody sees it in between
+            table.delete(address_range(pieces))
+            table.add(moved if rows is None else pa.concat_tables([moved, rows.cast(moved.schema)]))
+        if len(self) != before + fresh:
+            raise GalleryError(
+                f"the gallery '{self.folder}' has {len(self)} images after small pieces were joined, and should have "
+                f"{before + fresh}; this does not count. Your release of LanceDB does not do what is asked of it: "
+                "choose another."
+            )
+
+    def _drop_old_versions(self) -> None:
+        """Drop the oldest of many versions; a fault is a warning, as what was written before counts already."""
+        try:
+            with self.errors("written"):
+                drop_old_versions(self)
+        except GalleryError as cause:
+            _log.warning("What was written is safe, but old versions could not be dropped: %s", cause)
+        self._present = self.ledger.table_files()
 
     def hide(self, numbers: Sequence[int]) -> None:
         """Hide rows by their number in the column `row`; it does not count before `acknowledge`."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery import checksums
 from occluded_reid.gallery.checksums import Sums, compare, files_of
-from occluded_reid.gallery.layout import FILE
-from occluded_reid.gallery.ledger import CHECKSUMS, HINT, Ledger, manifest_versions
+from occluded_reid.gallery.layout import FILE, FORMAT_VERSION
+from occluded_reid.gallery.ledger import CHECKSUMS, HINT, NEWEST, Ledger, manifest_versions
 from occluded_reid.gallery.lock import LOCK_FILE
 from occluded_reid.gallery.maintenance import INDEXES, UNFINISHED
 from occluded_reid.gallery.store import Store
@@ -91,14 +91,19 @@ def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport
 def _verified(store: Store, progress: Progress | None) -> VerifyReport:
     folder, ledger = store.folder, store.ledger
     damaged, sums = _lists(ledger)
-    versions = ledger.versions()
-    if not versions:
+    noted, versions = ledger.noted(), ledger.versions()
+    if not versions and store.layout.format_version >= FORMAT_VERSION:
+        damaged[CHECKSUMS] = checksums.MISSING
+    elif not versions:
         raise GalleryError(
             f"the gallery '{folder}' is of format 1, which has no checksums: there is nothing to compare its files "
             "with. They are taken when it is next written to; Gallery.compact() is enough."
         )
     if FILE not in sums and not damaged:
         damaged[f"{CHECKSUMS}/{FILE}.json"] = checksums.MISSING
+    if versions and noted is not None and noted > versions[-1]:
+        damaged[f"{CHECKSUMS}/{noted}.json"] = checksums.MISSING
+    damaged |= _sealed(folder / NEWEST, NEWEST)
     unfinished = (folder / UNFINISHED).exists()
     if unfinished:
         damaged |= _sealed(folder / UNFINISHED, UNFINISHED)
@@ -182,7 +187,7 @@ def _index_folders(folder: Path) -> list[str]:
 
 
 def _leftovers(folder: Path, listed: set[str], indexes: Iterable[str], closed: dict[str, str]) -> set[str]:
-    known = listed | {HINT, LOCK_FILE, UNFINISHED}
+    known = listed | {HINT, LOCK_FILE, NEWEST, UNFINISHED}
     inside = tuple(f"{index}/" for index in indexes)
     found = {
         name
