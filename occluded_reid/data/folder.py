@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from occluded_reid.data.camera_names import camera_of_text, number_cameras
 from occluded_reid.data.dataset import NO_CAMERAS, SPLITS, ReIDData, Sample, Split, require_folder
 from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.data.left_out import LeftOut
@@ -23,6 +24,7 @@ __all__ = ["load_folder"]
 
 _REQUIRED = ("path",)
 _OPTIONAL = ("identity", "camera", "time", "track", "split")
+_MEANT = {"person", "pid", "id", "label", "person_id", "name", "who"}  # headers of others for the identity
 _DELIMITERS = (",", ";", "\t")
 _BESIDE = {"masks", "occlusion"}  # trees that may lie beside people
 
@@ -43,7 +45,11 @@ def load_folder(
 
     Without splits every image is in the training split, from which a hold-out can be taken. Sub-folders say nothing
     about cameras: give `camera_pattern`, or each image gets a camera number of its own, so that evaluation excludes
-    nothing (and a note says so). Cameras that are numbers keep them; others are numbered in sorted order.
+    nothing (and a note says so). Cameras that are numbers keep them; others get free ones in sorted order, and their
+    names are kept beside them.
+
+    A folder without any sub-folder of images, or a CSV file without the column identity, is of people whom nobody has
+    named: such images are the gallery, and have no identity. (For nested ones see the data set "images".)
 
     Args:
         root: the folder; or the CSV file itself, whose folder then is the root.
@@ -73,7 +79,7 @@ def load_folder(
         notes.append(f"nobody has said who is on the {unknown} images: they can be indexed and searched")
     if not known:
         notes.insert(0, f"{NO_CAMERAS}: no image is excluded from evaluation as of the same camera")
-    cameras = _camera_numbers([camera for _, camera, _ in rows])
+    cameras, names = number_cameras([camera_of_text(camera) for _, camera, _ in rows])
     splits: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
     for (split, _, sample), camera in zip(rows, cameras, strict=True):
         splits[split].append(replace(sample, camera=camera))
@@ -85,6 +91,7 @@ def load_folder(
         gallery=tuple(splits["gallery"]),
         notes=tuple(notes),
         cameras_known=known,
+        camera_names=names,
     )
 
 
@@ -107,6 +114,12 @@ def _from_folders(root: Path, camera_pattern: str | None, notes: list[str]) -> l
                 camera = str(len(rows)) if pattern is None else _camera_of(pattern, below, path)
                 rows.append((split, camera, Sample(path.relative_to(root).as_posix(), path, folder.name, 0)))
     loose = sorted({path for place in (root, *splits.values()) for path in image_files(place)})
+    if not rows and loose and not splits:
+        for path in loose:
+            camera = str(len(rows)) if pattern is None else _camera_of(pattern, path.name, path)
+            rows.append(("gallery", camera, Sample(path.name, path, None, 0)))
+        notes += left_out.notes()
+        return rows
     if not rows:
         raise DataError(
             f"'{root}' has no sub-folder with images{f', but {len(loose)} images of its own' if loose else ''}. "
@@ -217,6 +230,9 @@ def _delimiter(text: str) -> str:
 
 def _check_header(header: Sequence[str], table: Path) -> None:
     missing = [column for column in _REQUIRED if column not in header]
+    other = [column for column in header if column not in (*_REQUIRED, *_OPTIONAL)]
+    if "identity" not in header and any(column in _MEANT or did_you_mean("identity", [column]) for column in other):
+        missing.append("identity")
     if twice := next((column for column in header if column and header.count(column) > 1), None):
         raise DataError(f"the CSV file '{table}' has the column '{twice}' twice. Keep one of them.")
     if missing:
@@ -234,17 +250,11 @@ def _row(root: Path, where: str, line: dict[str, str], allow_outside: bool) -> t
             "parts the fields)."
         )
     field = {column: value.strip() for column, value in line.items()}
-    for column in ("path", *(column for column in ("identity", "camera", "split") if column in field)):
-        if not field[column]:
+    for column in ("path", "identity", "camera", "split"):
+        if column in field and not field[column]:
             raise DataError(f"{where} has no {column}. Fill it in, or remove the line.")
-    split = next(
-        (
-            split
-            for split in SPLITS
-            if split == field.get("split", "train" if "identity" in field else "gallery").lower()
-        ),
-        None,
-    )
+    usual = "train" if "identity" in field else "gallery"
+    split = next((split for split in SPLITS if split == field.get("split", usual).lower()), None)
     if split is None:
         hint = did_you_mean(field["split"], SPLITS)
         raise DataError(f"{where} has the split '{field['split']}'; wanted one of {', '.join(SPLITS)}.{hint}")
@@ -296,11 +306,3 @@ def _time(text: str, where: str) -> float | None:
     if not math.isfinite(seconds):
         raise DataError(f"{where} has the time '{text}', which is not finite. Leave it empty where it is not known.")
     return seconds
-
-
-def _camera_numbers(cameras: Sequence[str]) -> list[int]:
-    """Numbers stay what they are, so that several lists agree; names are numbered in sorted order."""
-    if all(camera.isascii() and camera.isdigit() and len(camera) < 10 for camera in cameras):
-        return [int(camera) for camera in cameras]
-    number = {camera: index for index, camera in enumerate(sorted(set(cameras)))}
-    return [number[camera] for camera in cameras]

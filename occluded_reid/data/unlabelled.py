@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from occluded_reid.data.camera_names import camera_of_text, number_cameras
-from occluded_reid.data.dataset import ReIDData, Sample, require_folder
+from occluded_reid.data.dataset import NO_CAMERAS, ReIDData, Sample, require_folder
 from occluded_reid.data.images import image_files, refuse_linked_folders
+from occluded_reid.data.left_out import LeftOut
 from occluded_reid.data.times import TIME_FORMATS, read_time
 from occluded_reid.errors import DataError
+from occluded_reid.files import absolute
 from occluded_reid.registry import DATASETS
 
 __all__ = ["load_images", "unlabelled"]
@@ -51,10 +54,11 @@ def load_images(
     Raises:
         DataError: there is no image, or a pattern is wrong or finds nothing in some of the paths.
     """
-    folder = require_folder(root)
+    folder, left_out = require_folder(absolute(root, DataError)), LeftOut()
+    files = image_files(folder, recursive=True, left_out=left_out)
     refuse_linked_folders(folder)
-    return unlabelled(
-        image_files(folder, recursive=True),
+    found = unlabelled(
+        files,
         folder,
         camera_pattern=camera_pattern,
         camera_from=camera_from,
@@ -62,6 +66,7 @@ def load_images(
         time_format=time_format,
         name=name,
     )
+    return replace(found, notes=(*found.notes, *left_out.notes()))
 
 
 def unlabelled(
@@ -94,8 +99,8 @@ def unlabelled(
         raise DataError(f"camera_from is {camera_from!r}; give 'folder', or leave it out.")
     if time_format is not None and time_pattern is None:
         raise DataError("time_format is given without time_pattern, which finds the time in a path. Give both.")
-    base = Path(root).absolute()
-    paths = [Path(file).absolute() for file in files]
+    base = absolute(root, DataError)
+    paths = [absolute(file, DataError) for file in files]
     if not paths:
         raise DataError(f"'{root}' holds no image. Look at the path, or at the suffixes of the files.")
     names = [(path.relative_to(base) if path.is_relative_to(base) else path).as_posix() for path in paths]
@@ -109,7 +114,7 @@ def unlabelled(
     if time_pattern is not None:
         times = [*_found(names, time_pattern, "time", lambda text: read_time(text, time_format))]
     notes = [f"nobody has said who is on the {len(names)} images: they can be indexed and searched"]
-    notes += [] if found is not None else ["cameras are not known"]
+    notes += [] if found is not None else [NO_CAMERAS]
     samples = [
         Sample(image, path, None, camera, time=time)
         for image, path, camera, time in zip(names, paths, numbers, times, strict=True)
