@@ -219,6 +219,7 @@ def open_data(
     options: list[str] | None = None,
     readable: Sequence[Split] = (),
     say: bool = True,
+    more: Mapping[str, Any] | None = None,
 ) -> ReIDData:
     """Load a data set as the common options say, and say on stderr what its loader noticed.
 
@@ -232,10 +233,11 @@ def open_data(
         options: ``key=value`` texts of --option.
         readable: splits of which images that cannot be read are left out.
         say: False where the command shows the notes itself.
+        more: options of the loader that have been read already.
     """
     from occluded_reid.data.dataset import load_dataset
 
-    own = read_data_options(options)
+    own = {**read_data_options(options), **(more or {})}
     data = load_dataset(dataset, root, masks=masks, holdout=holdout, validation=validation, seed=seed, **own)
     data = keep_readable(data, readable)
     if say:

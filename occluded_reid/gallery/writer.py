@@ -152,7 +152,7 @@ class Writer:
         if taken:
             raise GalleryError(
                 f"{_list(taken)} in the gallery '{self._store.folder}' already, with other embeddings or labels. "
-                "Pass replace=True to replace, or give the images other keys."
+                "Pass replace=True (--replace) to replace, or give the images other keys (keys=, --prefix)."
             )
         return replaced, fresh
 

@@ -89,7 +89,7 @@ def test_index_twice_adds_nothing_the_second_time(cli: Cli, people: Path, traine
     assert first.code == 0, first.err
     mark = load_model(trained / "model").fingerprint
     expected = {"gallery": str(gallery), "model": mark, "added": count, "skipped": 0, "unreadable": [], "total": count}
-    expected |= {"worker": 0, "index": None}
+    expected |= {"worker": 0, "index": None, "replaced": 0, "prefix": ""}
     assert first.json == expected
     second = cli(*command)
     assert second.code == 0
