@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from occluded_reid.cli.console import Device, Json, bold, check_picture, console, print_json
 from occluded_reid.cli.quick import wait_quietly
+
+if TYPE_CHECKING:
+    from occluded_reid.gallery.base import GalleryBase
+
+T = TypeVar("T")
 
 __all__ = ["search_command"]
 
@@ -44,6 +49,25 @@ def search_command(
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Re-rank by neighbour lists; see `occluded-reid gallery neighbours`.")
     ] = False,
+    query_camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--query-camera",
+            metavar="CAMERA",
+            help="Camera of the queries, by number or name; its images are left out. Once, or once for each query.",
+        ),
+    ] = None,
+    query_identity: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--query-identity",
+            metavar="NAME",
+            help="With --query-camera: leave out only that camera's images of this person. Once, or for each query.",
+        ),
+    ] = None,
+    include_self: Annotated[
+        bool, typer.Option("--include-self", help="Show the query itself, too, where it is in the gallery.")
+    ] = False,
     device: Device = "auto",
     picture: Annotated[
         Path | None,
@@ -73,19 +97,58 @@ def search_command(
             effort=_effort(effort),
             rerank=rerank,
             threshold=None if threshold is None else _threshold(threshold),
+            query_camera=_cameras(query_camera),
+            query_identity=_one_or_each(query_identity),
+            exclude_self=not include_self,
         )
+        asked = [images] if same_person else [[image] for image in images]
+        left_out = [[] if include_self else _own_images(store, paths) for paths in asked]
     shown = [" + ".join(str(p) for p in images)] if same_person else [str(p) for p in images]
     if as_json:
-        print_json({name: [dataclasses.asdict(hit) for hit in hits] for name, hits in zip(shown, found, strict=True)})
+        # A list: two queries may have one name.
+        print_json(
+            [
+                {
+                    "query": [str(path) for path in paths] if same_person else str(paths[0]),
+                    "hits": [dataclasses.asdict(hit) for hit in hits],
+                    "left_out": own,
+                }
+                for paths, hits, own in zip(asked, found, left_out, strict=True)
+            ]
+        )
     else:
-        for name, hits in zip(shown, found, strict=True):
+        for name, hits, own in zip(shown, found, left_out, strict=True):
             console().print(bold(name), soft_wrap=True)
             console().print(hits_table(hits) if hits or threshold is None else "nobody here")
+            for key in own:
+                console().say(f"{key} is in the gallery itself and was left out; --include-self shows it")
     if picture is not None:
         from occluded_reid.evaluation.pictures import save_picture, search_picture
 
         save_picture(search_picture(network, list(images[: len(found)]), found), picture)
         console(quiet=as_json).print(f"ranked list: {bold(picture)}", soft_wrap=True)
+
+
+def _own_images(store: GalleryBase, images: list[Path]) -> list[str]:
+    """Keys of the gallery's rows that are query images themselves, by their name or by their bytes."""
+    from occluded_reid.gallery.images import origins_of
+
+    sources = [source for image in images for source in origins_of(image)]
+    found = [
+        *store.list({"sha256": sorted({source.sha256 for source in sources})}),
+        *store.list({"key": sorted({source.key for source in sources})}),
+    ]
+    return list(dict.fromkeys(image.key for image in found))
+
+
+def _one_or_each(given: list[T] | None) -> list[T] | T | None:
+    """One value is for all queries; several are for one each."""
+    return given[0] if given and len(given) == 1 else given
+
+
+def _cameras(given: list[str] | None) -> Any:
+    """Numbers where they are written, else names."""
+    return _one_or_each([int(text) if text.isdecimal() else text for text in given or []] or None)
 
 
 def _effort(text: str) -> Any:

@@ -51,14 +51,14 @@ def test_reranking_wants_neighbours_first(cli: Cli, indexed: tuple[Path, list[ob
     found = cli(*command, "--rerank")
     assert (found.code, "build_neighbours" in found.err) == (1, True)
     assert cli("gallery", "neighbours", folder, "--json").json["k1"] == 20
-    (hits,) = cli(*command, "--rerank").json.values()
+    hits = cli(*command, "--rerank").json[0]["hits"]
     assert [hit["reranked"] for hit in hits] == sorted(hit["reranked"] for hit in hits)
 
 
 def test_nobody_here(cli: Cli, people: Path, trained: Path, indexed: tuple[Path, list[object]], tmp_path: Path) -> None:
     folder, command = indexed
-    (hits,) = cli(*command, "-k", 5).json.values()
-    (near,) = cli(*command, "-k", 5, "--threshold", hits[1]["distance"]).json.values()
+    hits = cli(*command, "-k", 5).json[0]["hits"]
+    near = cli(*command, "-k", 5, "--threshold", hits[1]["distance"]).json[0]["hits"]
     assert near == [hit for hit in hits if hit["distance"] <= hits[1]["distance"]]
     shown = cli(*[part for part in command if part != "--json"], "--threshold", "-1")
     assert "nobody here" in shown.out
@@ -96,3 +96,55 @@ def test_a_new_gallery_may_be_smaller(cli: Cli, people: Path, trained: Path, tmp
     found = cli(*calibrate)
     assert found.code == 0, found.err
     assert found.json["reduction"] is not None
+
+
+@pytest.fixture
+def small(cli: Cli, people: Path, trained: Path, tmp_path: Path) -> tuple[list[object], list[str]]:
+    """A search in a gallery of all images of the set, and its keys."""
+    command = ["index", tmp_path / "all", "--model", trained / "model", "--data", people, "--dataset", "synthetic"]
+    assert cli(*command, "--split", "all").code == 0
+    with Gallery.open(tmp_path / "all") as gallery:
+        keys = [image.key for image in gallery.list()]
+    return ["search", tmp_path / "all", "--model", trained / "model", "-k", 5], keys
+
+
+def test_a_query_that_is_in_the_gallery_is_left_out_and_said(
+    cli: Cli, people: Path, small: tuple[list[object], list[str]]
+) -> None:
+    search, keys = small
+    own = keys[0]
+    found = cli(*search, people / own, "--json")
+    assert found.json[0]["left_out"] == [own]
+    assert own not in [hit["key"] for hit in found.json[0]["hits"]]
+    shown = cli(*search, people / own)
+    assert f"{own} is in the gallery itself and was left out; --include-self shows it" in shown.out
+    included = cli(*search, people / own, "--include-self", "--json")
+    assert included.json[0]["left_out"] == []
+    assert included.json[0]["hits"][0]["key"] == own
+    assert "--include-self" not in cli(*search, people / own, "--include-self").out
+
+
+def test_two_queries_of_one_name_are_two_answers(cli: Cli, people: Path, small: tuple[list[object], list[str]]) -> None:
+    search, keys = small
+    found = cli(*search, people / keys[0], people / keys[1], people / keys[0], "--json").json
+    assert [answer["query"] for answer in found] == [str(people / key) for key in (keys[0], keys[1], keys[0])]
+    assert found[0] == found[2]
+    assert found[1]["left_out"] == [keys[1]]
+
+
+def test_the_camera_of_a_query_is_left_out(cli: Cli, people: Path, small: tuple[list[object], list[str]]) -> None:
+    search, keys = small
+    asked = people / keys[0]
+    every = cli(*search, "-k", 500, asked, "--json").json[0]["hits"]
+    camera, person = every[0]["camera"], every[0]["identity"]
+    kept = cli(*search, "-k", 500, asked, "--query-camera", camera, "--json").json[0]["hits"]
+    assert [hit["key"] for hit in kept] == [hit["key"] for hit in every if hit["camera"] != camera]
+    both = cli(*search, "-k", 500, asked, "--query-camera", camera, "--query-identity", person, "--json").json[0][
+        "hits"
+    ]
+    assert [hit["key"] for hit in both] == [
+        hit["key"] for hit in every if (hit["camera"], hit["identity"]) != (camera, person)
+    ]
+    each = cli(*search, "-k", 500, asked, asked, "--query-camera", 1, "--query-camera", 2, "--json").json
+    assert [{hit["camera"] for hit in answer["hits"]} for answer in each] == [{2}, {1}]
+    assert cli(*search, asked, "--query-identity", person).code in (1, 2)

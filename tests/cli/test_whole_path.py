@@ -111,9 +111,11 @@ def test_search_finds_what_the_gallery_finds(cli: Cli, people: Path, trained: Pa
     assert found.code == 0, found.err
     with Gallery.open(gallery, model=model) as store:
         (hits,) = store.search([asked], 3, where={"camera": 1})
-    assert [hit["key"] for hit in found.json[str(asked)]] == [hit.key for hit in hits]
-    assert [hit["distance"] for hit in found.json[str(asked)]] == [hit.distance for hit in hits]
-    assert {hit["camera"] for hit in found.json[str(asked)]} == {1}
+    (answer,) = found.json
+    assert answer["query"] == str(asked)
+    assert [hit["key"] for hit in answer["hits"]] == [hit.key for hit in hits]
+    assert [hit["distance"] for hit in answer["hits"]] == [hit.distance for hit in hits]
+    assert {hit["camera"] for hit in answer["hits"]} == {1}
     with Image.open(tmp_path / "deep" / "hits.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture).std() > 10
@@ -122,7 +124,8 @@ def test_search_finds_what_the_gallery_finds(cli: Cli, people: Path, trained: Pa
     assert "distance" in shown.out
     assert str(data.query[1].path) in shown.out
     person = cli(*search, asked, data.query[1].path, "--same-person", "--group-by", "identity", "--json").json
-    (together,) = person.values()
+    together = person[0]["hits"]
+    assert person[0]["query"] == [str(asked), str(data.query[1].path)]
     assert len({hit["identity"] for hit in together}) == len(together) == 3
 
 
