@@ -21,6 +21,7 @@ from occluded_reid.gallery.values import finite, is_text, shown
 __all__ = ["Labels", "Record", "make_records", "record_of", "same_rows", "to_table"]
 
 _DEEPEST = 100  # brackets of metadata within each other
+_NO_UTF8 = ", and that UTF-8 can hold: rename a file whose name is no UTF-8"
 
 Labels = Mapping[str, Any]
 """Arguments of `Gallery.add` by name: a sequence with a value for each image, or one value for all."""
@@ -57,7 +58,8 @@ def make_records(count: int, keys: Sequence[str], labels: Labels) -> list[Record
     for number in range(count):
         key = columns["keys"][number]
         if not is_text(key) or not key:
-            raise GalleryError(f"keys: number {number} is {key!r}; give a text that is not empty.")
+            why = _NO_UTF8 if key and isinstance(key, str) else ""
+            raise GalleryError(f"keys: number {number} is {key!r}; give a text that is not empty{why}.")
         values = {
             name: _checked(name, column[number], key, number) for name, column in columns.items() if name != "keys"
         }

@@ -13,9 +13,11 @@ from occluded_reid.data.dataset import ReIDData, load_dataset
 from occluded_reid.data.holdout import validation_side
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.data.verify import verify_dataset
+from occluded_reid.errors import GalleryError
 from occluded_reid.evaluation import Protocol, evaluate_matrix
 from occluded_reid.evaluation.embed import Occlusion
 from occluded_reid.files import read_json, write_json
+from occluded_reid.gallery.records import make_records
 from occluded_reid.models.trained_on import TrainedOn
 
 ODD = os.fsdecode("\u5f20".encode("gbk"))  # a Chinese name of an archive from a Chinese Windows
@@ -66,3 +68,10 @@ def test_occluded_and_evaluated(data: ReIDData) -> None:
 
 def read_json_of(text: str) -> dict:
     return json.loads(text)
+
+
+def test_a_gallery_says_that_it_cannot_hold_such_a_key() -> None:
+    with pytest.raises(
+        GalleryError, match=r"number 0 is '.udcd5.udcc5/1\.png'; .*rename a file whose name is no UTF-8"
+    ):
+        make_records(1, [f"{ODD}/1.png"], {})
