@@ -94,8 +94,8 @@ class VerifyReport:
             _line(self.shared_identities, "identities are in training and in queries or gallery"),
             _line(
                 self.unanswerable if len(self.unanswerable) == self.images["query"] else (),
-                "queries, which is all of them, have no match under another camera: nothing can be measured, unless images "
-                "of the same camera count too (--no-exclude-same-camera)",
+                "queries, which is all of them, have no match under another camera: nothing can be measured without "
+                "--no-exclude-same-camera",
             ),
             *(
                 _line(group, f"groups of identical files {problem}", _equal(d.names for d in group))

@@ -123,8 +123,8 @@ def test_queries_without_a_match(tree: Path) -> None:
     report = verify(tree)
     assert not report.warnings
     assert report.problems == (
-        "1 queries, which is all of them, have no match under another camera: nothing can be measured: "
-        "query/0001_c1_0.png",
+        "1 queries, which is all of them, have no match under another camera: nothing can be measured without "
+        "--no-exclude-same-camera: query/0001_c1_0.png",
     )
 
 
