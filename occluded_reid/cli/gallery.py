@@ -9,15 +9,19 @@ from typing import Annotated
 import typer
 
 from occluded_reid.cli.console import Json, bold, console, print_json, progress_bar
+from occluded_reid.cli.gallery_contents import add_commands, read_keys
 
 __all__ = ["gallery_app"]
 
 gallery_app = typer.Typer(
     name="gallery",
-    help="Look after a gallery: verify its files, list its versions, compact and index it, remove or erase images.",
+    help="Look into a gallery and after it: list and relabel images, verify its files, compact and index it, remove or "
+    "erase images.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+
+add_commands(gallery_app)
 
 Folder = Annotated[str, typer.Argument(help="Folder of the gallery.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another writer.", min=0)]
@@ -164,7 +168,7 @@ def remove_command(
     from occluded_reid.gallery import Gallery
 
     with Gallery.open(gallery) as store:
-        count = store.remove(_keys(keys, keys_from), wait=wait)
+        count = store.remove(read_keys(keys, keys_from), wait=wait)
         total = len(store)
     if as_json:
         print_json({"removed": count, "total": total})
@@ -191,7 +195,7 @@ def erase_command(
     """
     from occluded_reid.gallery import Gallery
 
-    wanted = _keys(keys, keys_from)
+    wanted = read_keys(keys, keys_from)
     if not yes:
         typer.confirm(f"Erase {len(set(wanted))} images and all older versions of '{gallery}' for good?", abort=True)
     with Gallery.open(gallery) as store, progress_bar("verifying before") as move:
@@ -205,18 +209,3 @@ def erase_command(
             f"versions dropped, {result.crops_forgotten} cached crops forgotten",
             soft_wrap=True,
         )
-
-
-def _keys(keys: list[str] | None, file: Path | None) -> list[str]:
-    from occluded_reid.errors import GalleryError
-    from occluded_reid.files import text_lines
-
-    found = list(keys or [])
-    if file is not None:
-        try:
-            found += [line for line in text_lines(file.read_bytes().decode("utf-8-sig")) if line]
-        except (OSError, UnicodeDecodeError) as cause:
-            raise GalleryError(f"the keys in '{file}' cannot be read: {cause}. Give a UTF-8 text file.") from cause
-    if not found:
-        raise GalleryError("no keys were given; name some, or a file with one in each line by --keys-from.")
-    return found
