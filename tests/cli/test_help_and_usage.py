@@ -218,18 +218,20 @@ def test_pictures_and_reports_that_cannot_be_written(cli: Cli, people: Path, tra
     model = ["--model", trained / "model"]
     data = ["--data", people, "--dataset", "synthetic"]
     assert cli("index", tmp_path / "gallery", *model, *data, "--split", "query").code == 0
-    for arguments in (
-        ["search", tmp_path / "gallery", asked, *model, "--picture", tmp_path / "file" / "hits.png"],
-        ["index", tmp_path / "file" / "gallery", *model, *data],
+    found = cli("index", tmp_path / "file" / "gallery", *model, *data)
+    assert found.code == 1
+    assert re.search(r"could not be (written|created): (Not a directory|File exists)", found.err)
+    assert "Traceback" not in found.err
+    # What computes for long looks at its output first.
+    for option, arguments in (
+        ("--report", ["evaluate", trained / "model", *data, "--report", tmp_path / "file" / "report"]),
+        ("--picture", ["search", tmp_path / "gallery", asked, *model, "--picture", tmp_path / "file" / "hits.png"]),
+        ("--picture", ["search", tmp_path / "gallery", asked, *model, "--picture", tmp_path / "hits.txt"]),
     ):
         found = cli(*arguments)
-        assert found.code == 1
-        assert re.search(r"could not be (written|created): (Not a directory|File exists)", found.err)
-        assert "Traceback" not in found.err
-    # What measures for long looks at its output first.
-    found = cli("evaluate", trained / "model", *data, "--report", tmp_path / "file" / "report")
-    assert found.code == 2
-    assert "--report" in found.err
+        assert found.code == 2
+        assert option in found.err
+        assert found.out == ""
     assert (tmp_path / "file").read_text() == "in the way"
 
 
