@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -192,10 +192,9 @@ def embed_with_truth(
         chunk = samples[start : start + batch_size]
         parts: list[np.ndarray] = []
         if occlusion is not None:
-            pictures = [occluded_sample(sample, occlusion) for sample in chunk]
-            seen = model.preprocess.see([image for image, _, _ in pictures])
-            parts = [mask for _, mask, _ in pictures]
-            shares[start : start + len(chunk)] = [share for _, _, share in pictures]
+            covered: list[float] = []
+            seen = model.preprocess.see(_occluded(chunk, occlusion, parts, covered))
+            shares[start : start + len(chunk)] = covered
         else:
             seen = model.preprocess.see([sample.path for sample in chunk])
             parts = [_parts(s, size) for s, size in zip(chunk, seen.sizes, strict=True)] if truth else []
@@ -207,6 +206,17 @@ def embed_with_truth(
     identity, camera = data.labels(samples)
     embedded = EmbeddedSet(PartEmbeddings.cat(rows), identity, camera, tuple(s.name for s in samples))
     return EmbeddedWithTruth(embedded, torch.cat(truths) if truths else None, shares)
+
+
+def _occluded(
+    samples: Sequence[Sample], occlusion: Occlusion, parts: list[np.ndarray], shares: list[float]
+) -> Iterator[np.ndarray]:
+    """Occluded images, one after another; their masks and the shares of the bodies covered are left in two lists."""
+    for sample in samples:
+        image, mask, share = occluded_sample(sample, occlusion)
+        parts.append(mask)
+        shares.append(share)
+        yield image
 
 
 def _parts(sample: Sample, size: tuple[int, int]) -> np.ndarray:

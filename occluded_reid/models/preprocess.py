@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -110,25 +110,26 @@ class Preprocess(nn.Module):
         Memory: the pixels, and a few pictures at their own size: one alone where it is large.
 
         Args:
-            images: as for `forward`.
+            images: as for `forward`; of an iterator, images are asked for as they are needed.
             boxes: as for `pixels`.
             channels: as for `forward`.
 
         Raises:
             ImageError, ShapeError: as `forward`.
         """
-        several = as_list(images, channels)
-        result: np.ndarray = np.empty((len(several), self.height, self.width, 3), dtype=np.uint8)
+        several = images if isinstance(images, Iterator) else as_list(images, channels)
+        result: list[np.ndarray] = []
         kept: list[Box | None] = [] if boxes is None else list(boxes)
         sizes: list[tuple[int, int]] = []
-        for pictures in few_at_a_time(several):
+        for pictures in few_at_a_time(several, channels if several is images else "rgb"):
             start = len(sizes)
             if boxes is None:
                 kept += self._boxes(pictures)
             sizes += [picture.size for picture in pictures]
             for row in range(start, len(sizes)):  # no name keeps a picture while the next is decoded
-                result[row] = self._resized(pictures[row - start], kept[row])
-        return Seen(result, kept, sizes)
+                result.append(self._resized(pictures[row - start], kept[row]))
+        empty = np.empty((0, self.height, self.width, 3), dtype=np.uint8)
+        return Seen(np.stack(result) if result else empty, kept, sizes)
 
     def boxes(self, images: Images, *, channels: Channels = "rgb") -> list[Box | None]:
         """Return what is kept of each image, as (left, top, right, bottom) in its own pixels; None is the whole.

@@ -15,7 +15,7 @@ from occluded_reid.config import Component, DataConfig, InputConfig, OptimConfig
 from occluded_reid.contracts import FeatureMaps, HeadOutput, ModelOutput, Targets
 from occluded_reid.data.cache import DecodedImages
 from occluded_reid.data.dataset import ReIDData, Sample
-from occluded_reid.data.images import open_image, open_mask
+from occluded_reid.data.images import open_mask
 from occluded_reid.data.loader import TrainLoader
 from occluded_reid.errors import BuildError, DataError, TrainingError
 from occluded_reid.files import absolute, write_json
@@ -207,10 +207,10 @@ def evaluate_parser(
     parser.eval()
     for start in range(0, len(samples), _BATCH):
         chunk = samples[start : start + _BATCH]
-        images = [open_image(sample.path) for sample in chunk]
-        parsed = parser.parse(images, [sample.name for sample in chunk])
-        for sample, image, found in zip(chunk, images, parsed, strict=True):
-            matrix.add(table[open_mask(cast(Path, sample.mask), image.size, source.classes)], found)
+        parsed = parser.parse([sample.path for sample in chunk], [sample.name for sample in chunk])
+        for sample, found in zip(chunk, parsed, strict=True):
+            size = found.shape[1], found.shape[0]
+            matrix.add(table[open_mask(cast(Path, sample.mask), size, source.classes)], found)
         if progress is not None:
             progress(start + len(chunk), len(samples))
     parser.train(was_training)

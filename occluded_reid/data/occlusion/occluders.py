@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,17 +99,32 @@ class Occluders:
             raise ShapeError(
                 f"{len(images)} images need as many masks and identities; got {len(masks)} masks, {count} identities."
             )
-        people: list[Cutout] = []
-        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        who: Sequence[str | None] = [None] * len(images) if identities is None else identities
+        return cls.cut_out(zip(images, masks, who, strict=True))
+
+    @classmethod
+    def cut_out(cls, people: Iterable[tuple[np.ndarray, np.ndarray, str | None]]) -> Occluders:
+        """Return people cut out of their pictures, as `pedestrians` does, looking at one picture after another.
+
+        Args:
+            people: image (H, W, 3) uint8, mask (H, W), not 0 on the body, and identity of each.
+
+        Raises:
+            ShapeError: a mask does not fit its image.
+            DataError: no picture shows enough of a body.
+        """
+        cutouts: list[Cutout] = []
+        number = -1
+        for number, (image, mask, identity) in enumerate(people):
             if image.shape != (*mask.shape, 3):
                 raise ShapeError(f"image {number} is {image.shape}, its mask {mask.shape}; they must be of one size.")
             body = mask > 0
             if body.mean() >= 0.02:
                 cut = np.dstack([image, body.astype(np.uint8) * 255])
-                people.append(make_cutout(cut, "pedestrian", None if identities is None else identities[number]))
-        if not people:
-            raise DataError(f"none of {len(images)} pictures shows enough of a body to cut out. Look at the masks.")
-        return cls([("pedestrians", tuple(people))])
+                cutouts.append(make_cutout(cut, "pedestrian", identity))
+        if not cutouts:
+            raise DataError(f"none of {number + 1} pictures shows enough of a body to cut out. Look at the masks.")
+        return cls([("pedestrians", tuple(cutouts))])
 
     @classmethod
     def strips(cls, images: Sequence[np.ndarray], identities: Sequence[str] | None = None) -> Occluders:

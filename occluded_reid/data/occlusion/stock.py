@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -50,10 +50,14 @@ def open_occluders(
                 "(--masks), or other occluders."
             )
         chosen = [masked[int(i)] for i in np.unique(np.linspace(0, len(masked) - 1, PEOPLE).round())]
-        images = [np.asarray(open_image(sample.path)) for sample in chosen]
-        masks = [open_mask(s.mask, (i.shape[1], i.shape[0]), 8) for s, i in zip(chosen, images, strict=True) if s.mask]
-        return Occluders.pedestrians(images, masks, [sample.person for sample in chosen])
+        return Occluders.cut_out((*_read(sample), sample.person) for sample in chosen)
     return Occluders.from_folder(source)[take_slice(take)]
+
+
+def _read(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The image and the mask of somebody who has one."""
+    image = np.asarray(open_image(sample.path))
+    return image, open_mask(cast(Path, sample.mask), (image.shape[1], image.shape[0]), 8)
 
 
 def take_slice(take: Literal["all", "even", "odd"]) -> slice:
