@@ -11,6 +11,7 @@ from PIL import Image
 
 from occluded_reid.data.images import open_image
 from occluded_reid.errors import GalleryError, ImageError
+from occluded_reid.gallery.derived import links_below
 from occluded_reid.gallery.images import identify
 from occluded_reid.gallery.maintenance import INDEXES, begin, require_sound
 from occluded_reid.gallery.store import ROW_ID, Store
@@ -47,7 +48,8 @@ def erase_keys(
 
     Raises:
         GalleryLockedError: another writer is at work.
-        GalleryError: a key is in no version of the gallery, or the gallery is damaged: nothing is erased then.
+        GalleryError: a key is in no version of the gallery, the gallery is damaged, or its index lies behind a link,
+            where nothing is deleted: nothing is erased then.
         DataError: a cache of crops cannot be used.
     """
     wanted = set(keys)
@@ -63,6 +65,7 @@ def erase_keys(
             )
         if not wanted:
             return EraseResult(0, 0, (), 0)
+        _require_no_copy_elsewhere(store.folder / INDEXES)
         require_sound(store, progress)
         before = len(store.ledger.versions())
         indexes = store.folder / INDEXES
@@ -70,6 +73,18 @@ def erase_keys(
         crops = sum(_forget(Path(cache), found) for cache in caches)
         begin(store, {"task": "erase", "rows": sorted(set(found.column("row").to_pylist())), "keep": 1})
     return EraseResult(len(wanted), before - 1, tuple(sorted(folders)), crops)
+
+
+def _require_no_copy_elsewhere(indexes: Path) -> None:
+    """Refuse to erase where copies of the rows lie behind a link: what is there may be somebody else's, and stays."""
+    links = sorted(links_below(indexes))
+    if links:
+        raise GalleryError(
+            f"'{links[0]}' is a link to '{links[0].readlink()}'"
+            f"{f' (and there are {len(links) - 1} more)' if len(links) > 1 else ''}: an erasure follows no links, and "
+            "could not promise that no copy of the rows is left there. Nothing was erased. Delete what it leads to by "
+            "hand, if it is this gallery's, and the link; then erase again. build_index() makes the index anew."
+        )
 
 
 def _everywhere(store: Store, wanted: set[str]) -> pa.Table:

@@ -18,11 +18,18 @@ from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.index_build import build, usual_factory
-from occluded_reid.gallery.index_upkeep import IndexInfo, keep_request, maintain_index, open_index, wanted_index
+from occluded_reid.gallery.index_upkeep import (
+    IndexInfo,
+    index_is_lost,
+    keep_request,
+    maintain_index,
+    open_index,
+    wanted_index,
+)
 from occluded_reid.gallery.indexes import GalleryIndex
 from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion, compact, kept_versions
-from occluded_reid.gallery.reranking import save_neighbours
+from occluded_reid.gallery.reranking import neighbours_mark, open_neighbours, save_neighbours
 from occluded_reid.gallery.searching import Searcher
 from occluded_reid.gallery.store import Snapshot, Store
 from occluded_reid.gallery.table import DroppedVersionError
@@ -33,6 +40,7 @@ from occluded_reid.matchers import Matcher
 from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.search.device import choose_device
 from occluded_reid.search.factory import Estimate, estimate
+from occluded_reid.search.neighbours import NeighbourLists
 from occluded_reid.search.reduction import Reduction
 
 if TYPE_CHECKING:
@@ -78,6 +86,8 @@ class FolderGallery(GalleryBase):
         self._index_device = f"auto {self.device}" if device == "auto" and place != "cpu" else place
         self._known: tuple[tuple[int, Path | None], Searcher] | None = None
         self._making = threading.Lock()
+        self._damaged: set[Path | None] = set()  # builds that a search has found so
+        self._listed: tuple[bytes, NeighbourLists] | None = None
 
     def versions(self) -> list[GalleryVersion]:
         """Return the versions that `open` can open, oldest first: number, time, images, and what made it."""
@@ -301,7 +311,7 @@ class FolderGallery(GalleryBase):
     def close(self) -> None:
         """Let go of the table and the index; closing twice does no harm."""
         with self._making:
-            self._known = None
+            self._known = self._listed = None
         super().close()
 
     def _read(self) -> Snapshot:
@@ -322,12 +332,25 @@ class FolderGallery(GalleryBase):
                 snapshot, current = store.snapshot(), GalleryIndex.current(self.path)
                 if self._known is not None and self._known[0] == (snapshot.version, current):
                     return self._known[1]
-                index = open_index(current, store, self._index_device)
+                if self._known is not None and self._known[1].lost:
+                    self._damaged.add(self._known[0][1])
+                usable = current is not None and current not in self._damaged
+                index = open_index(current, store, self._index_device) if usable else None
                 if index is not None or GalleryIndex.current(self.path) == current:  # else a writer has replaced it
                     break
-            searcher = Searcher(snapshot, index, self.device)
+            lost = index is None and (current is not None or (len(snapshot) > 0 and index_is_lost(self.path)))
+            searcher = Searcher(snapshot, index, self.device, lost=lost, lists=self._neighbours)
             self._known = ((snapshot.version, current), searcher)
             return searcher
+
+    def _neighbours(self) -> NeighbourLists | None:
+        """Return the neighbour lists that the gallery keeps; they are read, and compared with their checksums, once."""
+        mark = neighbours_mark(self.path)
+        if mark is None:
+            return None
+        if self._listed is None or self._listed[0] != mark:
+            self._listed = mark, open_neighbours(self.path)
+        return self._listed[1]
 
     def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
         """Answer from one version; where that is dropped meanwhile, from the newest instead, all over again."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from occluded_reid.errors import GalleryError
 from occluded_reid.files import write_json
 from occluded_reid.gallery import checksums
+from occluded_reid.gallery.derived import remove_entry, require_no_link
 from occluded_reid.gallery.efforts import measure_efforts
 from occluded_reid.gallery.indexes import (
     CURRENT,
@@ -36,7 +36,7 @@ from occluded_reid.gallery.writer import Progress, no_progress
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.registry import INDEXES
 from occluded_reid.search.packed_rows import PackedRows, PackedWriter
-from occluded_reid.search.slot_index import SlotIndex
+from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex
 
 __all__ = ["BuildRequest", "build", "merge", "usual_factory"]
 
@@ -121,6 +121,7 @@ def merge(store: Store, matcher: Matcher, progress: Progress = no_progress) -> N
 
     Raises:
         GalleryError: there is no build, or it cannot be read.
+        DamagedIndexError: it is damaged, or nobody can tell whether it is; build another one.
     """
     current = GalleryIndex.current(store.folder)
     if current is None:
@@ -128,6 +129,10 @@ def merge(store: Store, matcher: Matcher, progress: Progress = no_progress) -> N
     chosen, layout, rows = require_slot_matcher(matcher), store.layout, TableRows(store)
     old = GalleryIndex(current, layout)
     old.require_matcher(chosen)
+    if not old.packed.checked:
+        raise DamagedIndexError(
+            f"the copy of the embeddings in '{current}' was made by an older release, without hashes: it is not copied."
+        )
     extra = old.over(rows).extra
     meter = _Meter(progress, len(old) + len(extra) * (1 + len(old.slots)))
     with _new_build(store.folder) as target:
@@ -156,6 +161,7 @@ def _new_build(folder: Path) -> Iterator[Path]:
     indexes = folder / FOLDER
     name = f"{_BUILD}{secrets.token_hex(4)}"
     target = indexes / name
+    require_no_link(indexes)
     try:
         target.mkdir(parents=True)
         yield target
@@ -172,7 +178,8 @@ def _new_build(folder: Path) -> Iterator[Path]:
         kept = None if current is None else current.name
         for other in indexes.iterdir() if indexes.is_dir() else ():
             if other.name.startswith(_BUILD) and other.name != kept:
-                shutil.rmtree(other, ignore_errors=True)
+                with suppress(OSError):
+                    remove_entry(other)
 
 
 def _copy(rows: TableRows, target: Path, layout: Layout, meter: _Meter) -> None:
@@ -219,7 +226,7 @@ def _describe(
     write_json(target / DESCRIPTION, description.model_dump(mode="json"), GalleryError)
     efforts = [
         EffortEntry(candidates=e.candidates, effort=e.effort, queries=e.queries, **asdict(e.recall))
-        for e in measure_efforts(GalleryIndex(target, layout), rows, matcher, description.seed)
+        for e in measure_efforts(GalleryIndex(target, layout, sealed=False), rows, matcher, description.seed)
     ]
     measured = description.model_copy(update={"efforts": efforts})
     write_json(target / DESCRIPTION, measured.model_dump(mode="json"), GalleryError)

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from occluded_reid.errors import DeviceError, GalleryError, OccludedReIDError
+from occluded_reid.errors import DeviceError, GalleryError, OccludedReIDError, RegistryError
 from occluded_reid.files import read_json, write_json
 from occluded_reid.gallery.index_build import BuildRequest, build, merge, usual_factory
-from occluded_reid.gallery.indexes import EffortEntry, GalleryIndex, require_slot_matcher
+from occluded_reid.gallery.indexes import NOT_USED, EffortEntry, GalleryIndex, lost, require_slot_matcher
 from occluded_reid.gallery.store import Store
 from occluded_reid.matchers import Matcher
 from occluded_reid.registry import INDEXES, MATCHERS, check_options
+from occluded_reid.search.slot_index import DamagedIndexError
 
 if TYPE_CHECKING:
     from occluded_reid.gallery.searching import Searcher
 
-__all__ = ["WANTED", "IndexInfo", "keep_request", "maintain_index", "open_index", "wanted_index"]
+__all__ = ["WANTED", "IndexInfo", "index_is_lost", "keep_request", "maintain_index", "open_index", "wanted_index"]
 
 WANTED = "wanted_index.json"
 """What to build; it outlives the index, so that an index that an erasure has dropped comes back."""
@@ -155,9 +156,14 @@ def open_index(folder: Path | None, store: Store, device: str = "cpu") -> Galler
                 raise
             _log.info("The index stays on the CPU: %s", cause)
             return GalleryIndex(folder, store.layout)
-    except GalleryError as cause:
-        _log.warning("The index is not used: %s", cause)
+    except (GalleryError, RegistryError) as cause:
+        _log.warning(NOT_USED, store.folder, cause)
         return None
+
+
+def index_is_lost(folder: Path) -> bool:
+    """Whether a gallery is to have an index and has none that can be read; the log says why."""
+    return lost(folder, wanted=(folder / WANTED).is_file())
 
 
 def maintain_index(store: Store, matcher: Matcher) -> None:
@@ -182,7 +188,11 @@ def maintain_index(store: Store, matcher: Matcher) -> None:
         if index is None or gone > max(_GONE * len(index), _LEAST_NEW) or _outgrown(index, len(store)):
             build(store, own, request)
         elif new > max(_NEW * len(index), _LEAST_NEW):
-            merge(store, own)
+            try:
+                merge(store, own)
+            except DamagedIndexError as cause:  # nothing of it goes into another one
+                _log.warning("The index is built anew: %s", cause)
+                build(store, own, request)
     except OccludedReIDError as cause:
         _log.warning("What was written is safe, but the index could not be brought up to date: %s", cause)
 

@@ -9,7 +9,7 @@ longer has is passed over.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,19 +26,21 @@ from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.registry import INDEXES
-from occluded_reid.search.packed_rows import PackedRows
-from occluded_reid.search.slot_index import SlotIndex
+from occluded_reid.search.packed_rows import PACKED_ROWS, PackedRows
+from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex, state_of
 
 __all__ = [
     "CURRENT",
     "DESCRIPTION",
     "FOLDER",
+    "NOT_USED",
     "NUMBERS",
     "EffortEntry",
     "GalleryIndex",
     "IndexDescription",
     "IndexedRows",
     "SlotEntry",
+    "lost",
     "require_slot_matcher",
 ]
 
@@ -46,7 +48,14 @@ FOLDER = "indexes"
 CURRENT = "current.json"
 DESCRIPTION = "index.json"
 NUMBERS = "numbers.npy"
+NOT_USED = (
+    "The index of the gallery '%s' is not used, and searches compare with every image, until the next write builds it "
+    "again, or build_index() does: %s"
+)
+"""What the log says of an index that is damaged or missing."""
 
+
+_seen: set[tuple[str, tuple[int, ...]]] = set()  # checksums and states of files that this process has compared
 
 _log = logging.getLogger("occluded_reid")
 
@@ -143,6 +152,10 @@ class GalleryIndex:
         folder: of a build.
         layout: of the gallery.
         device: where slots are looked through, as `SlotIndex.load` takes it.
+        sealed: whether the build is finished, and its files have checksums.
+
+    Raises:
+        GalleryError: a file is missing or damaged.
 
     Attributes:
         folder: of this build.
@@ -152,15 +165,24 @@ class GalleryIndex:
         numbers: the number of each of them in the table's column `row`, ascending.
     """
 
-    def __init__(self, folder: Path, layout: Layout, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, layout: Layout, device: str = "cpu", *, sealed: bool = True) -> None:
         self.folder = folder
+        if sealed:
+            _require_as_written(folder, lambda name: name == DESCRIPTION)
         self.description = _read_description(folder)
         kind = cast(type[SlotIndex], INDEXES.get(self.description.type))
+        if sealed:
+            # Rows are hashed as they are read, and a kind that checks its own files does so when it is loaded.
+            trusted = (*PACKED_ROWS, *(f"{e.file}/" for e in self.description.slots if kind.checked))
+            _require_as_written(folder, lambda name: not name.startswith(trusted) or name.endswith(".json"))
         self.slots: dict[str, SlotIndex] = {
             entry.slot: kind.load(folder / entry.file, device=device) for entry in self.description.slots
         }
         self.packed = PackedRows(folder)
-        self.numbers: np.ndarray = np.load(folder / NUMBERS, mmap_mode="r")
+        try:
+            self.numbers: np.ndarray = np.load(folder / NUMBERS, mmap_mode="r")
+        except (OSError, ValueError) as cause:
+            raise GalleryError(f"'{folder / NUMBERS}' could not be read: {cause}. Build the index again.") from cause
         if not len(self.packed) == len(self.numbers) == self.description.rows or self.packed.slots != layout.slots:
             raise GalleryError(
                 f"the index '{folder}' does not fit its own description; build it again with build_index()."
@@ -172,13 +194,9 @@ class GalleryIndex:
     @staticmethod
     def current(gallery: Path) -> Path | None:
         """Return the folder of the newest build; None where nothing was built, or what names it is damaged."""
-        pointer = gallery / FOLDER / CURRENT
-        if not pointer.is_file():
-            return None
         try:
-            return inside(gallery / FOLDER, str(checksums.unseal(pointer)["build"]), GalleryError)
-        except GalleryError as cause:  # `verify` names it, too; the next write builds anew
-            _log.warning("The index is not used: %s", cause)
+            return _named(gallery)
+        except GalleryError:  # `lost` tells, once, and `verify`; the next write builds anew
             return None
 
     def require_matcher(self, matcher: Matcher) -> None:
@@ -210,7 +228,10 @@ class GalleryIndex:
         return next((e for e in self.description.efforts if e.recall(whole=whole) >= recall), None)
 
     def over(self, rows: TableRows) -> IndexedRows:
-        """Return the rows of a version with what this index knows of them."""
+        """Return the rows of a version with what this index knows of them.
+
+        Where its copy has no hashes to compare with, as older releases have left it, all rows are read from the table.
+        """
         return IndexedRows(rows, self.numbers, self.packed)
 
 
@@ -230,8 +251,10 @@ class IndexedRows:
         self.positions = np.where(found, place, -1)
         self._copy = np.full(len(rows), -1, dtype=np.int64)
         self._copy[self.positions[found]] = np.flatnonzero(found)
-        self._whole = len(packed) == len(rows) and np.array_equal(self._copy, np.arange(len(rows)))
         self.extra = np.flatnonzero(self._copy < 0)
+        if not packed.checked:
+            self._copy[:] = -1
+        self._whole = len(packed) == len(rows) and np.array_equal(self._copy, np.arange(len(rows)))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -270,6 +293,45 @@ def require_slot_matcher(matcher: Matcher) -> SlotMatcher:
         f"indexes propose rows slot by slot, and {type(matcher).__name__} does not compare so; derive the matcher "
         "from SlotMatcher, or search with effort='exact'."
     )
+
+
+def lost(gallery: Path, *, wanted: bool) -> bool:
+    """Whether a gallery should have an index and what names it is missing or damaged; if so, the log says it.
+
+    Args:
+        gallery: its folder.
+        wanted: whether it is to have one.
+    """
+    try:
+        missing = _named(gallery) is None and wanted
+        cause: object = f"'{gallery / FOLDER / CURRENT}', which names it, is missing"
+    except GalleryError as error:
+        missing, cause = True, error
+    if missing:
+        _log.warning(NOT_USED, gallery, cause)
+    return missing
+
+
+def _named(gallery: Path) -> Path | None:
+    pointer = gallery / FOLDER / CURRENT
+    if not pointer.exists():
+        return None
+    return inside(gallery / FOLDER, str(checksums.unseal(pointer)["build"]), GalleryError)
+
+
+def _require_as_written(folder: Path, chosen: Callable[[str], bool]) -> None:
+    """Compare the chosen files of a build with their checksums, before anything in them is believed.
+
+    Raises:
+        GalleryError: one is missing or damaged.
+    """
+    listed = checksums.unseal(folder / checksums.FOLDER_FILE)["files"]
+    for name, (size, mark) in sorted(listed.items()):
+        if not chosen(name) or (seen := (mark, state_of(folder / name))) in _seen:
+            continue
+        for _, what in checksums.compare(folder, {name: (int(size), str(mark))}).items():
+            raise DamagedIndexError(f"'{folder / name}' {what}. Build the index again with build_index().")
+        _seen.add(seen)
 
 
 def _read_description(folder: Path) -> IndexDescription:

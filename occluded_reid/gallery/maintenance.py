@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ import numpy as np
 
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.checksums import compare, files_of, seal, sync, unseal
+from occluded_reid.gallery.derived import remove_entry
 from occluded_reid.gallery.layout import FORMAT_VERSION
 from occluded_reid.gallery.ledger import CHECKSUMS, TABLE_FOLDER, manifest_versions
 from occluded_reid.gallery.lock import LOCK_FILE
@@ -38,6 +39,8 @@ UNFINISHED = "unfinished.json"
 
 INDEXES = "indexes"
 """Folder of what is made from the rows and can be made again, each part of it sealed by `checksums.write`."""
+
+_log = logging.getLogger("occluded_reid")
 
 _FOREVER = timedelta(days=36500)  # LanceDB drops no version by its age; which ones go is decided here
 _PIECE = np.uint64(32)  # the upper half of a row's address is the number of its piece
@@ -249,12 +252,15 @@ def _present(store: Store, numbers: np.ndarray) -> np.ndarray:
 
 def _drop_indexes(folder: Path) -> None:
     indexes = folder / INDEXES
-    if indexes.exists():
+    if indexes.is_symlink():
+        _log.warning(
+            "'%s' is a link to '%s': the link was deleted and nothing there, which may hold copies of what is erased. "
+            "Delete that by hand.", indexes, indexes.readlink(),
+        )  # fmt: skip
+        remove_entry(indexes)
+    elif indexes.exists():
         for entry in sorted(indexes.iterdir()):
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+            remove_entry(entry)
         sync(indexes)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from occluded_reid.errors import GalleryError
+from occluded_reid.errors import EmbeddingError, GalleryError
 from occluded_reid.gallery import checksums
+from occluded_reid.gallery.derived import remove_entry, require_no_link
 from occluded_reid.gallery.maintenance import INDEXES
 from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.values import shown
@@ -17,7 +19,15 @@ from occluded_reid.search.neighbours import NeighbourLists
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.topk import TopK
 
-__all__ = ["candidate_count", "first_of_groups", "joined", "open_neighbours", "require_rerank", "save_neighbours"]
+__all__ = [
+    "candidate_count",
+    "first_of_groups",
+    "joined",
+    "neighbours_mark",
+    "open_neighbours",
+    "require_rerank",
+    "save_neighbours",
+]
 
 _FOLDER, _FILE = "neighbours", "lists.safetensors"
 _CANDIDATES = 100  # at least, for each query
@@ -37,22 +47,57 @@ def require_rerank(rerank: object) -> KReciprocal | None:
 
 
 def save_neighbours(gallery: Path, lists: NeighbourLists) -> None:
-    """Keep lists in a folder, sealed; they are derived data as the indexes are, and go with them in an erasure."""
-    folder = gallery / INDEXES / _FOLDER
+    """Keep lists in a folder, sealed; they are derived data as the indexes are, and go with them in an erasure.
+
+    The lists before them stay until these are whole.
+    """
+    indexes = gallery / INDEXES
+    require_no_link(indexes)
+    token = secrets.token_hex(4)
+    made, before = (indexes / f"{_FOLDER}-{name}-{token}.tmp" for name in ("new", "old"))
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        made.mkdir(parents=True)
+        lists.save(made / _FILE)
+        checksums.write(made)
+        if os.path.lexists(indexes / _FOLDER):
+            (indexes / _FOLDER).rename(before)
+        made.rename(indexes / _FOLDER)
+        checksums.sync(indexes)
     except OSError as cause:
-        raise GalleryError(f"'{folder}' could not be written: {cause.strerror or cause}.") from cause
-    lists.save(folder / _FILE)
-    checksums.write(folder)
+        raise GalleryError(
+            f"the neighbour lists in '{indexes}' could not be written: {cause.strerror or cause}. Free some space, or "
+            "choose a folder that may be written to; the lists before them, if there were any, are kept."
+        ) from cause
+    finally:
+        for left in indexes.glob(f"{_FOLDER}-*.tmp") if indexes.is_dir() else ():
+            remove_entry(left)
 
 
-def open_neighbours(gallery: Path) -> NeighbourLists | None:
-    """Return the gallery's lists, mapped into memory; None where there are none, or where they were never finished."""
+def neighbours_mark(gallery: Path) -> bytes | None:
+    """Return what tells one set of lists from another; None where there are none, or they were never finished."""
+    try:
+        return (gallery / INDEXES / _FOLDER / checksums.FOLDER_FILE).read_bytes()
+    except OSError:
+        return None
+
+
+def open_neighbours(gallery: Path) -> NeighbourLists:
+    """Return the gallery's lists, mapped into memory, once they are compared with their checksums.
+
+    Raises:
+        GalleryError: they are damaged, or of another release.
+    """
     folder = gallery / INDEXES / _FOLDER
-    return NeighbourLists.load(folder / _FILE) if (folder / checksums.FOLDER_FILE).is_file() else None
+    wrong = checksums.verify(folder)
+    try:
+        if wrong:
+            raise EmbeddingError(f"'{folder / next(iter(wrong))}' {next(iter(wrong.values()))}.")
+        return NeighbourLists.load(folder / _FILE)
+    except EmbeddingError as cause:
+        raise GalleryError(
+            f"the neighbour lists of the gallery '{gallery}' cannot be used: {cause} Compute them again with "
+            "build_neighbours(), or search without rerank."
+        ) from cause
 
 
 def candidate_count(question: Question) -> int:

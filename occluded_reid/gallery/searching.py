@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,11 +14,11 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.efforts import USUAL_RECALL, EffortLike
 from occluded_reid.gallery.filters import to_sql
 from occluded_reid.gallery.hit import Hit
-from occluded_reid.gallery.indexes import GalleryIndex
+from occluded_reid.gallery.indexes import NOT_USED, GalleryIndex, IndexedRows
 from occluded_reid.gallery.nearest import Finder, Permission, exclusions, nearest
 from occluded_reid.gallery.query import hits_of
 from occluded_reid.gallery.question import Question
-from occluded_reid.gallery.reranking import candidate_count, first_of_groups, joined, open_neighbours
+from occluded_reid.gallery.reranking import candidate_count, first_of_groups, joined
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.gallery.store import Snapshot
 from occluded_reid.gallery.writer import Progress
@@ -25,6 +27,7 @@ from occluded_reid.search.candidates import approximate_topk
 from occluded_reid.search.neighbours import LocatedLists, NeighbourLists
 from occluded_reid.search.rerank import rerank_topk
 from occluded_reid.search.selected import SelectedRows
+from occluded_reid.search.slot_index import DamagedIndexError
 from occluded_reid.search.topk import TopK, exact_topk
 
 __all__ = ["Searcher"]
@@ -41,16 +44,26 @@ class Searcher:
     Args:
         store: one version of the table, on a handle of its own.
         index: the current index, or None.
+        lost: there should be an index and it cannot be used: every search is exact then, whatever effort it asks for.
+        lists: gives the neighbour lists that the gallery keeps, or None.
         device: where tiles are multiplied.
     """
 
-    def __init__(self, store: Snapshot, index: GalleryIndex | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        store: Snapshot,
+        index: GalleryIndex | None,
+        device: torch.device,
+        *,
+        lost: bool = False,
+        lists: Callable[[], NeighbourLists | None] = lambda: None,
+    ) -> None:
         self.rows = TableRows(store)
-        self.index = index
-        self._device, self._folder = device, store.folder
+        self.index, self.lost = index, lost
+        self._device, self._folder, self._open_lists = device, store.folder, lists
         self._located: LocatedLists | None = None
         self._indexed = None if index is None else index.over(self.rows)
-        self._source = self._indexed or self.rows
+        self._source: TableRows | IndexedRows = self.rows if self._indexed is None else self._indexed
 
     @property
     def unindexed(self) -> int:
@@ -63,7 +76,21 @@ class Searcher:
         return 0 if self._indexed is None else int((self._indexed.positions < 0).sum())
 
     def answer(self, question: Question, matcher: Matcher) -> list[list[Hit]]:
-        """Return the hits of each query."""
+        """Return the hits of each query; where the index turns out to be damaged, from the table alone."""
+        try:
+            return self._answer(question, matcher)
+        except DamagedIndexError as cause:
+            self._do_without_index(cause)
+            return self._answer(question, matcher)
+
+    def _do_without_index(self, cause: DamagedIndexError) -> None:
+        if not self.lost:
+            _log.warning(NOT_USED, self._folder, cause)
+        self.lost = True
+        self._source, self._indexed, self.index = self.rows, None, None
+
+    def _answer(self, question: Question, matcher: Matcher) -> list[list[Hit]]:
+        question = _bounded(question, len(self.rows))
         condition = to_sql(question.where)
         passing = None if condition is None else self.rows.passing(condition)
         if not len(self.rows) or (passing is not None and not len(passing)):
@@ -88,6 +115,14 @@ class Searcher:
 
     def neighbours(self, matcher: Matcher, k1: int, effort: EffortLike, progress: Progress) -> NeighbourLists:
         """Return the k1 nearest rows of each row, as hard to find as a search would look for them."""
+        try:
+            return self._neighbours(matcher, k1, effort, progress)
+        except DamagedIndexError as cause:
+            self._do_without_index(cause)
+            return self._neighbours(matcher, k1, effort, progress)
+
+    def _neighbours(self, matcher: Matcher, k1: int, effort: EffortLike, progress: Progress) -> NeighbourLists:
+        k1 = min(k1, _most(len(self.rows)))
         rows = self._source.take([])
         find = self._finder(Question(rows=rows, origins=[], k=k1 + 1, effort=effort), matcher, None)
         return NeighbourLists.build(
@@ -101,7 +136,7 @@ class Searcher:
 
     def _lists(self) -> LocatedLists:
         if self._located is None:
-            lists = open_neighbours(self._folder)
+            lists = self._open_lists()
             if lists is None:
                 raise GalleryError(
                     f"the gallery '{self._folder}' keeps no neighbour lists, which re-ranking needs. "
@@ -122,9 +157,10 @@ class Searcher:
             )
             return TopK([passing[p] for p in found.positions], found.distances)
 
-        if effort is None or self.index is None or self._indexed is None:
+        index, indexed = self.index, self._indexed
+        if effort is None or index is None or indexed is None:
             return exactly
-        index, indexed, (candidates, harder) = self.index, self._indexed, effort
+        candidates, harder = min(effort[0], max(1, len(index))), effort[1]
         mask = None
         if passing is not None:
             mask = np.zeros(len(self.rows), dtype=bool)
@@ -152,20 +188,35 @@ class Searcher:
         wanted = question.effort
         if wanted == "exact":
             return None
-        if self.index is None:
-            if wanted == "auto":
+        index = self.index
+        if index is None:
+            if wanted == "auto" or self.lost:
                 return None
             raise GalleryError(
                 f"effort is {wanted!r}, but the gallery has no index. Build one with build_index(), or search with "
                 "effort='exact'."
             )
-        self.index.require_matcher(matcher)
+        index.require_matcher(matcher)
         if isinstance(wanted, tuple):
             return wanted
         # Groups beyond the person's own are found by whole lists alone.
         whole = question.group_by is not None
-        entry = self.index.effort_for(USUAL_RECALL if wanted == "auto" else float(wanted), whole=whole)
+        entry = index.effort_for(USUAL_RECALL if wanted == "auto" else float(wanted), whole=whole)
         if entry is None:
             _log.info("No effort that was measured finds %s of the exact answer; the search is exact.", wanted)
             return None
         return entry.candidates, entry.effort
+
+
+def _bounded(question: Question, rows: int) -> Question:
+    """The same question with numbers that no longer exceed the gallery, and the same answer: memory follows them."""
+    rerank = question.rerank
+    if rerank is not None:
+        most = _most(rows)
+        rerank = replace(rerank, k1=min(rerank.k1, most), k2=min(rerank.k2, most))
+    return replace(question, k=min(question.k, max(1, rows)), rerank=rerank)
+
+
+def _most(rows: int) -> int:
+    """Neighbours beyond which more change nothing: half of them are more than there are rows."""
+    return 2 * rows + 2

@@ -88,7 +88,7 @@ class SlotScorer:
                 x /= lengths[0][part, None]
                 y /= lengths[1][part, None]
             x -= y
-            result[part] = np.minimum(np.sqrt(np.einsum("ij,ij->i", x, x)), LARGEST_DISTANCE)
+            result[part] = np.sqrt(np.einsum("ij,ij->i", x, x))  # their mean is what is clamped, as in tiles
 
         _run(score, range(0, count, chunk))
         return result

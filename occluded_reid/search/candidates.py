@@ -15,7 +15,7 @@ from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher
 from occluded_reid.search.rescore import nearest_candidates
 from occluded_reid.search.rows import RowSource
 from occluded_reid.search.selected import SelectedRows, allowed_at, allowed_pairs
-from occluded_reid.search.slot_index import SlotIndex
+from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex
 from occluded_reid.search.topk import Allowed, TopK, exact_topk
 
 __all__ = ["LEAST_SELECTIVITY", "approximate_topk"]
@@ -102,9 +102,9 @@ class _Approximate:
         passing: np.ndarray | None,
     ) -> None:
         self.matcher = _require_slots(matcher, query, indexes)
-        self.query, self.rows, self.k = query, rows, k
+        self.query, self.rows, self.k = query, rows, min(k, max(1, len(rows)))
         self.indexes = {slot: indexes[slot] for slot in self.matcher.used(query.names)}
-        self.candidates, self.effort = max(candidates, k), effort
+        self.candidates, self.effort = max(candidates, self.k), effort
         self.positions = None if positions is None else np.asarray(positions, dtype=np.int64)
         self.extra = np.empty(0, np.int64) if extra is None else np.unique(np.asarray(extra, dtype=np.int64))
         self.allowed = allowed
@@ -184,7 +184,7 @@ class _Approximate:
         owner, place = (np.concatenate(side) for side in zip(*lists, strict=True))
         known = len(self.rows) if self.positions is None else len(self.positions)
         if len(place) and place.max() >= known:
-            raise ShapeError(
+            raise DamagedIndexError(
                 f"an index returned the id {place.max()}, but ids below {known} are known. Give `positions` with one "
                 "entry for each id that was added, or build the indexes for these rows."
             )
@@ -222,7 +222,8 @@ class _Approximate:
             effort = self.effort
             if effort is not None and wider > 1:
                 effort = max(effort, min(4 * effort, index.efforts[-1]))
-            _, ids = index.search(rows, self.candidates * wider, effort=effort, allowed=self.selector)
+            # More than there are would only be room for nothing.
+            _, ids = index.search(rows, min(self.candidates * wider, len(index)), effort=effort, allowed=self.selector)
             return numbers, ids
 
         yield from map(ask, alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,12 +16,14 @@ from occluded_reid.registry import INDEXES
 from occluded_reid.search.factory import parse_factory
 from occluded_reid.search.faiss_gpu import MOST_FOUND, gpu_numbers, to_gpu
 from occluded_reid.search.faiss_module import import_faiss, make_index, one_thread, search_parameters, why
-from occluded_reid.search.slot_index import IndexMetric, SlotIndex
+from occluded_reid.search.slot_index import DamagedIndexError, IndexMetric, SlotIndex, state_of
 
 __all__ = ["FaissIndex"]
 
 _INDEX, _DESCRIPTION = "index.faiss", "index.json"
 _FORMAT = 1
+_HASHED = 1 << 26  # bytes of a file that loading hashes; of inverted lists beyond it, all but the lists themselves
+_seen: set[tuple[str, int, tuple[int, ...]]] = set()  # what this process has hashed already
 _ADDED = 1 << 16  # vectors handed to FAISS at a time
 # Below 20 queries FAISS compares one query after another, each by itself; from 20 on it multiplies matrices, whose last
 # bits depend on how many queries there are. Threads come from several calls at once instead.
@@ -69,6 +72,8 @@ class FaissIndex(SlotIndex):
         self._ids: np.ndarray | None = None
         self._path: Path | None = None  # where it was loaded from, while it is memory-mapped
         self._index: Any = None if self.wanted.trained else make_index(self.wanted, width, metric, seed)
+
+    checked = True  # by `load`
 
     @property
     def parallel(self) -> bool:  # type: ignore[override]
@@ -191,6 +196,8 @@ class FaissIndex(SlotIndex):
                     raise GalleryError(
                         f"'{path / _INDEX}' could not be written: {why(cause)}. Free some space; nothing was left."
                     ) from cause
+            checked = self._checked_bytes(temporary.stat().st_size)
+            mark = _digest(temporary, checked)
         description = {
             "format": _FORMAT,
             "width": self.width,
@@ -200,6 +207,7 @@ class FaissIndex(SlotIndex):
             "seed": self.seed,
             "vectors": len(self),
             "notes": self.notes,
+            "checked": [checked, mark],
         }
         write_json(path / _DESCRIPTION, description, GalleryError)
 
@@ -237,6 +245,7 @@ class FaissIndex(SlotIndex):
             if isinstance(cause, GalleryError):
                 raise
             raise GalleryError(f"'{path}' holds no index: {_DESCRIPTION} lacks {cause}. Build it again.") from cause
+        _require_as_written(path, described.get("checked"))
         mapped = faiss.IO_FLAG_MMAP if index.factory.kind == "IVF" else faiss.IO_FLAG_MMAP_IFC
         try:
             index._index = faiss.read_index(str(path / _INDEX), mapped if mmap else 0)
@@ -262,6 +271,15 @@ class FaissIndex(SlotIndex):
         if not np.isfinite(vectors.sum(dtype=np.float64)):
             raise ShapeError("the vectors hold NaN or infinity; an index takes finite numbers only.")
         return vectors
+
+    def _checked_bytes(self, size: int) -> int:
+        """How much of its file is hashed: what FAISS follows blindly, and the rest too where that takes no time.
+
+        Inverted lists lie at the end of the file. A flipped bit in them costs a candidate, and nothing else.
+        """
+        ivf = import_faiss().try_extract_index_ivf(self._index)
+        lists = 0 if ivf is None else len(self) * (int(ivf.code_size) + 8)
+        return size if size <= _HASHED or lists >= size else size - lists
 
     def _search_cpu(
         self, queries: np.ndarray, m: int, effort: int, allowed: np.ndarray | None
@@ -311,3 +329,34 @@ class FaissIndex(SlotIndex):
         if self.metric == "inner_product":
             found = 1 - found
         return np.where(ids < 0, np.float32(np.inf), found)
+
+
+def _digest(file: Path, count: int) -> str:
+    """Return the sha256 of the first bytes of a file."""
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while count > 0 and (piece := stream.read(min(count, 1 << 22))):
+            found.update(piece)
+            count -= len(piece)
+    return found.hexdigest()
+
+
+def _require_as_written(folder: Path, checked: Any) -> None:
+    """Refuse a file that FAISS would stumble over; what an older release has written cannot be told.
+
+    Raises:
+        DamagedIndexError: it is not what was written.
+    """
+    if checked is None:
+        return
+    file = folder / _INDEX
+    try:
+        count, mark = checked
+        seen = (str(mark), int(count), state_of(file))
+        same = seen in _seen or _digest(file, int(count)) == mark
+    except (OSError, TypeError, ValueError) as cause:
+        raise GalleryError(f"'{file}' could not be read: {cause}. Build the index again.") from cause
+    if same:
+        _seen.add(seen)
+    else:
+        raise DamagedIndexError(f"'{file}' is damaged: it is not what was written. Build the index again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import sys
@@ -16,15 +17,22 @@ from torch import Tensor
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, ShapeError
-from occluded_reid.files import absolute, read_json, write_json
+from occluded_reid.files import absolute, atomic_write, read_json, write_json
+from occluded_reid.search.slot_index import DamagedIndexError
 
-__all__ = ["PackedRows", "PackedWriter"]
+__all__ = ["PACKED_ROWS", "PackedRows", "PackedWriter"]
 
 PackedType = Literal["float16", "float32"]
 
 _DESCRIPTION, _EMBEDDINGS, _VISIBILITY = "packed.json", "embeddings.bin", "visibility.bin"
 _FORMAT = 1
 _TYPES = {"float16": torch.float16, "float32": torch.float32}
+PACKED_ROWS = (_EMBEDDINGS, _VISIBILITY)
+"""Files of packed rows whose content is compared with hashes as it is read."""
+
+_BLOCKS = "blocks.bin"
+_BLOCK = 1 << 16  # bytes of embeddings that are hashed together: what a single row costs when it is read first
+_DIGEST = 16  # bytes kept of a sha256: a flipped bit is seen by far fewer
 _WINDOW = 1 << 16  # what one page fault maps, Linux's default: how memory taken by single rows is counted
 
 
@@ -55,6 +63,7 @@ class PackedWriter:
             raise ShapeError(f"packed rows are float16 or float32; got {dtype!r}.")
         self._folder, self._slots, self._dtype = absolute(folder, GalleryError), dict(slots), dtype
         self._rows = 0
+        self._hashes = _BlockHashes(_block_rows(sum(self._slots.values()) * _TYPES[dtype].itemsize))
         if (self._folder / _DESCRIPTION).exists():
             raise GalleryError(f"'{folder}' holds packed rows already; write to another folder or remove it first.")
         try:
@@ -84,8 +93,10 @@ class PackedWriter:
                 "Write float32, or bring the embeddings to length 1 first."
             )
         try:
-            self._files[0].write(_little(joint.numpy()))
-            self._files[1].write(_little(rows.visibility.detach().cpu().float().numpy()))
+            parts = _little(joint.numpy()), _little(rows.visibility.detach().cpu().float().numpy())
+            for file, part in zip(self._files, parts, strict=True):
+                file.write(part)
+            self._hashes.add(len(rows), *parts)
         except OSError as cause:
             raise _unwritable(self._folder, cause) from cause
         self._rows += len(rows)
@@ -100,7 +111,15 @@ class PackedWriter:
                     file.close()
         except OSError as cause:
             raise _unwritable(self._folder, cause) from cause
-        description = {"format": _FORMAT, "rows": self._rows, "dtype": self._dtype, "slots": self._slots}
+        with atomic_write(self._folder / _BLOCKS, GalleryError) as temporary:
+            temporary.write_bytes(self._hashes.digests())
+        description = {
+            "format": _FORMAT,
+            "rows": self._rows,
+            "dtype": self._dtype,
+            "slots": self._slots,
+            "block_rows": self._hashes.rows,
+        }
         write_json(self._folder / _DESCRIPTION, description, GalleryError)
 
     def __enter__(self) -> Self:
@@ -123,9 +142,15 @@ class PackedRows:
     behind it, `take` gives everything back once it has touched `resident` bytes. The file's pages in the system's
     cache are not counted; they are what makes a second search fast.
 
+    Each block of rows is compared with its hash when it is read first, by whichever of both; that is once for as long
+    as this object lives. What an older release has packed has no hashes, and `checked` says so.
+
     Args:
         folder: what `PackedWriter` has written; see `open`.
         resident: how many bytes of the file `take` may hold.
+
+    Attributes:
+        checked: whether there are hashes.
 
     Raises:
         GalleryError: the folder holds no packed rows, or files of another length than described.
@@ -143,6 +168,7 @@ class PackedRows:
             self._rows = int(description["rows"])
             self.slots: dict[str, int] = {str(name): int(width) for name, width in description["slots"].items()}
             self._type = _TYPES[description["dtype"]]
+            block_rows = int(description.get("block_rows", 0))
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             if isinstance(cause, GalleryError):
                 raise
@@ -157,6 +183,11 @@ class PackedRows:
         row_bytes = width * self._type.itemsize
         self._touched = np.zeros(self._rows * row_bytes // _WINDOW + 1, dtype=bool)
         self._row_bytes = row_bytes
+        self.checked = block_rows > 0
+        self._block_rows = block_rows
+        self._visible = visibility
+        self._hashes = self._read_hashes() if self.checked else np.empty((0, _DIGEST), np.uint8)
+        self._sound = np.zeros(len(self._hashes), dtype=bool)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -176,20 +207,61 @@ class PackedRows:
         return _unchecked(self.slots, self._scanned.rows, self._visibility)
 
     def tiles(self, rows: int) -> Iterator[tuple[int, PartEmbeddings]]:
-        """Yield copies of the rows in float32, as `take` does: arithmetic on mixed types takes much longer."""
+        """Yield copies of the rows in float32, as `take` does: arithmetic on mixed types takes much longer.
+
+        Raises:
+            DamagedIndexError: some of them are not what was written.
+        """
         for start in range(0, self._rows, rows):
             stop = min(start + rows, self._rows)
+            if self.checked:
+                self._require_sound(np.arange(start // self._block_rows, (stop - 1) // self._block_rows + 1))
             joint = self._scanned.rows[start:stop].to(torch.float32, copy=True)
             self._scanned.release(start, stop)
             yield start, _unchecked(self.slots, joint, self._visibility[start:stop])
 
     def take(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
-        """Return copies of the rows at these positions, in float32."""
+        """Return copies of the rows at these positions, in float32.
+
+        Raises:
+            DamagedIndexError: they are not what was written.
+        """
+        if self.checked:
+            self._require_sound(np.unique(np.asarray(positions, dtype=np.int64) // self._block_rows))
         index = torch.as_tensor(np.asarray(positions, dtype=np.int64))
         joint = self._gathered.rows.index_select(0, index).float()
         found = _unchecked(self.slots, joint, self._visibility.index_select(0, index))
         self._count(index.numpy())
         return found
+
+    def _read_hashes(self) -> np.ndarray:
+        path, count = self.folder / _BLOCKS, -(-self._rows // self._block_rows)
+        try:
+            found = path.read_bytes()
+        except OSError as cause:
+            raise GalleryError(
+                f"'{path}' could not be read: {cause.strerror or cause}. Build the index again."
+            ) from cause
+        if len(found) != count * _DIGEST:
+            raise GalleryError(
+                f"'{path}' has {len(found)} bytes; {count * _DIGEST} were written. Build the index again."
+            )
+        return np.frombuffer(found, np.uint8).reshape(count, _DIGEST)
+
+    def _require_sound(self, blocks: np.ndarray) -> None:
+        """Hash those of these blocks that were not read before; threads that do so at once come to the same end."""
+        for block in blocks[~self._sound[blocks]].tolist():
+            start = block * self._block_rows
+            stop = min(start + self._block_rows, self._rows)
+            digest = _joint_digest(
+                *(hashlib.sha256(part) for part in (self._scanned.raw(start, stop), self._visible.raw(start, stop)))
+            )
+            if digest != self._hashes[block].tobytes():
+                raise DamagedIndexError(
+                    f"the copy of the embeddings in '{self.folder}' is damaged: rows {start} to {stop - 1} are not "
+                    "what was written. Build the index again with build_index(); the gallery's own rows are elsewhere."
+                )
+            self._sound[block] = True
 
     def _count(self, positions: np.ndarray) -> None:
         """Give the gathered pages back when more than `resident` bytes may have been touched."""
@@ -225,6 +297,10 @@ class _Mapped:
                 flat = torch.from_numpy(flat.numpy().byteswap())
             self.rows = flat.view(rows, width)
 
+    def raw(self, start: int, stop: int) -> memoryview:
+        """Return the bytes of these rows, as they are in the file."""
+        return memoryview(self._map or b"")[start * self._row_bytes : stop * self._row_bytes]
+
     def release(self, start: int, stop: int) -> None:
         """Give the pages of these rows back; they are read again when they are needed."""
         advice = getattr(mmap, "MADV_DONTNEED", None)
@@ -232,6 +308,46 @@ class _Mapped:
             return
         first = start * self._row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(advice, first, stop * self._row_bytes - first)
+
+
+class _BlockHashes:
+    """Hashes of blocks of rows that come in batches of any size."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._found: list[bytes] = []
+        self._filled, self._open = 0, (hashlib.sha256(), hashlib.sha256())
+
+    def add(self, count: int, *parts: Any) -> None:
+        """Go on with `count` rows, of which each part holds an equal number of bytes."""
+        flat = [memoryview(part).cast("B") if count else memoryview(b"") for part in parts]
+        done = 0
+        while done < count:
+            here = min(self.rows - self._filled, count - done)
+            for found, part in zip(self._open, flat, strict=True):
+                width = len(part) // count
+                found.update(part[done * width : (done + here) * width])
+            self._filled, done = self._filled + here, done + here
+            if self._filled == self.rows:
+                self._close()
+
+    def digests(self) -> bytes:
+        """Return the hashes of all blocks, the last one included."""
+        if self._filled:
+            self._close()
+        return b"".join(self._found)
+
+    def _close(self) -> None:
+        self._found.append(_joint_digest(*self._open))
+        self._filled, self._open = 0, (hashlib.sha256(), hashlib.sha256())
+
+
+def _block_rows(row_bytes: int) -> int:
+    return max(1, _BLOCK // max(1, row_bytes))
+
+
+def _joint_digest(*found: Any) -> bytes:
+    return hashlib.sha256(b"".join(part.digest() for part in found)).digest()[:_DIGEST]
 
 
 def _unchecked(slots: Mapping[str, int], joint: Tensor, visibility: Tensor) -> PartEmbeddings:

@@ -8,7 +8,14 @@ from typing import Literal, Self
 
 import numpy as np
 
-__all__ = ["IndexMetric", "SlotIndex"]
+from occluded_reid.errors import GalleryError, ShapeError
+
+__all__ = ["DamagedIndexError", "IndexMetric", "SlotIndex", "state_of"]
+
+
+class DamagedIndexError(GalleryError, ShapeError):
+    """An index, or its copy of the rows, is not what was written; the rows themselves are unharmed."""
+
 
 IndexMetric = Literal["inner_product", "l2"]
 
@@ -24,6 +31,9 @@ class SlotIndex(ABC):
         width: D, numbers in a vector.
         metric: "inner_product" (of unit vectors: cosine) or "l2".
     """
+
+    checked: bool = False
+    """Whether `load` makes sure that its files are what `save` wrote; else a gallery hashes them before."""
 
     parallel: bool = False
     """Whether `search` may be called from several threads at once, for a few queries each; else for all of them."""
@@ -84,3 +94,12 @@ class SlotIndex(ABC):
     @abstractmethod
     def load(cls, path: Path, *, mmap: bool = True, device: str = "cpu") -> Self:
         """Read what `save` has written; with `mmap`, leave vectors on the disk where that is possible."""
+
+
+def state_of(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written or replaced: where it was hashed once, it need not be hashed again."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

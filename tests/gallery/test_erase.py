@@ -12,7 +12,8 @@ from PIL import Image
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import DataError, GalleryError
-from occluded_reid.gallery import Gallery, TableRows, checksums
+from occluded_reid.gallery import Gallery, TableRows, checksums, maintenance
+from occluded_reid.gallery.derived import links_below
 from occluded_reid.gallery.store import Store
 from occluded_reid.models.crop_cache import CropCache
 
@@ -157,3 +158,51 @@ def test_caches_of_crops_forget_them(tmp_path: Path, model: Any, pictures: list[
     file.write_bytes(b"no database" * 100)
     with pytest.raises(DataError, match="could not be written"):
         gallery.erase(pictures[5].as_posix(), caches=[folder])
+
+
+def test_an_erasure_follows_no_link(make_rows: Rows, tmp_path: Path) -> None:
+    gallery = fill(tmp_path / "g", make_rows(20))
+    gallery.build_index("Flat")
+    indexes, elsewhere = gallery.path / "indexes", tmp_path / "elsewhere"
+    build = next(indexes.glob("build-*"))
+    build.rename(elsewhere)
+    build.symlink_to(elsewhere)
+    (elsewhere / "mine.txt").write_text("somebody's own")
+    before = sorted(file.name for file in elsewhere.rglob("*"))
+    key = KEYS[3]
+    with pytest.raises(GalleryError, match=r"is a link to .*follows no links.*Nothing was erased") as refused:
+        gallery.erase([key])
+    assert str(build) in str(refused.value)
+    assert not (gallery.path / "unfinished.json").exists()
+    assert gallery.add(make_rows(40)[39:], keys=["after"]).added == 1
+    assert sorted(file.name for file in elsewhere.rglob("*")) == before
+    assert not list(links_below(indexes))  # the build that was linked was replaced by one of the gallery's own
+    assert gallery.erase([key]).images == 1
+
+
+def test_a_linked_folder_of_indexes_is_neither_written_nor_emptied(
+    make_rows: Rows, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gallery = fill(tmp_path / "g", make_rows(20))
+    gallery.build_index("Flat")
+    gallery.build_neighbours(3)
+    indexes, elsewhere = gallery.path / "indexes", tmp_path / "elsewhere"
+    indexes.rename(elsewhere)
+    indexes.symlink_to(elsewhere)
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine" / "thesis.txt").write_text("somebody's own")
+    before = {file: file.read_bytes() for file in elsewhere.rglob("*") if file.is_file()}
+    key = KEYS[3]
+    for write in (
+        lambda: gallery.erase([key]),
+        lambda: gallery.build_index("Flat"),
+        lambda: gallery.build_neighbours(3),
+    ):
+        with pytest.raises(GalleryError, match="is a link"):
+            write()
+    assert {file: file.read_bytes() for file in elsewhere.rglob("*") if file.is_file()} == before
+    # An erasure that a crash had broken off is finished: the link goes, and the log says what cannot be promised.
+    maintenance._drop_indexes(gallery.path)
+    assert not indexes.is_symlink()
+    assert "may hold copies of what is erased" in caplog.text
+    assert {file: file.read_bytes() for file in elsewhere.rglob("*") if file.is_file()} == before

@@ -242,6 +242,46 @@ def test_lists_serve_a_gallery_that_changes_and_go_with_an_erasure(tmp_path: Pat
         gallery.search(asked, 5, rerank=True)
 
 
+def test_lists_that_cannot_be_made_anew_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = people(12, 0, 1).embeddings
+    gallery = Gallery.create(tmp_path / "g", slots=SLOTS)
+    gallery.add(here, keys=[f"k{i}" for i in range(48)])
+    gallery.build_neighbours(6)
+    wanted = [hit.key for hit in gallery.search(here[:1], 5, rerank=KReciprocal(k1=6, k2=3))[0]]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(NeighbourLists, "save", full)
+    with pytest.raises(GalleryError, match=r"No space left on device.*the lists before them, .* are kept"):
+        gallery.build_neighbours(7)
+    monkeypatch.undo()
+    assert [entry.name for entry in (tmp_path / "g" / "indexes").iterdir()] == ["neighbours"]
+    assert gallery.verify().ok
+    with Gallery.open(tmp_path / "g") as other:
+        assert [hit.key for hit in other.search(here[:1], 5, rerank=KReciprocal(k1=6, k2=3))[0]] == wanted
+    gallery.build_neighbours(7)
+    assert [entry.name for entry in (tmp_path / "g" / "indexes").iterdir()] == ["neighbours"]
+
+
+@pytest.mark.parametrize("place", [9, 500, -1])
+def test_damaged_lists_are_named_and_stop_no_other_search(tmp_path: Path, place: int) -> None:
+    here = people(12, 0, 1).embeddings
+    gallery = Gallery.create(tmp_path / "g", slots=SLOTS)
+    gallery.add(here, keys=[f"k{i}" for i in range(48)])
+    gallery.build_neighbours(6)
+    file = tmp_path / "g" / "indexes" / "neighbours" / "lists.safetensors"
+    content = bytearray(file.read_bytes())
+    content[place] ^= 4
+    file.write_bytes(content)
+    with Gallery.open(tmp_path / "g") as other:
+        with pytest.raises(GalleryError, match=r"neighbour lists .* cannot be used.*build_neighbours\(\)"):
+            other.search(here[:1], 5, rerank=KReciprocal(k1=6))
+        assert other.search(here[:1], 1)[0][0].key == "k0"
+        other.build_neighbours(6)
+        assert other.search(here[:1], 5, rerank=KReciprocal(k1=6))[0][0].key == "k0"
+
+
 def test_a_time_of_minus_zero_is_zero(tmp_path: Path, make_rows: Rows) -> None:
     gallery = Gallery.create(tmp_path / "g", slots=SLOTS)
     gallery.add(make_rows(2), keys=["a", "b"], time=[-0.0, 1.0])

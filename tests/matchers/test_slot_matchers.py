@@ -224,3 +224,15 @@ def test_what_an_index_holds_of_a_slot_is_as_near_as_the_slot_says(matcher: Slot
             near = x @ y.T
             near = 1 - near if matcher.metric == "cosine" else np.sqrt(np.maximum(0, 2 - 2 * near))
         np.testing.assert_allclose(near[:, some], said[:, some], atol=2e-3 if dtype == torch.float16 else 2e-5)
+
+
+@pytest.mark.parametrize("far", [1e30, 3e30, 1e31, 3e38])
+def test_tiles_and_pairs_agree_beyond_the_largest_distance(far: float) -> None:
+    """One slot is farther than the largest distance, the mean of the slots need not be: that mean is what counts."""
+    slots = (torch.tensor([[0.0], [far]]), torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [0.0]]))
+    rows = PartEmbeddings(("a", "b", "c"), slots, torch.ones(2, 3))
+    matcher = VisibilityWeightedMatcher(metric="euclidean", normalize=False)
+    side = matcher.prepare(rows)
+    wanted = min((far + 1) / 3, 2.0**99)
+    assert float(matcher.tile(side, side)[0, 1]) == pytest.approx(wanted, rel=1e-6)
+    assert matcher.pairs(rows, rows, [0], [1])[0] == pytest.approx(wanted, rel=1e-6)
