@@ -52,6 +52,13 @@ def train_command(
     validation: Validation = 0,
     weights: Weights = None,
     weights_match: WeightsMatch = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Folder of a trained model of this recipe to go on from with other people; classifiers are made anew.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     workers: Workers = 0,
     evaluate_every: Annotated[
@@ -70,6 +77,7 @@ def train_command(
     """
     from occluded_reid.evaluation.held_out import held_out_scores
     from occluded_reid.models.build import find_recipe
+    from occluded_reid.models.export import require_model
     from occluded_reid.training import train
 
     if evaluate_every and not validation:
@@ -77,6 +85,10 @@ def train_command(
             "--evaluate-every chooses the best epoch, and nothing is chosen on people who are tested on. "
             "Give people to choose by: --validation 50."
         )
+    if start is not None and weights not in (None, "none"):
+        raise typer.BadParameter("--from and --weights both say what training begins with. Give one of the two.")
+    if start is not None:
+        require_model(start)
     changes = {**read_overrides(overrides), **read_weights(weights, weights_match)}
     settings = find_recipe(recipe, changes)
     if exclude_same_camera is not None and not evaluate_every:
@@ -92,7 +104,8 @@ def train_command(
         settings,
         loaded,
         output,
-        pretrained=settings.model.backbone.weights is not None,
+        pretrained=settings.model.backbone.weights is not None and start is None,
+        start=start,
         seed=seed,
         workers=workers,
         evaluate=score,

@@ -212,5 +212,7 @@ def _require_masks(samples: Sequence[Sample]) -> None:
         raise MaskError(
             f"{len(without)} of {len(samples)} training images have no part mask, the first is '{without[0]}'. Give "
             "masks=FOLDER (--masks) with one single-channel PNG for each image (classes 0 … 7), as occluded-reid parse "
-            "IMAGES --teacher onnx --out MASKS makes them; or train without: data.masks=0 and no segmentation loss."
+            "IMAGES --teacher onnx --option model=FILE.onnx --out MASKS makes them (pip install 'occluded-reid[onnx]'; "
+            "occluded-reid list parsers names the teachers); or train without, and get no visibility: --set "
+            "data.masks=0 --set model.losses.segmentation=null."
         )

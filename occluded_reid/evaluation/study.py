@@ -79,7 +79,7 @@ def study(
         dataset=protocol.dataset or named.dataset,
         split=protocol.split or named.split,
         cameras_known=data.cameras_known,
-        notes=named.notes,
+        notes=(*named.notes, *model.cautions),
     )
     things = occluders or Occluders.generated(0)
     seeds = tuple(dict.fromkeys(seeds)) if fractions else (0,)

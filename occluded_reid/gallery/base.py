@@ -85,6 +85,9 @@ class GalleryBase(Browsing):
         self._model = model
         self._pinned = pinned
         self._owner = os.getpid()
+        caution = getattr(model, "caution", None)  # a model of somebody else's need not know itself
+        if caution is not None:
+            caution()
 
     @abstractmethod
     def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,12 +21,15 @@ from occluded_reid.losses.base import Loss
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models.model import ReIDModel, build_info
+from occluded_reid.models.origin import Origin
 from occluded_reid.models.preprocess import Preprocess
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.parsing.saved import load_parser_weights, parser_folder, read_parser_options
 from occluded_reid.registry import HEADS, LOSSES, MATCHERS, MODELS, PARSERS, Registry, check_options
 
 __all__ = ["build_model", "find_recipe", "list_models"]
+
+_LOG = logging.getLogger(__name__)
 
 HeadSpec = str | Component | Mapping[str, Any] | type[Head] | Callable[[BuildInfo], Head] | Head | None
 
@@ -41,7 +45,7 @@ def build_model(
     num_classes: int | None = None,
     backbone: str | Mapping[str, Any] | None = None,
     heads: Mapping[str, HeadSpec] | None = None,
-    pretrained: bool | str | Path = False,
+    pretrained: bool | str | Path | None = None,
     **overrides: Any,
 ) -> ReIDModel:
     """Build a model from a recipe.
@@ -52,9 +56,11 @@ def build_model(
         backbone: another backbone: a registered name, any timm name, or a whole part of a recipe such as
             ``{"type": "onnx", "weights": "reid.onnx"}``.
         heads: heads to add or to replace, by name: a registered name, a component, a class, an instance; None removes.
-        pretrained: True loads the weights that the recipe names (timm's hub if it names none); a path loads that file;
-            False starts from random values. The parser's weights, where the recipe names some, are loaded in any case:
-            it is not trained with the model.
+        pretrained: which weights the backbone begins with. None loads what was named for this call: a file that the
+            recipe or an override names, and the hub where an override, a recipe file or a mapping names it. The hub of
+            a recipe that comes with the library is not fetched unasked: a warning in the log says so. True loads what
+            the recipe names, timm's hub if it names nothing; a path loads that file; False starts from random values.
+            The parser's weights, where the recipe names some, are loaded in any case: it is not trained with the model.
         **overrides: ``**{"model.heads.local.options.num_parts": 6}``.
 
     Raises:
@@ -62,7 +68,7 @@ def build_model(
         UnknownNameError: a part is not registered.
         UnknownOptionError: a part takes no such option.
         BuildError: the parts do not fit each other.
-        CheckpointError, WeightsError: the parser's weights cannot be read, or do not fit.
+        CheckpointError, WeightsError: weights cannot be read, or do not fit.
 
     Example:
         >>> model = build_model("sorn_lite", num_classes=5)
@@ -82,8 +88,8 @@ def build_model(
     config = recipe.model
     preprocess = Preprocess(config.input, parser)
     recipe, network = _build_backbone(recipe, pretrained)
-    if pretrained and not network.frozen:
-        source = (config.backbone.weights or "hub") if pretrained is True else str(pretrained)
+    source = _source(name_or_recipe, config.backbone.weights, overrides, pretrained)
+    if source is not None and not network.frozen:
         network.load_pretrained(source, config.backbone.weights_match)
     info = replace(build_info(recipe, network, num_classes), parser=parser)
     built: dict[str, Head] = {}
@@ -96,7 +102,11 @@ def build_model(
     criterion = _build_criterion(recipe, info) if num_classes is not None else None
     matcher = _create(MATCHERS, config.matcher, "model.matcher")
     _try_matcher(matcher, config.matcher.type, built)
-    return ReIDModel(recipe, num_classes, network, built, criterion, matcher, preprocess)
+    model = ReIDModel(recipe, num_classes, network, built, criterion, matcher, preprocess)
+    # A frozen network with nothing to be learnt above it is as its maker has trained it.
+    whole = network.frozen and not any(parameter.requires_grad for parameter in model.parameters())
+    model.origin = Origin(_shown(source), None if whole else False)
+    return model
 
 
 def find_recipe(
@@ -114,6 +124,31 @@ def find_recipe(
     return load_recipe(name_or_recipe, overrides)
 
 
+def _source(
+    recipe: object, named: str | None, overrides: Mapping[str, Any], pretrained: bool | str | Path | None
+) -> str | None:
+    """What the backbone begins with: "hub", a file, or None for random values."""
+    if isinstance(pretrained, str | Path):
+        return str(pretrained)
+    if pretrained is not None:
+        return (named or "hub") if pretrained else None
+    theirs = isinstance(recipe, Mapping) or (isinstance(recipe, str | Path) and str(recipe).endswith((".yaml", ".yml")))
+    part = overrides.get("model.backbone")
+    now = overrides.get("model.backbone.weights", part.get("weights") if isinstance(part, Mapping) else None)
+    if named == "hub" and not (theirs or now == "hub"):
+        _LOG.warning(
+            "the recipe names weights of the hub, which are not fetched unasked: the backbone begins with random "
+            "values. Give pretrained=True to fetch them, or pretrained=False to say that this is meant"
+        )
+        return None
+    return named
+
+
+def _shown(source: str | None) -> str | None:
+    """A source as it is recorded: a file by its name alone, for where it lay is nobody's business."""
+    return source if source in (None, "hub") else Path(str(source)).name
+
+
 def _create(registry: Registry[Any], component: Component, where: str, *args: Any, **extra: Any) -> Any:
     """Create a registered part; options are checked here, so that plug-ins bring their own."""
     factory = registry.get(component.type)
@@ -128,7 +163,7 @@ def _create(registry: Registry[Any], component: Component, where: str, *args: An
     return factory(*args, **extra, **options)
 
 
-def _build_backbone(recipe: Recipe, pretrained: bool | str | Path) -> tuple[Recipe, Backbone]:
+def _build_backbone(recipe: Recipe, pretrained: bool | str | Path | None) -> tuple[Recipe, Backbone]:
     """Make the recipe's backbone; of one that is a network in a file, the recipe then holds what rebuilds it."""
     config, size = recipe.model.backbone, (recipe.model.input.height, recipe.model.input.width)
     if not is_frozen(config.type):

@@ -14,6 +14,7 @@ from occluded_reid.files import look
 from occluded_reid.models.build import build_model
 from occluded_reid.models.embedder import is_network, load_embedder
 from occluded_reid.models.model import ReIDModel
+from occluded_reid.models.origin import Origin
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
 
@@ -36,6 +37,7 @@ def save_model(model: ReIDModel, folder: str | Path) -> None:
         "num_classes": model.num_classes,
         "slots": model.slots,
         "recipe": model.recipe.model_dump(mode="json"),
+        "origin": model.origin.to_dict(),
         **({} if model.trained_on is None else {"trained_on": model.trained_on.to_dict()}),
     }
     write_sealed(folder, "model", content, kept, CheckpointError)
@@ -124,6 +126,8 @@ def load_model(
         )
     # Models saved before this was recorded, or trained from batches of unknown origin, have none.
     model.trained_on = TrainedOn.from_dict(content["trained_on"]) if "trained_on" in content else None
+    model.origin = Origin.from_dict(content.get("origin"))
+    model.caution()
     return model.eval()
 
 

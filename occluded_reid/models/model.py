@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,10 +22,13 @@ from occluded_reid.forked import require_threads
 from occluded_reid.heads.base import Head
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.models.origin import Origin
 from occluded_reid.models.preprocess import Preprocess
 from occluded_reid.models.trained_on import TrainedOn
 
 __all__ = ["ReIDModel"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class ReIDModel(nn.Module):
@@ -40,6 +44,7 @@ class ReIDModel(nn.Module):
         matcher: the system's own matcher.
         criterion: the recipe's losses.
         trained_on: whom it was trained on, or None where nothing was recorded.
+        origin: where its weights come from.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class ReIDModel(nn.Module):
         self.preprocess = Preprocess(recipe.model.input) if preprocess is None else preprocess
         self.slots = {slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots}
         self.trained_on: TrainedOn | None = None
+        self.origin = Origin()
+        self._cautioned = False
         self._criterion = criterion
 
     @property
@@ -71,6 +78,18 @@ class ReIDModel(nn.Module):
     def name(self) -> str:
         """Name of the recipe."""
         return self.recipe.name
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What should be known before somebody relies on it: that it was never trained, or its visibility was not."""
+        return self.origin.cautions(self.name, self.parts)
+
+    def caution(self) -> None:
+        """Log the cautions as warnings of the logger ``occluded_reid``, once for this model."""
+        if not self._cautioned:
+            for text in self.cautions:
+                _LOG.warning("%s", text)
+        self._cautioned = True
 
     @property
     def criterion(self) -> Criterion:

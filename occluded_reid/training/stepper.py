@@ -50,6 +50,7 @@ class Stepper:
         self.network: nn.Module = network
         self._wrapped = wrapped
         self._gradients_checked = False
+        self.idle: tuple[str, ...] = ()
 
     def backward(self, batch: Batch, epoch: int, step: int) -> LossValues:
         """Launch the forward and the backward pass.
@@ -60,10 +61,23 @@ class Stepper:
         batch = batch.to(self.processes.device)
         images = batch.images.contiguous(memory_format=torch.channels_last)
         with seeded_step(self.seed, epoch, step, self.processes.index, self.processes.device):
-            values: LossValues = self.network(images, batch.targets)
+            values = self._values(images, batch)
             if not values.total.requires_grad:
                 raise TrainingError("the recipe has no loss that reaches a parameter. Add one under model.losses.")
             self.accelerator.backward(values.total)
+        return values
+
+    def _values(self, images: Tensor, batch: Batch) -> LossValues:
+        try:
+            values: LossValues = self.network(images, batch.targets)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise TrainingError(
+                f"a batch of {len(batch)} rows ({', '.join(batch.targets.path) or 'no file names'}) is too small for "
+                "batch normalisation, which compares the rows. Leave the last, incomplete batch of an epoch out, or "
+                "give each process two images or more."
+            ) from error
         return values
 
     def update(self, values: LossValues, batch: Batch, wishes: list[bool]) -> tuple[dict[str, float], list[bool]]:
@@ -106,6 +120,7 @@ class Stepper:
     def _check_gradients(self) -> None:
         """After the first backward pass: say which parameters no loss reaches."""
         self._gradients_checked = True
+        self.idle = tuple(name for name, head in self.model.heads.items() if _is_idle(head))
         idle = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
         if not idle:
             return
@@ -117,6 +132,12 @@ class Stepper:
                 "Add the missing loss, remove the head, or freeze the parameters (requires_grad=False)."
             )
         self._note(f"{text}: they stay as they are")
+
+
+def _is_idle(head: nn.Module) -> bool:
+    """Whether it has parameters to be trained, and no loss has reached one of them."""
+    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    return bool(trained) and all(parameter.grad is None for parameter in trained)
 
 
 def _what_is_wrong(losses: dict[str, float], batch: Batch) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from occluded_reid.config import Recipe
 from occluded_reid.contracts import HeadInfo
 from occluded_reid.data.dataset import ReIDData
-from occluded_reid.errors import RecipeError
-from occluded_reid.models import ReIDModel, build_model
+from occluded_reid.errors import RecipeError, TrainingError
+from occluded_reid.models import ReIDModel, build_model, load_model
 from occluded_reid.models.build import find_recipe
+from occluded_reid.models.start import start_from
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.registry import PARSERS
@@ -25,13 +27,16 @@ from occluded_reid.training.trainer import Trainer
 
 __all__ = ["train"]
 
+_LOG = logging.getLogger(__name__)
+
 
 def train(
     recipe: str | Path | Mapping[str, Any] | Recipe | ReIDModel,
     data: ReIDData,
     output: str | Path,
     *,
-    pretrained: bool | str | Path = False,
+    pretrained: bool | str | Path | None = None,
+    start: str | Path | ReIDModel | None = None,
     seed: int = 0,
     workers: int = 0,
     evaluate: Callable[[ReIDModel], dict[str, float]] | None = None,
@@ -52,6 +57,8 @@ def train(
         data: its training identities become the classes.
         output: folder of the run.
         pretrained: as `build_model`; without meaning for a model that is built already.
+        start: a trained model, or its folder, to go on from with other people: backbone and heads are taken over, the
+            classifiers made anew. Whom it was trained on stays on record. Without meaning on resume.
         seed: of first weights, order, augmentation and dropout.
         workers: processes that prepare batches; 0 prepares them in line.
         evaluate: returns scores of the model, higher is better. They choose ``output/best``: let them be of people who
@@ -73,15 +80,23 @@ def train(
         RecipeError: the recipe is not valid, or its masks do not fit its heads.
         DataError: the training split is empty, has one identity, or does not fill a batch.
         MaskError: the recipe needs part masks and some are missing.
-        TrainingError: `output` holds another run, or cannot be written.
-        CheckpointError: there is nothing to resume, it is damaged or of another run, or cannot be written.
+        TrainingError: `output` holds another run, or cannot be written; `start` and `pretrained` are both given; or the
+            batch of a process is one image, of which there is no batch normalisation.
+        CheckpointError: there is nothing to resume, it is damaged or of another run, or cannot be written; or `start`
+            is another network.
         NonFiniteLossError: a loss is NaN or infinite.
 
     Example:
         ``train("sorn_lite", load_dataset("market1501", "market/", masks="masks/"), "runs/sorn")``, then
         ``load_model("runs/sorn/model")``.
     """
+    if start is not None and pretrained:
+        raise TrainingError(
+            f"training is to start from the model '{start}' and from weights of the backbone (pretrained="
+            f"{pretrained!r}). Give one of the two."
+        )
     settings = recipe.recipe if isinstance(recipe, ReIDModel) else find_recipe(recipe)
+    origin = load_model(start) if isinstance(start, str | Path) and not resume else start
     processes = Processes(make_accelerator(settings.optim.precision))
     require_teacher(settings.data.teacher, [loss.type for loss in settings.model.losses.values()])
     place: dict[str, Any] = {
@@ -99,12 +114,16 @@ def train(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the same first weights in every process and every run
             model = build_model(
-                settings,
+                recipe,
                 num_classes=len(data.train_classes()),
-                pretrained=False if resume else pretrained,
+                pretrained=False if resume or start is not None else pretrained,
                 heads=heads,
             )
     _check_masks(model)
+    if isinstance(origin, ReIDModel) and not resume:
+        told = start_from(model, origin)
+        if processes.is_main and show:
+            _LOG.warning("%s", told)
     model.trained_on = TrainedOn.of(data, model.trained_on)
     if model.preprocess.crops:
         # Until now only the data were checked: what an image shows of a person is for the model's parser to say.

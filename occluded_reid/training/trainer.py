@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from occluded_reid.config import OptimConfig
 from occluded_reid.contracts import Batch
@@ -16,6 +18,7 @@ from occluded_reid.errors import CheckpointError, OccludedReIDError, TrainingErr
 from occluded_reid.files import absolute
 from occluded_reid.forked import require_threads
 from occluded_reid.models import ReIDModel
+from occluded_reid.models.origin import Origin
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.training.average import WeightAverage
 from occluded_reid.training.batches import Batches, make_loader
@@ -74,7 +77,8 @@ class Trainer:
         BuildError: the model was built for inference.
         DataError: the training split is empty, has one identity, or does not fill a batch.
         MaskError: the recipe needs part masks and some are missing.
-        TrainingError: the data set has another number of identities than the model has classes.
+        TrainingError: the data set has another number of identities than the model has classes, or the batch of a
+            process is one image, of which there is no batch normalisation.
         MissingExtraError: TensorBoard is asked for and not installed.
     """
 
@@ -114,6 +118,7 @@ class Trainer:
                 data, model.recipe, model.preprocess, seed=seed, workers=workers, teacher=teacher, **place
             )
         self.loader: Batches = data
+        _require_company(model, self.processes.count)
         self.checkpoint_every, self.checkpoint_steps = checkpoint_every, checkpoint_steps
         self.scoring = Scoring(evaluate, evaluate_every, self.optim.epochs, best_by, self.processes)
         self.on_epoch = on_epoch
@@ -224,6 +229,10 @@ class Trainer:
         self.history = [EpochRecord(**record) for record in saved.progress["history"]]
         self.best = EpochRecord(**saved.progress["best"]) if saved.progress["best"] else None
         self.scoring.best_by = saved.progress["best_by"] or self.scoring.best_by
+        if isinstance(self.model, ReIDModel) and "origin" in saved.progress:
+            self.model.origin = Origin.from_dict(saved.progress["origin"])
+            known = saved.progress["trained_on"]
+            self.model.trained_on = self.model.trained_on if known is None else TrainedOn.from_dict(known)
         return Place(**saved.progress["place"])
 
     def _run_epoch(self, place: Place, stepper: Stepper, display: TrainingDisplay, stop: StopSignals) -> None:
@@ -241,6 +250,8 @@ class Trainer:
                 upcoming = self._next(batches, stop)  # prepared on the CPU while the device still works
                 due = self.processes.is_main and self._checkpoint_due(place.step + 1, time.monotonic() - saved)
                 losses, (stopping, saving) = stepper.update(values, batch, [stop.received is not None, due])
+                if isinstance(self.model, ReIDModel):
+                    self.model.origin = replace(self.model.origin, trained=True, idle=stepper.idle)
                 if self.average is not None:
                     self.average.update()
                 place.add(losses, len(batch) * self.processes.count)
@@ -260,11 +271,18 @@ class Trainer:
     def _next(self, batches: Iterator[Batch], stop: StopSignals) -> Batch | None:
         try:
             return next(batches, None)
-        except RuntimeError:
+        except RuntimeError as error:
             # Ctrl-C reaches the workers too, and where they do not inherit the handler they end at once.
             if stop.received is not None and self.processes.count == 1:
                 return None
-            raise
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that prepares batches has ended: {str(error).splitlines()[0].rstrip('. ')}. That is nearly "
+                "always memory: the system's, or a container's /dev/shm. Use fewer of them (--workers; 0 prepares "
+                "batches in line), a smaller data.batch, or more memory, and go on from the last checkpoint in "
+                f"'{self.output}' with resume=True (--resume)."
+            ) from error
 
     def _checkpoint_due(self, step: int, seconds: float) -> bool:
         return seconds > self.checkpoint_every or bool(self.checkpoint_steps and step % self.checkpoint_steps == 0)
@@ -309,11 +327,14 @@ class Trainer:
     def _save(self, place: Place) -> None:
         if self.processes.is_main:
             scaler = self.accelerator.scaler
+            trained_on: TrainedOn | None = getattr(self.model, "trained_on", None)
             progress = {
                 "place": vars(place),
                 "history": [record.to_dict() for record in self.history],
                 "best": None if self.best is None else self.best.to_dict(),
                 "best_by": self.scoring.best_by,
+                "origin": self.model.origin.to_dict() if isinstance(self.model, ReIDModel) else None,
+                "trained_on": None if trained_on is None else trained_on.to_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "run": self._description,
             }
@@ -321,6 +342,19 @@ class Trainer:
             state = Checkpoint(self.model.state_dict(), optimizer_state(self.model, self.optimizer), progress, average)
             write_checkpoint(self.output / "last", state)
         self.processes.wait()
+
+
+def _require_company(model: ReIDModel, processes: int) -> None:
+    """Refuse batches of one row where a layer normalises over the rows, before anything is computed."""
+    data = model.recipe.data
+    rows = data.batch // processes * (1 if getattr(data, "views", "single") == "single" else 2)
+    alone = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)]
+    if rows == 1 and alone:
+        share = "" if processes == 1 else f" for each of {processes} processes"
+        raise TrainingError(
+            f"data.batch={data.batch} leaves one image{share}, and batch normalisation ('{alone[0]}') compares images. "
+            f"Use data.batch={2 * processes} or more."
+        )
 
 
 @contextmanager

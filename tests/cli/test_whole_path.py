@@ -149,3 +149,19 @@ def test_a_folder_without_cameras_is_indexed_without_cameras(
         (hits,) = store.search([tmp_path / "photos" / "b" / "one.png"], 9)
     assert [hit.camera for hit in hits] == [None, None]  # the query's own image is left out
     assert {hit.identity for hit in hits} == {"a", "c"}
+
+
+def test_train_goes_on_from_a_model_with_other_people(
+    cli: Cli, people: Path, trained: Path, sets, tmp_path: Path
+) -> None:
+    usual = ("train", "sorn_lite", "--data", people, "--dataset", "synthetic", *sets, "--weights", "none")
+    done = cli(*usual, "--output", tmp_path / "run", "--from", trained / "model", "--validation", 2)
+    assert done.code == 0, done.err
+    assert "made anew: the classifiers, for other people" in done.err
+    origin = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    assert origin["origin"]["trained"] is True
+    assert origin["trained_on"]["before"]["data"] == origin["trained_on"]["data"]
+    both = cli(*usual[:-2], "--output", tmp_path / "x", "--from", trained / "model", "--weights", "hub")
+    assert both.code == 2
+    assert "Give one of the two" in both.err
+    assert cli(*usual, "--output", tmp_path / "x", "--from", tmp_path).code == 1

@@ -1,0 +1,57 @@
+"""Going on from a trained model with other people: backbone and heads are taken over, classifiers made anew."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from occluded_reid.errors import CheckpointError
+from occluded_reid.models.model import ReIDModel
+
+__all__ = ["start_from"]
+
+_SHOWN = 5
+
+
+def start_from(model: ReIDModel, source: ReIDModel) -> str:
+    """Take the weights of a trained model over, and the record of whom it was trained on.
+
+    Classifiers stay as they were made: their rows are people. So do losses, heads that exist in training only, which no
+    saved model has, and a parser, which comes from the recipe.
+
+    Args:
+        model: built for training.
+        source: what it begins with; the networks must be alike.
+
+    Returns:
+        What was taken over and what was made anew, in words.
+
+    Raises:
+        CheckpointError: a tensor is missing in one of them or has another shape; both shapes are named.
+    """
+    own, given = _taken(model), _taken(source)
+    wrong = [
+        f"'{key}' is {_shape(given.get(key))} there, {_shape(own.get(key))} here"
+        for key in {**own, **given}
+        if _shape(given.get(key)) != _shape(own.get(key))
+    ]
+    if wrong:
+        more = f"\n  … and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise CheckpointError(
+            f"training '{model.name}' cannot start from '{source.fingerprint}', which is another network:\n  "
+            + "\n  ".join(wrong[:_SHOWN])
+            + f"{more}\nTrain with the recipe of that model, or start from weights of the backbone (--weights)."
+        )
+    model.load_state_dict(given, strict=False)
+    model.trained_on = source.trained_on
+    fresh = sorted(name for name, head in model.parts.items() if head.info.training_only)
+    anew = ["the classifiers, for other people", *(f"the head '{name}'" for name in fresh)]
+    return f"started from {source.fingerprint}; made anew: {', '.join(anew)}"
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else str(tuple(tensor.shape))
+
+
+def _taken(model: ReIDModel) -> dict[str, Tensor]:
+    """The tensors that go from one model to the other."""
+    return {key: value for key, value in model.inference_state().items() if "parser" not in key.split(".")}
