@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -14,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from occluded_reid.errors import CheckpointError
-from occluded_reid.files import read_json, read_safetensors, write_json, write_safetensors
+from occluded_reid.files import look, read_json, read_safetensors, write_json, write_safetensors
+from occluded_reid.sealed import file_sha256
 
 __all__ = ["Checkpoint", "checkpoint_exists", "read_checkpoint", "replace_folder", "verify_folder", "write_checkpoint"]
 
@@ -68,12 +68,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"there is no checkpoint at '{folder}' to go on from. Start without resume, or give the folder of the run."
         )
-    source = folder if folder.exists() else _old(folder)
+    source = folder if look(folder, CheckpointError) is not None else _old(folder)
     verify_folder(source)
     content = read_json(source / "checkpoint.json", CheckpointError)
-    if content.get("format") != _FORMAT:
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != _FORMAT or not isinstance(content.get("progress"), dict):
         raise CheckpointError(
-            f"'{folder}' has format {content.get('format')}; this version reads format {_FORMAT}. "
+            f"'{folder}' has format {found}; this version reads format {_FORMAT}. "
             "Go on with the version of the library that wrote it, or train anew."
         )
     return Checkpoint(
@@ -86,7 +87,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def checkpoint_exists(folder: Path) -> bool:
     """Return whether a folder written by `replace_folder` can be read, if only under its interim name."""
-    return folder.exists() or _old(folder).exists()
+    return any(look(place, CheckpointError) is not None for place in (folder, _old(folder)))
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -110,7 +111,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
         fresh.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp makes it for its owner alone
         write(fresh)
-        sums = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
+        sums = {path.name: file_sha256(path, CheckpointError) for path in sorted(fresh.iterdir())}
         write_json(fresh / _SUMS, {"sha256": sums}, CheckpointError)
         _swap(fresh, folder)
         fresh = None
@@ -136,9 +137,9 @@ def verify_folder(folder: Path) -> None:
         raise CheckpointError(f"'{folder / _SUMS}' holds no checksums. The folder is damaged; use another copy of it.")
     for name, expected in sums.items():
         path = folder / Path(name).name
-        if not path.is_file():
+        if look(path, CheckpointError) is None:
             raise CheckpointError(f"'{path}' is missing. The checkpoint is damaged; use another copy of it.")
-        if _sha256(path) != expected:
+        if file_sha256(path, CheckpointError) != expected:
             raise CheckpointError(
                 f"'{path}' is damaged: its content does not have the checksum it was written with. "
                 "Use another copy of the checkpoint, or train anew."
@@ -172,8 +173,3 @@ def _flush(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,13 @@ import torch
 
 from occluded_reid.errors import CheckpointError
 from occluded_reid.training import checkpoint as module
-from occluded_reid.training.checkpoint import Checkpoint, checkpoint_exists, read_checkpoint, write_checkpoint
+from occluded_reid.training.checkpoint import (
+    Checkpoint,
+    checkpoint_exists,
+    read_checkpoint,
+    replace_folder,
+    write_checkpoint,
+)
 
 
 def make(value: float) -> Checkpoint:
@@ -173,3 +179,22 @@ def test_only_safetensors_and_json(tmp_path: Path) -> None:
             header = int.from_bytes(path.read_bytes()[:8], "little")
             assert path.suffix == ".safetensors"
             json.loads(path.read_bytes()[8 : 8 + header])
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "3", '{"format": 99}', '{"format": 2}', '{"format": 2, "progress": []}'])
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    def write(fresh: Path) -> None:
+        (fresh / "checkpoint.json").write_text(content)
+
+    replace_folder(tmp_path / "last", write)
+    with pytest.raises(CheckpointError, match="last' has format"):
+        read_checkpoint(tmp_path / "last")
+
+
+def test_a_run_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(CheckpointError, match=r"last' cannot be looked at: Permission denied"):
+        read_checkpoint(tmp_path / "last")
