@@ -50,7 +50,7 @@ class FeatureMaps(Mapping[str, Tensor]):
         stages: name -> (N, C, h, w), from the finest to the coarsest.
         images: (N, 3, H, W), as the backbone received them.
         class_token: (N, C) of a transformer, after its last normalisation; None where the backbone has none.
-        embedding: (N, D), the vector that the backbone itself ends in; None where it ends in maps.
+        vectors: name -> (N, D), what the backbone itself gives beside maps, such as its own embedding.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class FeatureMaps(Mapping[str, Tensor]):
         stages: Mapping[str, Tensor],
         images: Tensor,
         class_token: Tensor | None = None,
-        embedding: Tensor | None = None,
+        vectors: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._stages = dict(stages)
         self.images = images
-        self.class_token, self.embedding = class_token, embedding
+        self.class_token, self.vectors = class_token, dict(vectors or {})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._stages[name]
@@ -171,7 +171,7 @@ class BuildInfo:
         heads: the heads before this one, by name.
         name: the name of this head in the recipe.
         class_token: width of the backbone's class token; None where it has none.
-        embedding: width of the vector that the backbone itself ends in; None where it ends in maps.
+        vectors: name -> width of what the backbone itself gives beside maps.
         parser: the model's human parser, owned by its preprocessing; None where the recipe names none.
         mean, std: of the normalisation that images have been through.
     """
@@ -182,7 +182,7 @@ class BuildInfo:
     heads: Mapping[str, HeadInfo] = field(default_factory=dict)
     name: str = ""
     class_token: int | None = None
-    embedding: int | None = None
+    vectors: Mapping[str, int] = field(default_factory=dict)
     parser: RegionParser | None = None
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

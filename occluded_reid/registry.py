@@ -256,6 +256,7 @@ HEADS: Registry[Head] = Registry(
         "class_token": "occluded_reid.heads.class_token:ClassTokenHead",
         "converter": "occluded_reid.heads.converter:ConverterHead",
         "embedding": "occluded_reid.heads.embedding:EmbeddingHead",
+        "exported": "occluded_reid.heads.exported:ExportedHead",
         "feature_diffusion": "occluded_reid.heads.feature_diffusion:FeatureDiffusionHead",
         "global": "occluded_reid.heads.global_:GlobalHead",
         "local": "occluded_reid.heads.local:LocalHead",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -26,13 +27,13 @@ class Backbone(nn.Module, ABC):
     Attributes:
         feature_info: stage name -> channels and stride.
         class_token: width of the class token that `FeatureMaps` carries; None for a backbone without one.
-        embedding: width of the vector that it carries; None likewise.
+        vectors: name -> width of the vectors that it carries.
         frozen: whether it is a network from a file, which is given to it and never trained.
     """
 
     feature_info: Mapping[str, StageInfo]
     class_token: int | None = None
-    embedding: int | None = None
+    vectors: Mapping[str, int] = MappingProxyType({})
     frozen: ClassVar[bool] = False
 
     def __init__(self, input_size: tuple[int, int]) -> None:

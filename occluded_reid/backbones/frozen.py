@@ -1,4 +1,4 @@
-"""A network that somebody else has trained, taken as it is: its tensors become stages, its vector an embedding."""
+"""A network that somebody else has trained, taken as it is: its maps become stages, its vectors stay what they are."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Given:
 
     Attributes:
         stages: name -> channels and stride, from fine to coarse.
-        embedding: width of the network's own vector; None where it is not taken.
-        tensors: names in the graph of what becomes the stages, and last the embedding.
+        vectors: name -> width of what the network gives beside maps.
+        tensors: names in the graph of what becomes the stages, and then of the vectors.
         bytes: lengths of the network's files.
     """
 
     stages: dict[str, tuple[int, int]]
-    embedding: int | None
+    vectors: dict[str, int]
     tensors: tuple[str, ...]
     bytes: tuple[int, ...]
 
@@ -67,8 +67,8 @@ class FrozenBackbone(Backbone):
     Args:
         input_size: (height, width) of the images in pixels.
         weights: the network's file; None where a checkpoint fills it in, which then gives `given`.
-        outputs: names of the tensors (N, C, h, w) that become stages, and of the one (N, D) that becomes the embedding,
-            in any order. None takes the network's own output (N, D), and the last map of each size above 1×1.
+        outputs: names of the tensors to take: maps (N, C, h, w) become stages, vectors (N, D) keep their names. None
+            takes the last vector, which is the network's own output, and the last map of each size above 1×1.
         channels: order in which the network takes the colours.
         given: what a checkpoint remembers.
 
@@ -115,7 +115,7 @@ class FrozenBackbone(Backbone):
         for number, file in enumerate(files):
             self.register_buffer(f"file_{number}", torch.from_numpy(file))
         self.feature_info = {name: StageInfo(*info) for name, info in self.given.stages.items()}
-        self.embedding = self.given.embedding
+        self.vectors = self.given.vectors
         if weights is not None:
             _ = self._compiled()  # what cannot run is said now
 
@@ -139,14 +139,18 @@ class FrozenBackbone(Backbone):
         """Return the network, ready to run, with these tensors as outputs."""
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """Return the stages as (N, C, h, w), and the embedding (N, D); no gradient flows through them."""
+        """Return the stages as (N, C, h, w), and the vectors (N, D); no gradient flows through them."""
         array = images.detach().float().cpu().numpy()
         if self.channels == "bgr":
             array = array[:, ::-1]
         rows = self._compiled()(np.ascontiguousarray(array))
         tensors = [torch.from_numpy(np.array(each, dtype=np.float32)).to(images.device) for each in rows]
-        embedding = tensors.pop() if self.embedding is not None else None
-        return FeatureMaps(dict(zip(self.feature_info, tensors, strict=True)), images, embedding=embedding)
+        maps, vectors = tensors[: len(self.feature_info)], tensors[len(self.feature_info) :]
+        return FeatureMaps(
+            dict(zip(self.feature_info, maps, strict=True)),
+            images,
+            vectors=dict(zip(self.vectors, vectors, strict=True)),
+        )
 
     def train(self, mode: bool = True) -> Self:
         """Stay as it is: nothing in a frozen network knows a training mode."""
@@ -174,7 +178,7 @@ def _choose(
     source: str,
     lengths: list[int],
 ) -> Given:
-    """The tensors that become stages, fine to coarse, and last the one that becomes the embedding."""
+    """The tensors that become stages, fine to coarse, and then the vectors."""
     if outputs is not None:
         known = {tensor.name: tensor for tensor in tensors}
         missing = [name for name in outputs if name not in known]
@@ -186,10 +190,6 @@ def _choose(
             )
         chosen = [known[name] for name in outputs]
         vectors = [tensor for tensor in chosen if len(tensor.shape) == 2]
-        if len(vectors) > 1:
-            raise BuildError(
-                f"outputs name {len(vectors)} vectors: {', '.join(map(str, vectors))}; one can be the embedding."
-            )
         maps = sorted((t for t in chosen if len(t.shape) == 4), key=lambda t: -t.shape[2] * t.shape[3])
     else:
         last = {tensor.shape[2:]: tensor for tensor in tensors if len(tensor.shape) == 4}
@@ -201,7 +201,7 @@ def _choose(
         raise BuildError(f"'{source}' has neither a map (N, C, h, w) nor a vector (N, D) to embed with.")
     return Given(
         stages={f"stage{n}": (t.shape[1], max(1, round(input_size[0] / t.shape[2]))) for n, t in enumerate(maps)},
-        embedding=vectors[0].shape[1] if vectors else None,
+        vectors={vector.name: vector.shape[1] for vector in vectors},
         tensors=tuple(tensor.name for tensor in (*maps, *vectors)),
         bytes=tuple(lengths),
     )

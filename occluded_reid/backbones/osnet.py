@@ -81,7 +81,7 @@ class OSNet(Backbone):
                 setattr(self, f"conv{stage + 2}", nn.Sequential(*blocks, *([halved] if stage < 2 else [])))
         self.conv5 = _Convolution(channels[3], channels[3], 1)
         self.fc = nn.Sequential(nn.Linear(channels[3], feature), nn.BatchNorm1d(feature), nn.ReLU(inplace=True))
-        self.embedding = feature
+        self.vectors = {"embedding": feature}
         self.pretrained_cfg = {"classifier": "classifier"}  # what a weights file may hold beside these parts
         self.feature_info = {f"stage{n}": StageInfo(count, 2 ** (n + 1)) for n, count in enumerate(channels)}
         for module in self.modules():
@@ -105,8 +105,8 @@ class OSNet(Backbone):
             stages.append(grid)
             if number < 4:
                 grid = (getattr(self, f"pool{number}") if self.ain else stage[2])(grid)
-        embedding = self.fc(grid.mean((2, 3)))
-        return FeatureMaps(dict(zip(self.feature_info, stages, strict=True)), images, embedding=embedding)
+        vectors = {"embedding": self.fc(grid.mean((2, 3)))}
+        return FeatureMaps(dict(zip(self.feature_info, stages, strict=True)), images, vectors=vectors)
 
     def load_pretrained(self, source: str, match: str = "names") -> None:
         """Load a file with the authors' names; its classifier is left out.

@@ -14,6 +14,7 @@ from occluded_reid.cli import (
     data,
     demo,
     evaluate,
+    export,
     failures,
     gallery,
     index,
@@ -27,14 +28,16 @@ from occluded_reid.cli import (
     tune,
 )
 from occluded_reid.cli.door import exit_code, harmless_output
-from occluded_reid.cli.pages import Commands
 from occluded_reid.cli.quick import quick_imports
 
 __all__ = ["app", "main"]
 
-app = Commands(
+app = typer.Typer(
     name="occluded-reid",
     help="Find a person again across cameras although half of the person is hidden.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
 )
 
 
@@ -62,6 +65,7 @@ app.command("sweep")(sweep.sweep_command)
 app.command("tune")(tune.tune_command)
 app.command("index")(index.index_command)
 app.command("search")(search.search_command)
+app.command("export")(export.export_command)
 app.command("calibrate")(calibrate.calibrate_command)
 app.command("open-set")(open_set.open_set_command)
 app.add_typer(gallery.gallery_app, name="gallery")

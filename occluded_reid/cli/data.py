@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from occluded_reid.cli.completing import complete_dataset
 from occluded_reid.cli.console import (
     DataOptions,
     Holdout,
@@ -19,7 +18,6 @@ from occluded_reid.cli.console import (
     print_json,
     progress_bar,
 )
-from occluded_reid.cli.pages import Commands
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,17 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["data_app"]
 
-data_app = Commands(
+data_app = typer.Typer(
     name="data",
     help="Verify a data set on disk, show what is known about published ones, or draw the synthetic one.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="Data set or layout; see `occluded-reid data show`.", show_default=False, autocompletion=complete_dataset
-    ),
-]
+Name = Annotated[str, typer.Argument(help="Data set or layout; see `occluded-reid data show`.", show_default=False)]
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", show_default=False)]
 
 
@@ -64,10 +59,7 @@ def verify_command(
 
 @data_app.command("show")
 def show_command(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="Data set; without one, all of them.", show_default=False, autocompletion=complete_dataset),
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Data set; without one, all of them.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Show the protocol of a published data set: counts, splits, camera rule, layouts, licence, traps.

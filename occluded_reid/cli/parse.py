@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from occluded_reid.cli.completing import complete_teacher
 from occluded_reid.cli.console import Json, Seed, bold, console, print_json, progress_bar, read_overrides
 
 if TYPE_CHECKING:
@@ -33,12 +32,7 @@ class LabelSetName(StrEnum):
 def parse_command(
     images: Annotated[Path, typer.Argument(help="Folder of images, searched through its sub-folders.")],
     teacher: Annotated[
-        str,
-        typer.Option(
-            "--teacher",
-            help="'onnx', 'masks', a plug-in, or the folder of a trained parser.",
-            autocompletion=complete_teacher,
-        ),
+        str, typer.Option("--teacher", help="'onnx', 'masks', a plug-in, or the folder of a trained parser.")
     ],
     output: Annotated[Path, typer.Option("--out", help="Folder for the masks; it mirrors the images' tree.")],
     options: Annotated[

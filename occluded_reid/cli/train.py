@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from occluded_reid.cli.completing import complete_recipe
 from occluded_reid.cli.console import (
     CameraRule,
     DataOptions,
@@ -39,10 +38,7 @@ __all__ = ["train_command"]
 
 
 def train_command(
-    recipe: Annotated[
-        str,
-        typer.Argument(help="A system's name, or a recipe file ending in .yaml.", autocompletion=complete_recipe),
-    ],
+    recipe: Annotated[str, typer.Argument(help="A system's name, or a recipe file ending in .yaml.")],
     data: DataRoot,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log and the final model.")],
     dataset: DatasetName = "market1501",

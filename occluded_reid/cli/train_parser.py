@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from occluded_reid.cli.completing import complete_parser_recipe
 from occluded_reid.cli.console import (
     DataOptions,
     DataRoot,
@@ -36,12 +35,7 @@ __all__ = ["train_parser_command"]
 
 
 def train_parser_command(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="'small_parser', 'sgam_parser', or a file ending in .yaml.", autocompletion=complete_parser_recipe
-        ),
-    ],
+    recipe: Annotated[str, typer.Argument(help="'small_parser', 'sgam_parser', or a file ending in .yaml.")],
     data: DataRoot,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log, scores and the parser.")],
     dataset: DatasetName = "market1501",

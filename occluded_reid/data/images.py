@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -63,8 +62,7 @@ def image_files(folder: str | Path, *, recursive: bool = False, left_out: LeftOu
         try:
             with os.scandir(folder / above) as entries:
                 here = sorted(entries, key=lambda entry: entry.name)
-            if not os.access(folder / above, os.X_OK):  # its names may be read, and nothing else
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            (folder / above / ".").stat()  # a folder whose names may be read, and which may not be entered
         except (OSError, ValueError) as cause:
             reason = getattr(cause, "strerror", None) or cause
             if not above:

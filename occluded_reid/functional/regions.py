@@ -77,7 +77,8 @@ def region_values(values: float | Sequence[float] | Tensor, regions: int, name: 
         given = given.expand(regions)
     if given.shape != (regions,):
         raise ShapeError(f"{name} must be one number, or {regions}, one for each region; got {tuple(given.shape)}.")
-    if not bool(((given >= 0) & (given <= 1)).all()):
+    # A graph that is being exported cannot depend on values; these are a recipe's, and were checked before.
+    if not torch.compiler.is_exporting() and not bool(((given >= 0) & (given <= 1)).all()):
         raise ShapeError(f"{name} must lie in [0, 1]; got {given.tolist()}.")
     return given
 
@@ -169,9 +170,10 @@ def region_pool(features: Tensor, probabilities: Tensor) -> Tensor:
     """
     require_rank(features, 4, "features", "(N, C, h, w)")
     require_rank(probabilities, 4, "probabilities", "(N, R, H, W)")
-    if len(features) != len(probabilities):
+    if features.shape[0] != probabilities.shape[0]:  # len() would fix the batch of an exported graph
         raise ShapeError(
-            f"features hold {len(features)} images and probabilities {len(probabilities)}; give both of the same ones."
+            f"features hold {features.shape[0]} images and probabilities {probabilities.shape[0]}; "
+            "give both of the same ones."
         )
     maps = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
     pooled = adaptive_avg_pool2d(maps, (features.shape[2], features.shape[3])).flatten(2)

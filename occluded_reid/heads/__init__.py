@@ -5,6 +5,7 @@ from occluded_reid.heads.center_focus import CenterFocusHead
 from occluded_reid.heads.class_token import ClassTokenHead
 from occluded_reid.heads.converter import ConverterHead
 from occluded_reid.heads.embedding import EmbeddingHead
+from occluded_reid.heads.exported import ExportedHead
 from occluded_reid.heads.feature_diffusion import FeatureDiffusionHead
 from occluded_reid.heads.global_ import GlobalHead
 from occluded_reid.heads.local import LocalHead
@@ -20,6 +21,7 @@ __all__ = [
     "ClassTokenHead",
     "ConverterHead",
     "EmbeddingHead",
+    "ExportedHead",
     "FeatureDiffusionHead",
     "GlobalHead",
     "Head",

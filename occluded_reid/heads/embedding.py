@@ -19,6 +19,7 @@ class EmbeddingHead(Head):
 
     Args:
         info: what the builder knows.
+        vector: name of the one that is taken; None takes the last.
         neck: between vector and classifier: "none", "bn" or "bnneck" (bias fixed at 0).
         match: which side of the neck is matched: "after" or "before".
         slot: name of the slot.
@@ -31,32 +32,37 @@ class EmbeddingHead(Head):
         self,
         info: BuildInfo,
         *,
+        vector: str | None = None,
         neck: Literal["none", "bn", "bnneck"] = "none",
         match: Literal["after", "before"] = "after",
         slot: str = "global",
     ) -> None:
         super().__init__(info)
-        if info.embedding is None:
+        if not info.vectors or vector not in (None, *info.vectors):
+            named = "own embedding" if vector is None else f"vector '{vector}'"
             raise BuildError(
-                f"head '{info.name}' takes the backbone's own embedding, and this backbone gives none. Take 'global', "
-                "which pools a map; or, of a frozen network, name its vector in model.backbone.options.outputs."
+                f"head '{info.name}' takes the backbone's {named}, and this backbone gives "
+                f"{', '.join(info.vectors) or 'none'}. Take 'global', which pools a map; or, of a frozen network, name "
+                "its vector in model.backbone.options.outputs."
             )
+        self.vector = list(info.vectors)[-1] if vector is None else vector
+        width = info.vectors[self.vector]
         self.match, self.slot = match, slot
-        self.neck = make_neck(info.embedding, neck)
+        self.neck = make_neck(width, neck)
         # Without a neck and frozen below, a classifier would be all that learns: it is there only where a neck is.
         learns = info.num_classes is not None and neck != "none"
-        self.classifier = make_classifier(info.embedding, info.num_classes or 0, bias=neck == "bn") if learns else None
-        self.info = HeadInfo(slots={slot: info.embedding}, inference_slots=(slot,))
+        self.classifier = make_classifier(width, info.num_classes or 0, bias=neck == "bn") if learns else None
+        self.info = HeadInfo(slots={slot: width}, inference_slots=(slot,))
 
     def forward(
         self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None
     ) -> HeadOutput:
         """Return the vector, its embedding, and its logits."""
-        vector = features.embedding
+        vector = features.vectors.get(self.vector)
         if vector is None:
             raise BuildError(
-                f"head '{self.name}' takes the embedding, which the backbone announced and did not give. "
-                "Its forward() must return FeatureMaps(…, embedding=…)."
+                f"head '{self.name}' takes the vector '{self.vector}', which the backbone announced and did not give. "
+                "Its forward() must return FeatureMaps(…, vectors={…})."
             )
         necked = self.neck(vector)
         output = HeadOutput(

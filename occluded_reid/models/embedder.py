@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from occluded_reid.backbones.frozen import FrozenBackbone
 from occluded_reid.errors import BuildError, WeightsError
 from occluded_reid.models.build import build_model
 from occluded_reid.models.model import ReIDModel
+from occluded_reid.models.onnx_export import VISIBILITY, read_metadata
 from occluded_reid.options import did_you_mean
 from occluded_reid.registry import BACKBONES
 
@@ -61,7 +62,8 @@ def load_embedder(
     """Take a network in a file as a model: its embedding is the slot ``global``, matched by cosine.
 
     It embeds, searches, evaluates and saves like any other; `ReIDModel.save` keeps the network itself. To put heads on
-    its maps, build a recipe with ``backbone={"type": "onnx", "weights": file}``.
+    its maps, build a recipe with ``backbone={"type": "onnx", "weights": file}``. What `export_model` has written says
+    itself what it wants to be shown, and comes back with all its slots, their visibility and its matcher.
 
     Args:
         file: .onnx, or .xml with its .bin beside it.
@@ -78,9 +80,13 @@ def load_embedder(
     kind = _TYPES.get(file.suffix.lower())
     if kind is None:
         raise WeightsError(f"'{file}' is no network that can be loaded; wanted {' or '.join(_TYPES)}.")
-    shown = _preset(file, preset)
     backbone = cast(type[FrozenBackbone], BACKBONES.get(kind))
-    (height, width), _ = backbone.inspect(backbone.read(file), str(file))
+    contents = backbone.read(file)
+    (height, width), _ = backbone.inspect(contents, str(file))
+    described = read_metadata(contents[0]) if kind == "onnx" else None
+    if described is not None:
+        return _exported(file, described, preset, outputs)
+    shown = _preset(file, preset)
     options = {"channels": shown.channels, **({} if outputs is None else {"outputs": list(outputs)})}
     recipe = {
         "name": file.stem,
@@ -95,6 +101,25 @@ def load_embedder(
             "backbone": {"type": kind, "weights": str(file), "options": options},
             "heads": {"global": "embedding"},
             "matcher": {"type": "plain", "options": {"metric": "cosine"}},
+        },
+    }
+    return build_model(recipe).eval()
+
+
+def _exported(
+    file: Path, described: Mapping[str, Any], preset: str | Preset | None, outputs: tuple[str, ...] | None
+) -> ReIDModel:
+    """A model that this library has exported, as it was."""
+    if preset is not None or outputs is not None:
+        raise BuildError(f"'{file}' says itself what it wants and gives; leave preset and outputs out.")
+    slots = list(described["slots"])
+    recipe = {
+        "name": described["name"],
+        "model": {
+            "input": described["input"],
+            "backbone": {"type": "onnx", "weights": str(file), "options": {"outputs": [*slots, VISIBILITY]}},
+            "heads": {"exported": {"type": "exported", "options": {"slots": slots, "visibility": VISIBILITY}}},
+            "matcher": described["matcher"],
         },
     }
     return build_model(recipe).eval()

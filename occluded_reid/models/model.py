@@ -156,6 +156,11 @@ class ReIDModel(nn.Module):
 
     def collect(self, output: ModelOutput) -> PartEmbeddings:
         """Gather the inference slots of an output and their visibility."""
+        embeddings, visibility = self.slot_tensors(output)
+        return PartEmbeddings(tuple(self.slots), embeddings, visibility)
+
+    def slot_tensors(self, output: ModelOutput) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return what `collect` gathers as plain tensors, unchecked: (N, D_s) for each slot, and (N, S)."""
         embeddings, visibility = {}, {}
         for name, head in self.parts.items():
             for slot in head.info.inference_slots:
@@ -163,10 +168,10 @@ class ReIDModel(nn.Module):
             if name in output.heads:
                 visibility.update(output[name].visibility)
         seen = [
-            visibility[slot].float() if slot in visibility else embeddings[slot].new_ones(len(embeddings[slot]))
+            visibility[slot].float() if slot in visibility else embeddings[slot].new_ones(embeddings[slot].shape[0])
             for slot in self.slots
         ]
-        return PartEmbeddings(tuple(self.slots), tuple(embeddings[s] for s in self.slots), torch.stack(seen, 1))
+        return tuple(embeddings[slot] for slot in self.slots), torch.stack(seen, 1)
 
     def parameter_groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """Return optimiser groups: the backbone's and the new parameters, biases apart where their rate differs."""
@@ -215,6 +220,12 @@ class ReIDModel(nn.Module):
 
         save_model(self, folder)
 
+    def export(self, file: str | Path) -> Path:
+        """Write the model as one graph for other programs, .onnx or .pt2; see `export_model`."""
+        from occluded_reid.models.onnx_export import export_model
+
+        return export_model(self, file)
+
     def describe(self) -> str:
         """Return a few lines: backbone, stages, heads, slots, parameters."""
         stages = ", ".join(f"{n} {s.channels}/{s.stride}" for n, s in self.backbone.feature_info.items())
@@ -235,7 +246,7 @@ def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> B
         input_size=(config.height, config.width),
         num_classes=num_classes,
         class_token=backbone.class_token,
-        embedding=backbone.embedding,
+        vectors=backbone.vectors,
         mean=config.mean,
         std=config.std,
     )

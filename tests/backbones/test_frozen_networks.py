@@ -119,8 +119,9 @@ def test_tensors_are_chosen_by_name(files: dict[str, Path]) -> None:
     assert (network(torch.randn(1, 3, 32, 16))["stage0"] < 0).any(), "before its ReLU"
     with pytest.raises(BuildError, match=r"no tensor 'fin'.*Did you mean 'fine'"):
         OnnxBackbone((32, 16), weights=files["onnx"], outputs=("fin",))
-    with pytest.raises(BuildError, match="2 vectors"):
-        OnnxBackbone((32, 16), weights=files["onnx"], outputs=("flat", "embedding"))
+    both = OnnxBackbone((32, 16), weights=files["onnx"], outputs=("flat", "embedding"))
+    assert both.vectors == {"flat": 6, "embedding": 5}
+    assert not both.feature_info
 
 
 def test_a_network_for_one_image_at_a_time_takes_many(tmp_path: Path) -> None:

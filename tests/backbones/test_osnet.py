@@ -81,8 +81,7 @@ def test_it_is_the_papers_network(width: str) -> None:
     network = make(width=width)
     images = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     features = network(images)
-    assert features.embedding is not None
-    assert torch.allclose(features.embedding, ByHand(network.state_dict())(images), atol=1e-9)
+    assert torch.allclose(features.vectors["embedding"], ByHand(network.state_dict())(images), atol=1e-9)
     for name, info in network.feature_info.items():
         assert info.stride == STRIDES[name]
         assert features[name].shape == (2, info.channels, 64 // info.stride, 32 // info.stride)
@@ -104,9 +103,7 @@ def test_ain_normalises_where_its_search_has_put_it() -> None:
     )
     assert not any(name.startswith("conv2.0.conv3.bn") for name in network.state_dict())
     images = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    together, alone = network(images).embedding, network(images[:1]).embedding
-    assert together is not None
-    assert alone is not None
+    together, alone = network(images).vectors["embedding"], network(images[:1]).vectors["embedding"]
     assert torch.allclose(together[:1], alone, atol=1e-9)
 
 
@@ -131,7 +128,7 @@ def test_the_authors_files_load_as_they_are(variant: str, tmp_path: Path) -> Non
     }
     model = build_model(recipe, pretrained=True).eval()
     images = torch.randn(1, 3, 64, 32)
-    assert torch.equal(model.embed(images).embeddings[0], source(images).embedding)
+    assert torch.equal(model.embed(images).embeddings[0], source(images).vectors["embedding"])
     wrong = {**recipe, "model": {**recipe["model"], "backbone": {**recipe["model"]["backbone"], "options": {}}}}  # type: ignore[dict-item]
     with pytest.raises(WeightsError, match="the file has"):
         build_model(wrong, pretrained=True)
