@@ -29,8 +29,22 @@ class Group(StrEnum):
 
 def search_command(
     gallery: Annotated[str, typer.Argument(help="Folder, or address, of the gallery.")],
-    images: Annotated[list[Path], typer.Argument(help="One or more query images.")],
-    model: Annotated[Path, typer.Option("--model", help="Folder of the model that built the gallery.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="One or more query images.", show_default=False)] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="Folder of the model that built the gallery; --key needs none.", show_default=False
+        ),
+    ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="KEY",
+            help="Instead of an image: the key of one in the gallery, asked for by what is stored (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many hits for each query.", min=1)] = 10,
     where: Annotated[
         str | None, typer.Option(help="SQL filter on the gallery: \"camera = 3 AND track = 'a'\".")
@@ -81,16 +95,22 @@ def search_command(
 
     Example: [bold]occluded-reid search mall/ photo.jpg --model runs/sorn/model -k 10 --picture hits.png[/bold]
     """
+    if bool(images) == bool(keys):
+        raise typer.BadParameter("give query images, or keys of images in the gallery by --key.")
+    if model is None and (images or picture is not None):
+        raise typer.BadParameter("--model is missing: the folder of the model that built the gallery.")
     wait_quietly()
     from occluded_reid.gallery import Gallery, hits_table
     from occluded_reid.models import load_model
 
-    network = load_model(model)
+    network = None if model is None else load_model(model)
     with Gallery.open(gallery, model=network, device=device) as store:
-        network.to(store.device)
+        if network is not None:
+            network.to(store.device)
         found = store.search(
-            list(images),
+            list(images) if images else None,
             k,
+            key=keys or None,
             where=where,
             group_by=None if group_by is None else group_by.value,
             combine=same_person,
@@ -101,31 +121,36 @@ def search_command(
             query_identity=_one_or_each(query_identity),
             exclude_self=not include_self,
         )
-        asked = [images] if same_person else [[image] for image in images]
-        left_out = [[] if include_self else _own_images(store, paths) for paths in asked]
-    shown = [" + ".join(str(p) for p in images)] if same_person else [str(p) for p in images]
+        queries = list(images or []) or [Path(store.get(key).path or key) for key in keys or []]
+        names = [str(image) for image in images or keys or []]
+        asked = [names] if same_person else [[name] for name in names]
+        if include_self:
+            left_out: list[list[str]] = [[] for _ in asked]
+        else:
+            left_out = asked if keys else [_own_images(store, [Path(name) for name in some]) for some in asked]
+    shown = [" + ".join(some) for some in asked]
     if as_json:
         # A list: two queries may have one name.
         print_json(
             [
                 {
-                    "query": [str(path) for path in paths] if same_person else str(paths[0]),
+                    "query": some if same_person else some[0],
                     "hits": [dataclasses.asdict(hit) for hit in hits],
                     "left_out": own,
                 }
-                for paths, hits, own in zip(asked, found, left_out, strict=True)
+                for some, hits, own in zip(asked, found, left_out, strict=True)
             ]
         )
     else:
         for name, hits, own in zip(shown, found, left_out, strict=True):
             console().print(bold(name), soft_wrap=True)
             console().print(hits_table(hits) if hits or threshold is None else "nobody here")
-            for key in own:
+            for key in [] if keys else own:
                 console().say(f"{key} is in the gallery itself and was left out; --include-self shows it")
-    if picture is not None:
+    if picture is not None and network is not None:
         from occluded_reid.evaluation.pictures import save_picture, search_picture
 
-        save_picture(search_picture(network, list(images[: len(found)]), found), picture)
+        save_picture(search_picture(network, queries[: len(found)], found), picture)
         console(quiet=as_json).print(f"ranked list: {bold(picture)}", soft_wrap=True)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,3 +147,25 @@ def test_relabel(mall: Path, tmp_path: Path) -> None:
             raise refused.exception or AssertionError(refused.output)
     with pytest.raises(GalleryError, match="--time is 'noon', which is no time"):
         raise run("relabel", mall, "d", "--time", "noon").exception or AssertionError
+
+
+def test_search_by_key_needs_no_model(cli: Callable[..., Any], mall: Path, tmp_path: Path) -> None:
+    with Gallery.open(mall) as gallery:
+        wanted = [hit.key for hit in gallery.search(key="c")[0]]
+    (found,) = cli("search", mall, "--key", "c", "--json").json
+    assert (found["query"], found["left_out"]) == ("c", ["c"])
+    assert [hit["key"] for hit in found["hits"]] == wanted
+    assert "c" not in wanted
+    both = cli("search", mall, "--key", "c", "--key", "d", "-k", 2, "--include-self", "--where", "camera = 'hall'").out
+    assert "left out" not in both
+    assert "hall" in both
+    for arguments, why in (
+        ((), "give query images, or keys"),
+        (("a.png", "--key", "c"), "give query images, or keys"),
+        (("a.png",), "--model is missing"),
+        (("--key", "c", "--picture", tmp_path / "a.png"), "--model is missing"),
+    ):
+        refused = cli("search", mall, *arguments)
+        assert refused.code == 2
+        assert why in " ".join(refused.err.replace("│", " ").split())
+    assert cli("search", mall, "--key", "none").code == 1
