@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,16 +67,19 @@ class GivenImages:
     def _files(self, masks: Path | None, holdout: int, options: list[str] | None) -> ReIDData:
         """Several folders and files."""
         from occluded_reid.data.images import IMAGE_SUFFIXES, image_files, refuse_linked_folders
+        from occluded_reid.data.left_out import LeftOut
         from occluded_reid.data.unlabelled import unlabelled
         from occluded_reid.errors import DataError
 
         if masks is not None or holdout or options:
             raise typer.BadParameter("--masks, --holdout and --option are for one data set; leave them out.")
-        files: list[Path] = []
+        files, left_out = list[Path](), LeftOut()
         for path in self.paths:
             if path.is_dir():
                 refuse_linked_folders(path)
-                files += image_files(path, recursive=True)
+                passed = LeftOut()
+                files += image_files(path, recursive=True, left_out=passed)
+                left_out.take(passed, f"{path}/")
             elif not path.is_file():
                 raise DataError(f"'{path}' does not exist. Give folders of images, image files, or one CSV file.")
             elif path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -88,6 +91,7 @@ class GivenImages:
         folders = [str(path.absolute() if path.is_dir() else path.absolute().parent) for path in self.paths]
         labels: Any = dict(self.labels)
         found = unlabelled(once, os.path.commonpath(folders), **labels)
+        found = replace(found, notes=(*found.notes, *left_out.notes()))
         say_notes(found)
         return found
 

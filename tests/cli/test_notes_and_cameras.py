@@ -146,3 +146,15 @@ def test_one_camera_is_refused_with_the_way_on_that_works(
         done = cli(command, trained / "model", *source, *options, "--no-exclude-same-camera", "--json")
         assert done.code == 0, done.err
         assert '"exclude_same_camera": false' in done.out
+
+
+def test_several_folders_say_what_they_left_out(cli: Cli, trained: Path, people: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(sorted((people / "query").glob("*.png"))[name == "two"], tmp_path / name / f"{name}.png")
+        (tmp_path / name / "gone.jpg").symlink_to("/nowhere/1.jpg")
+    line = ["index", tmp_path / "mall", tmp_path / "one", tmp_path / "two", "--model", trained / "model", "--json"]
+    done = cli(*line)
+    assert (done.code, done.json["added"]) == (0, 2), done.err
+    assert "2 files left out, links that lead nowhere" in done.err
+    assert f"{tmp_path / 'one'}/gone.jpg" in done.err
