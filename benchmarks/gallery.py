@@ -3,10 +3,15 @@
     python benchmarks/gallery.py --rows 1000000 --width 256 --folder /data/bench
     python benchmarks/gallery.py --rows 100000 --factory IVF1024,Flat --json gallery.json
     python benchmarks/gallery.py --sizes 10000 100000 1000000 --plot time.png --folder /data/bench
+    python benchmarks/gallery.py --part small-adds --rows 10000 --folder /dev/shm/bench
 
 Every step runs in a process of its own, so that its peak is its own: resident memory with the pages of mapped files, as
 the kernel counts it (VmHWM), and without them (anonymous memory, sampled). With `--folder`, finished steps are kept and
 not done again. The images are drawn as in `search.py`: 20 to an identity, noise 0.7, a fifth of the slots hidden.
+
+`--part small-adds` adds images one by one instead, each with a search after it, and tells the processor time of the
+additions and searches before the 100th, 1,000th and 10,000th, as milliseconds and as ratios to those before the 100th
+image of a fresh gallery, taken in turns with them, and the bytes on disk.
 """
 
 from __future__ import annotations
@@ -36,6 +41,8 @@ from occluded_reid.search.packed_rows import PackedRows
 
 CHUNK = 16_384
 QUERIES = 256
+MARKS = (100, 1_000, 10_000, 100_000)
+WINDOW = 64  # additions that are averaged: every power of eight of them joins pieces
 STEPS = ("add", "build", "open", "search", "filters", "evaluate")
 
 
@@ -172,6 +179,68 @@ def anonymous_peak() -> Iterator[dict[str, float]]:
         watcher.join()
 
 
+def small_adds(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Add images one by one; processor time of the last 64 additions before each mark, and of a search after each.
+
+    In turns with them, a fresh gallery gets its 37th to 100th image: a machine that others use is slow for both.
+    """
+    people = Images(max(1, options.rows // ROWS_OF_ONE), width=options.width)
+    table: list[dict[str, Any]] = []
+    marks = [mark for mark in MARKS if mark < options.rows] + [options.rows]
+    large = OneByOne(folder / "large", people, options.width)
+    for mark in marks:
+        while large.images < mark - WINDOW:
+            large.add()
+        small = OneByOne(folder / f"small_{mark}", people, options.width)
+        while small.images < marks[0] - WINDOW:
+            small.add()
+        spent: dict[str, list[float]] = {name: [] for name in ("add", "search", "add_100", "search_100")}
+        for _ in range(WINDOW):
+            for gallery, suffix in ((large, ""), (small, "_100")):
+                spent[f"add{suffix}"].append(gallery.add())
+                spent[f"search{suffix}"].append(gallery.search())
+        small.gallery.close()
+        path = Path(large.gallery.path)
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        row: dict[str, Any] = {"images": mark, "versions": len(large.gallery.versions()), "bytes": size}
+        row |= {f"{name}_ms": 1e3 * float(np.mean(times)) for name, times in spent.items()}
+        row |= {f"{name}_ratio": row[f"{name}_ms"] / row[f"{name}_100_ms"] for name in ("add", "search")}
+        table.append(row)
+        print(
+            f"{mark:>7,} images: add {row['add_ms']:.1f} ms ({row['add_ratio']:.2f} × the 100th), "
+            f"search {row['search_ms']:.1f} ms ({row['search_ratio']:.2f} ×), {row['versions']} versions, "
+            f"{size / 1e6:.1f} MB, {size / mark:,.0f} bytes an image",
+            flush=True,
+        )
+    large.gallery.verify().raise_if_damaged()
+    if len(Gallery.open(large.gallery.path)) != options.rows:
+        raise SystemExit("images were lost")
+    return table
+
+
+class OneByOne:
+    """A gallery that gets one image at a time; tells the processor time of each step."""
+
+    def __init__(self, folder: Path, people: Images, width: int) -> None:
+        self.gallery = Gallery.create(folder, slots=dict.fromkeys(SLOTS, width), device="cpu")
+        self.images, self._people = 0, people
+
+    def add(self) -> float:
+        """Add an image."""
+        rows, _ = self._people.images(1)
+        begin = time.process_time()
+        self.gallery.add(rows, keys=[f"{self.images:08d}.jpg"])
+        self.images += 1
+        return time.process_time() - begin
+
+    def search(self) -> float:
+        """Search for an image."""
+        rows, _ = self._people.images(1)
+        begin = time.process_time()
+        self.gallery.search(rows, 10)
+        return time.process_time() - begin
+
+
 WORK: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
     "add": add,
     "build": build,
@@ -237,10 +306,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--part", choices=("all", "small-adds"), default="all")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
         step(options.step, options.folder, options)
+        return
+    if options.part == "small-adds":
+        if options.folder is not None:
+            options.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+            found = small_adds(Path(temporary), options)
+        if options.json is not None:
+            options.json.write_text(json.dumps(found, indent=2) + "\n")
         return
     with tempfile.TemporaryDirectory() as temporary:
         tables = [run(rows, options.folder or Path(temporary), options) for rows in options.sizes or [options.rows]]

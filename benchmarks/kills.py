@@ -1,9 +1,11 @@
 """Kill -9 at random moments: a gallery must keep all that was acknowledged, and nothing by halves.
 
-A process changes a gallery without end (add in batches, replace, remove, erase, compact, build_index), and says in a
-pipe what it begins and what is done. It is killed in the middle of an operation. A fresh process then opens the gallery
-and reads all of it: what must be there is known from the pipe, up to the one operation that was under way, of which
-every batch is there whole or not at all. Then the next process goes on with the same gallery.
+A process changes a gallery without end (add in batches, add one by one, replace, relabel, remove, erase, compact,
+build_index), and says in a pipe what it begins and what is done. It is killed in the middle of an operation. A fresh
+process then opens the gallery and reads all of it: what must be there is known from the pipe, up to the one operation
+that was under way, of which every batch is there whole or not at all. Then the next process goes on with the same
+gallery. Old versions are dropped early (with more than 12), so that many a kill comes while that is done, or while
+small pieces are joined.
 
     python benchmarks/kills.py --kills 200 --seed 0
 """
@@ -30,20 +32,34 @@ import numpy as np
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.gallery import Gallery, TableRows, writer
+from occluded_reid.gallery import Gallery, TableRows, upkeep, writer
 from occluded_reid.gallery.store import Store
 
 SLOTS = {"global": 6, "part_1": 4}
 BATCH = 8  # rows of one commit; an `add` has several
-OPERATIONS = {"add": 8, "replace": 3, "remove": 3, "erase": 2, "compact": 2, "build_index": 2}
+OPERATIONS = {
+    "add": 6,
+    "add_singly": 8,
+    "replace": 3,
+    "relabel": 3,
+    "remove": 3,
+    "erase": 2,
+    "compact": 2,
+    "build_index": 2,
+}
 """How often each is drawn."""
+VERSIONS_MOST, VERSIONS_KEPT = 12, 5
 State = dict[str, int]
-"""Key -> which content it was given last."""
+"""Key -> which content it was given last, and RELABELLED times the label that it was given since, if it was."""
+RELABELLED = 1 << 40
 
 
 def rows_of(state: State) -> PartEmbeddings:
     """The embeddings that these keys have: they follow from key and content, and float16 holds them exactly."""
-    seeds = [int.from_bytes(hashlib.sha256(f"{key} {content}".encode()).digest()[:8]) for key, content in state.items()]
+    seeds = [
+        int.from_bytes(hashlib.sha256(f"{key} {content % RELABELLED}".encode()).digest()[:8])
+        for key, content in state.items()
+    ]
     width = sum(SLOTS.values())
     numbers = torch.from_numpy(
         np.stack([np.random.default_rng(seed).standard_normal(width).astype(np.float16) for seed in seeds])
@@ -53,9 +69,11 @@ def rows_of(state: State) -> PartEmbeddings:
     return PartEmbeddings(tuple(SLOTS), tuple(numbers.split(list(SLOTS.values()), 1)), torch.ones(len(seeds), 2))
 
 
-def read(gallery: Gallery) -> tuple[list[str], PartEmbeddings]:
+def read(gallery: Gallery) -> tuple[list[str], list[str], PartEmbeddings]:
+    """Keys, identities and embeddings of all images."""
     table = TableRows(Store(gallery.path, gallery.layout))
-    return table.records(range(len(table)), ["key"]).column("key").to_pylist(), table.take(range(len(table)))
+    labels = table.records(range(len(table)), ["key", "identity"])
+    return labels.column("key").to_pylist(), labels.column("identity").to_pylist(), table.take(range(len(table)))
 
 
 # The process that is killed
@@ -69,9 +87,14 @@ def choose(rng: random.Random, state: State, life: int, number: int) -> dict[str
     if kind == "add":
         fresh = {f"person-{life:04d}-{number:03d}-{i:02d}": 0 for i in range(rng.randint(1, 4 * BATCH))}
         return {"kind": kind, "content": fresh}
+    if kind == "add_singly":
+        fresh = {f"person-{life:04d}-{number:03d}-{i:02d}": 0 for i in range(rng.randint(2, 2 * BATCH))}
+        return {"kind": kind, "content": fresh}
     if kind == "replace":
         chosen = rng.sample(keys, rng.randint(1, 2 * BATCH))
-        return {"kind": kind, "content": {key: state[key] + 1 for key in chosen}}
+        return {"kind": kind, "content": {key: state[key] % RELABELLED + 1 for key in chosen}}
+    if kind == "relabel":
+        return {"kind": kind, "keys": rng.sample(keys, rng.randint(1, 2 * BATCH)), "label": life * 1000 + number + 1}
     if kind in ("remove", "erase"):
         most = min(len(keys) - 1, BATCH if len(keys) < 200 else 6 * BATCH)
         return {"kind": kind, "keys": rng.sample(keys, rng.randint(1, most))}
@@ -87,10 +110,17 @@ def perform(gallery: Gallery, operation: dict[str, Any], say: Callable[[dict[str
         gallery.add(
             rows_of(content),
             keys=list(content),
+            identity="0",
             metadata=[{"name": f"of {key}"} for key in content],
             replace=kind == "replace",
             progress=lambda done, _: say({"batches": done}),
         )
+    elif kind == "add_singly":
+        for done, (key, one) in enumerate(operation["content"].items(), 1):
+            gallery.add(rows_of({key: one}), keys=[key], identity="0", metadata={"name": f"of {key}"})
+            say({"batches": done})
+    elif kind == "relabel":
+        gallery.relabel(operation["keys"], identity=str(operation["label"]))
     elif kind == "remove":
         gallery.remove(operation["keys"])
     elif kind == "erase":
@@ -108,14 +138,14 @@ def live(folder: Path, pipe: int, seed: int, life: int) -> None:
         os.write(pipe, json.dumps(line).encode() + b"\n")
 
     writer._COMMIT_ROWS = BATCH
+    upkeep.VERSIONS_MOST, upkeep.VERSIONS_KEPT = VERSIONS_MOST, VERSIONS_KEPT
     rng = random.Random(f"{seed} {life}")
     gallery = Gallery.open(folder)
     say({"begin": {"kind": "settle"}})
     gallery.add(rows_of({}), keys=[])  # whoever writes first finishes what was broken off
     say({"done": True})
-    state: State = dict.fromkeys(
-        read(gallery)[0], life * 1000
-    )  # content that was never used: no replacement is a no-op
+    keys, _, _ = read(gallery)
+    state: State = dict.fromkeys(keys, life * 1000)  # content that was never used: no replacement is a no-op
     for number in range(1_000_000):
         operation = choose(rng, state, life, number)
         say({"begin": operation})
@@ -128,6 +158,8 @@ def after(state: State, operation: dict[str, Any], batches: int | None = None) -
     """The state that an operation leaves, or the first `batches` rows of it."""
     if "content" in operation:
         return state | dict(list(operation["content"].items())[:batches])
+    if operation["kind"] == "relabel":
+        return state | {key: state[key] % RELABELLED + RELABELLED * operation["label"] for key in operation["keys"]}
     return {key: content for key, content in state.items() if key not in set(operation.get("keys", ()))}
 
 
@@ -138,10 +170,10 @@ def check(folder: Path, allowed: list[State], erased: State) -> dict[str, Any]:
     """Open the gallery, and say in which of the allowed states it is (None: in none), and what else is wrong."""
     before = tree(folder)
     with Gallery.open(folder) as gallery:
-        keys, rows = read(gallery)
+        keys, identities, rows = read(gallery)
         found = None
         for number, state in enumerate(allowed):
-            if len(keys) == len(state) and set(keys) == set(state):
+            if len(keys) == len(state) and identities == [str(state.get(key, -1) // RELABELLED) for key in keys]:
                 wanted = rows_of({key: state[key] for key in keys})
                 if torch.equal(rows.concatenate(), wanted.concatenate()):
                     found = number
@@ -273,7 +305,8 @@ def allowed_states(state: State, doomed: State, said: list[dict[str, Any]]) -> t
     if under_way is None:
         return erased, [state], None
     if "content" in under_way:
-        ends = [*range(batches, len(under_way["content"]), BATCH), len(under_way["content"])]
+        size = 1 if under_way["kind"] == "add_singly" else BATCH
+        ends = [*range(batches, len(under_way["content"]), size), len(under_way["content"])]
         return erased, [after(state, under_way, end) for end in ends], under_way
     return erased, [state, after(state, under_way)], under_way
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occluded_reid.embeddings import EmbeddedSet
-from occluded_reid.errors import GalleryLockedError
+from occluded_reid.errors import GalleryError, GalleryLockedError
 from occluded_reid.gallery.base import Answer, GalleryBase
 from occluded_reid.gallery.checksums import files_of
 from occluded_reid.gallery.efforts import EffortLike, require_effort
@@ -29,6 +29,7 @@ from occluded_reid.gallery.index_upkeep import (
 from occluded_reid.gallery.indexes import GalleryIndex
 from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion, compact, kept_versions
+from occluded_reid.gallery.memory import RowMemory
 from occluded_reid.gallery.reranking import neighbours_mark, open_neighbours, save_neighbours
 from occluded_reid.gallery.searching import Searcher
 from occluded_reid.gallery.store import Snapshot, Store
@@ -88,6 +89,8 @@ class FolderGallery(GalleryBase):
         self._making = threading.Lock()
         self._damaged: set[Path | None] = set()  # builds that a search has found so
         self._listed: tuple[bytes, NeighbourLists] | None = None
+        # With a version that it was read from, and when that was made.
+        self._memory: tuple[int, str, RowMemory] | None = None
 
     def versions(self) -> list[GalleryVersion]:
         """Return the versions that `open` can open, oldest first: number, time, images, and what made it."""
@@ -311,7 +314,7 @@ class FolderGallery(GalleryBase):
     def close(self) -> None:
         """Let go of the table and the index; closing twice does no harm."""
         with self._making:
-            self._known = self._listed = None
+            self._known = self._listed = self._memory = None
         super().close()
 
     def _read(self) -> Snapshot:
@@ -339,7 +342,14 @@ class FolderGallery(GalleryBase):
                 if index is not None or GalleryIndex.current(self.path) == current:  # else a writer has replaced it
                     break
             lost = index is None and (current is not None or (len(snapshot) > 0 and index_is_lost(self.path)))
-            searcher = Searcher(snapshot, index, self.device, lost=lost, lists=self._neighbours)
+            searcher = Searcher(
+                snapshot,
+                index,
+                self.device,
+                lost=lost,
+                lists=self._neighbours,
+                memory=self._remembered(snapshot.version),
+            )
             self._known = ((snapshot.version, current), searcher)
             return searcher
 
@@ -351,6 +361,21 @@ class FolderGallery(GalleryBase):
         if self._listed is None or self._listed[0] != mark:
             self._listed = mark, open_neighbours(self.path)
         return self._listed[1]
+
+    def _remembered(self, version: int) -> RowMemory | None:
+        """Return what was read of this gallery before, if the version that it was read from is in its history still."""
+        ledger = self._opened().ledger
+        try:
+            if self._memory is not None and ledger.read(self._memory[0]).time != self._memory[1]:
+                self._memory = None  # another copy of the gallery lies in its place
+        except GalleryError:  # dropped since: nobody can tell
+            self._memory = None
+        try:
+            kept = RowMemory(self.layout) if self._memory is None else self._memory[2]
+            self._memory = version, ledger.read(version).time, kept
+        except GalleryError:  # a gallery of format 1 has no history
+            return None
+        return kept
 
     def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
         """Answer from one version; where that is dropped meanwhile, from the newest instead, all over again."""

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.gallery.memory import RowMemory
 from occluded_reid.gallery.table import ROW_ID, TableReader, to_embeddings
 
 __all__ = ["TableRows"]
@@ -22,10 +24,12 @@ class TableRows:
 
     Args:
         store: one version of the table; rows that several threads share need one that no write moves, a `Snapshot`.
+        memory: keeps what is read in tiles for the next version; None keeps nothing.
     """
 
-    def __init__(self, store: TableReader) -> None:
-        self._store = store
+    def __init__(self, store: TableReader, memory: RowMemory | None = None) -> None:
+        self._store, self._memory = store, memory
+        self._held: PartEmbeddings | None = None
         self._counting = threading.RLock()  # labels are numbered by one thread, for all of them
         numbers, ids = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
         for batch in store.scan(["row"]):
@@ -56,11 +60,20 @@ class TableRows:
 
         Rows are taken by address: LanceDB's scans are no faster, and read hundreds of megabytes ahead.
         """
+        if self._held is None and self._memory is not None:
+            self._held = self._memory.rows(self.numbers, self._read)
         for start in range(0, len(self), rows):
-            yield start, self.take(np.arange(start, min(start + rows, len(self))))
+            if self._held is not None:
+                yield start, self._held[start : start + rows]
+            else:
+                yield start, self._read(np.arange(start, min(start + rows, len(self))))
 
     def take(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
         """Return the rows at these positions, in the order asked for."""
+        held = self._held
+        return self._read(positions) if held is None else held[torch.as_tensor(np.asarray(positions, np.int64))]
+
+    def _read(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
         layout = self._store.layout
         return to_embeddings(self.records(positions, ["visibility", *layout.columns]), layout)
 

@@ -15,6 +15,7 @@ from occluded_reid.gallery.efforts import USUAL_RECALL, EffortLike
 from occluded_reid.gallery.filters import to_sql
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.indexes import NOT_USED, GalleryIndex, IndexedRows
+from occluded_reid.gallery.memory import RowMemory
 from occluded_reid.gallery.nearest import Finder, Permission, exclusions, nearest
 from occluded_reid.gallery.query import hits_of
 from occluded_reid.gallery.question import Question
@@ -47,6 +48,7 @@ class Searcher:
         lost: there should be an index and it cannot be used: every search is exact then, whatever effort it asks for.
         lists: gives the neighbour lists that the gallery keeps, or None.
         device: where tiles are multiplied.
+        memory: keeps the embeddings of a small gallery for the searches of its next versions.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class Searcher:
         *,
         lost: bool = False,
         lists: Callable[[], NeighbourLists | None] = lambda: None,
+        memory: RowMemory | None = None,
     ) -> None:
-        self.rows = TableRows(store)
+        self.rows = TableRows(store, memory)
         self.index, self.lost = index, lost
         self._device, self._folder, self._open_lists = device, store.folder, lists
         self._located: LocatedLists | None = None
