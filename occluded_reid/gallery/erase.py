@@ -16,7 +16,6 @@ from occluded_reid.gallery.images import identify
 from occluded_reid.gallery.maintenance import INDEXES, begin, require_sound
 from occluded_reid.gallery.store import ROW_ID, Store
 from occluded_reid.gallery.writer import Progress
-from occluded_reid.models.crop_cache import forget_crops
 
 __all__ = ["EraseResult", "erase_keys"]
 
@@ -53,6 +52,8 @@ def erase_keys(
         DataError: a cache of crops cannot be used.
     """
     wanted = set(keys)
+    if caches:  # models take seconds to import: where that is interrupted, nothing has begun
+        import occluded_reid.models.crop_cache  # noqa: F401
     with store.writing(wait):
         found = _everywhere(store, wanted)
         missing = sorted(wanted - set(found.column("key").to_pylist()))
@@ -109,6 +110,8 @@ def _forget(cache: Path, found: pa.Table) -> int:
 
     A cache knows images by their pixels, so that only an image that still lies where it was can be found in it.
     """
+    from occluded_reid.models.crop_cache import forget_crops
+
     known = list(zip(found.column("path").to_pylist(), found.column("sha256").to_pylist(), strict=True))
 
     def pictures() -> Iterator[Image.Image]:

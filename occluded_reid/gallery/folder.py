@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import GalleryError, GalleryLockedError
 from occluded_reid.gallery.base import Answer, GalleryBase
 from occluded_reid.gallery.checksums import files_of
 from occluded_reid.gallery.efforts import EffortLike, require_effort
+from occluded_reid.gallery.erase import EraseResult, erase_keys
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.index_build import build, usual_factory
@@ -43,9 +44,6 @@ from occluded_reid.search.device import choose_device
 from occluded_reid.search.factory import Estimate, estimate
 from occluded_reid.search.neighbours import NeighbourLists
 from occluded_reid.search.reduction import Reduction
-
-if TYPE_CHECKING:
-    from occluded_reid.gallery.erase import EraseResult
 
 __all__ = ["FolderGallery"]
 
@@ -166,8 +164,6 @@ class FolderGallery(GalleryBase):
             GalleryError: a key is in no version, or the gallery is damaged; nothing is erased then.
             DataError: a cache cannot be used.
         """
-        from occluded_reid.gallery.erase import erase_keys  # it knows models, which take seconds to import
-
         store, wanted = self._writable(), require_keys(keys)
         with store.writing(wait):
             result = erase_keys(store, wanted, caches, wait, progress)

@@ -15,9 +15,10 @@ from occluded_reid.files import read_json, write_json
 from occluded_reid.gallery.index_build import BuildRequest, build, merge, usual_factory
 from occluded_reid.gallery.indexes import NOT_USED, EffortEntry, GalleryIndex, lost, require_slot_matcher
 from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.values import shown
 from occluded_reid.matchers import Matcher
 from occluded_reid.registry import INDEXES, MATCHERS, check_options
-from occluded_reid.search.slot_index import DamagedIndexError
+from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex
 
 if TYPE_CHECKING:
     from occluded_reid.gallery.searching import Searcher
@@ -121,11 +122,28 @@ def wanted_index(
             f"factory={factory!r} is an option of type='faiss'; give '{type}' its options as options={{…}}."
         )
     kind = INDEXES.get(type)
+    _require_kind(type, kind)
     check_options(kind, {"metric": "inner_product", **given}, f"index '{type}'", skip=1)
     slots = require_slot_matcher(matcher).used(tuple(store.layout.slots))
     for width in {store.layout.slots[slot] for slot in slots}:  # refused, if at all, before anything is read
         kind(width, metric="inner_product", **given)
     return BuildRequest(type=type, options=given, matcher=matcher.config, training_rows=training_rows, seed=seed)
+
+
+def _require_kind(name: str, kind: object) -> None:
+    """Refuse a registered index that no gallery could build, keep and search.
+
+    Raises:
+        GalleryError: it is no `SlotIndex`, or lacks some of its methods; they are named.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, SlotIndex)):
+        raise GalleryError(f"the index '{name}' is {shown(kind)}; register a subclass of SlotIndex.")
+    missing = sorted(getattr(kind, "__abstractmethods__", ()))
+    if missing:
+        raise GalleryError(
+            f"the index '{name}' ({kind.__name__}) lacks {', '.join(missing)}, which a gallery needs to build, keep "
+            "and search it. Define them; SlotIndex says what each does."
+        )
 
 
 def keep_request(store: Store, request: BuildRequest) -> None:

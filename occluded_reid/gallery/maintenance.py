@@ -44,6 +44,7 @@ _log = logging.getLogger("occluded_reid")
 
 _FOREVER = timedelta(days=36500)  # LanceDB drops no version by its age; which ones go is decided here
 _PIECE = np.uint64(32)  # the upper half of a row's address is the number of its piece
+_PIECES = 500  # pieces that one condition names: LanceDB reads a condition by functions that call themselves
 _REWRITTEN_NUMBERS = 1 << 24  # numbers of rows that are moved at a time: 32 MB in float16
 
 
@@ -224,8 +225,13 @@ def _rewrite_pieces(store: Store) -> None:
     moving = np.concatenate([np.empty(0, np.uint64), *ids])
     moving = np.sort(moving[np.isin(moving >> _PIECE, touched)])
     before, rows = len(store), max(1, _REWRITTEN_NUMBERS // store.layout.width)
-    for first in range(0, len(moving), rows):
+    first = 0
+    while first < len(moving):
         chosen = moving[first : first + rows]
+        ends = np.flatnonzero(np.diff(chosen >> _PIECE)) + 1
+        if len(ends) >= _PIECES:
+            chosen = chosen[: ends[_PIECES - 1]]
+        first += len(chosen)
         chunk = store.take(chosen, store.layout.arrow_schema().names)
         with store.committing(2) as table:  # away and back again: nobody sees it in between
             table.delete(_range_of(chosen))

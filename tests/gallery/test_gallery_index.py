@@ -408,3 +408,41 @@ def test_an_index_of_ones_own_is_kept_by_a_gallery(tmp_path: Path) -> None:
             gallery.build_index("Flat", type="sums")
     finally:
         INDEXES.unregister("sums")
+
+
+def test_an_index_of_ones_own_must_be_whole(tmp_path: Path) -> None:
+    class Half(SlotIndex):
+        """Has no `save` and no `load`."""
+
+        exact = True
+
+        def __len__(self) -> int:
+            return 0
+
+        def add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
+            raise AssertionError
+
+        def search(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError
+
+    gallery, _ = fill(tmp_path / "g", 60)
+    for kind, why in ((Half, r"'half' \(Half\) lacks load, save"), (dict, "register a subclass of SlotIndex")):
+        INDEXES.register("half")(kind)
+        try:
+            with pytest.raises(GalleryError, match=why):
+                gallery.build_index(type="half")
+        finally:
+            INDEXES.unregister("half")
+    assert gallery.index is None
+
+
+def test_an_index_that_is_no_longer_registered_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gallery, rows = fill(tmp_path / "g", 60)
+    gallery.build_index("Flat")
+    folder = next((tmp_path / "g" / "indexes").glob("build-*"))
+    described = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**described, "type": "somebodys"}))
+    checksums.write(folder)
+    with Gallery.open(tmp_path / "g") as other:
+        assert keys(other.search(rows[:2], 3, effort=0.98)) == keys(other.search(rows[:2], 3))
+    assert "somebodys" in caplog.text

@@ -294,3 +294,22 @@ def test_refresh_shows_what_others_wrote(gallery: Gallery, make_rows: Rows) -> N
     reader.close()
     with pytest.raises(GalleryError, match="was closed"):
         reader.refresh()
+
+
+def test_rows_of_many_pieces_are_moved_a_few_pieces_at_a_time(
+    gallery: Gallery, make_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "_PIECES", 2)
+    before = set(keys_of(gallery.path))
+    named: list[str] = []
+    true = maintenance._range_of
+
+    def range_of(ids: Any) -> str:
+        named.append(true(ids))
+        return named[-1]
+
+    monkeypatch.setattr(maintenance, "_range_of", range_of)
+    gallery.erase(["k1", "a"])
+    assert set(keys_of(gallery.path)) == before - {"k1", "a"}
+    assert named
+    assert all(text.count(" OR ") < 2 for text in named)
