@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from occluded_reid.cli.console import Json, Overrides, Seed, bold, console, print_json, progress_bar, read_overrides
+from occluded_reid.cli.console import (
+    Json,
+    Overrides,
+    Seed,
+    bold,
+    check_output_folder,
+    console,
+    print_json,
+    progress_bar,
+    read_overrides,
+)
 
 if TYPE_CHECKING:
     from occluded_reid.data.dataset import ReIDData
@@ -19,9 +29,10 @@ __all__ = ["demo_command"]
 
 
 def demo_command(
-    output: Annotated[Path, typer.Option("--output", help="Folder for data, model, gallery and report.")] = Path(
-        "demo"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("--output", help="Folder for data, model, gallery and report.", callback=check_output_folder),
+    ] = Path("demo"),
     overrides: Overrides = None,
     train_identities: Annotated[
         int | None, typer.Option(help="Draw this many people to train on. Default: 160.", min=2, show_default=False)

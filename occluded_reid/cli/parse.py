@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from occluded_reid.cli.console import Json, Seed, bold, console, print_json, progress_bar, read_overrides
+from occluded_reid.cli.console import (
+    Json,
+    Seed,
+    bold,
+    check_output_folder,
+    console,
+    print_json,
+    progress_bar,
+    read_overrides,
+)
 
 if TYPE_CHECKING:
     from occluded_reid.parsing.label_maps import MapOptions
@@ -34,7 +43,10 @@ def parse_command(
     teacher: Annotated[
         str, typer.Option("--teacher", help="'onnx', 'masks', a plug-in, or the folder of a trained parser.")
     ],
-    output: Annotated[Path, typer.Option("--out", help="Folder for the masks; it mirrors the images' tree.")],
+    output: Annotated[
+        Path,
+        typer.Option("--out", help="Folder for the masks; it mirrors the images' tree.", callback=check_output_folder),
+    ],
     options: Annotated[
         list[str] | None, typer.Option("--option", help="Option of the teacher: --option preset=bodypix (repeatable).")
     ] = None,

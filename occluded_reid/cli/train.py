@@ -24,6 +24,7 @@ from occluded_reid.cli.console import (
     Weights,
     WeightsMatch,
     Workers,
+    check_output_folder,
     console,
     open_data,
     print_json,
@@ -40,7 +41,10 @@ __all__ = ["train_command"]
 def train_command(
     recipe: Annotated[str, typer.Argument(help="A system's name, or a recipe file ending in .yaml.")],
     data: DataRoot,
-    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log and the final model.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", help="Folder for checkpoints, log and the final model.", callback=check_output_folder),
+    ],
     dataset: DatasetName = "market1501",
     options: DataOptions = None,
     masks: Masks = None,

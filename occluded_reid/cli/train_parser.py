@@ -22,6 +22,7 @@ from occluded_reid.cli.console import (
     Weights,
     WeightsMatch,
     Workers,
+    check_output_folder,
     console,
     keep_readable,
     open_data,
@@ -37,7 +38,12 @@ __all__ = ["train_parser_command"]
 def train_parser_command(
     recipe: Annotated[str, typer.Argument(help="'small_parser', 'sgam_parser', or a file ending in .yaml.")],
     data: DataRoot,
-    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, log, scores and the parser.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", help="Folder for checkpoints, log, scores and the parser.", callback=check_output_folder
+        ),
+    ],
     dataset: DatasetName = "market1501",
     options: DataOptions = None,
     masks: Masks = None,

@@ -150,3 +150,24 @@ def test_a_file_is_no_place_for_the_synthetic_set(cli: Cli, tmp_path: Path) -> N
     found = cli("data", "synthesize", tmp_path / "taken")
     assert found.code == 1
     assert "is a file" in found.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train sorn_lite --data data --output file",
+        "train-parser small_parser --data data --output file/below",
+        "parse data --teacher masks --out file/below",
+        "demo --output file/below",
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_read(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The data do not even exist: the output is looked at first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    found = cli(*command.split())
+    assert found.code == 2
+    assert "is a file; give a folder to write to" in " ".join(found.err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
