@@ -201,10 +201,10 @@ def assert_refused(cli: Cli, people: Path, tmp_path: Path, arguments: list[str],
     ("arguments", "message"),
     [
         (["evaluate", "none/model", "--data", "PEOPLE"], "wanted the folder of a saved model"),
-        (["evaluate", "MODEL", "--data", "nowhere", "--dataset", "folder"], "'nowhere' does not exist"),
+        (["evaluate", "MODEL", "--data", "nowhere", "--dataset", "folder"], "nowhere' does not exist"),
         (["evaluate", "MODEL", "--data", "PEOPLE", "--occluders", "nowhere"], "'nowhere' is no folder"),
         (["index", "PEOPLE", "--model", "MODEL", "--data", "PEOPLE"], "is no gallery"),
-        (["search", "nowhere", "a.png", "--model", "MODEL"], "there is no gallery 'nowhere'"),
+        (["search", "nowhere", "a.png", "--model", "MODEL"], "nowhere'. Make one with Gallery.create()"),
     ],
 )
 def test_what_is_not_there_is_named(

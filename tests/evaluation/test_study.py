@@ -16,6 +16,7 @@ from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.errors import EvaluationError, MaskError
 from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_with_truth
 from occluded_reid.evaluation.study import MATCHINGS, Study, study
+from occluded_reid.models.origin import Origin
 
 PROTOCOL = Protocol(bootstrap=50, seed=4)
 THINGS = Occluders.generated(0, count=6)
@@ -226,3 +227,13 @@ def test_data_or_models_that_do_not_do(
     other = study(model, replace(data, query=data.query[:4]), protocol=Protocol(bootstrap=0))
     with pytest.raises(EvaluationError, match="of different queries"):
         result.get("own").minus(other.get("own"))
+
+
+def test_the_card_says_what_a_models_numbers_do_not_stand_on(model: ReIDModel, data: ReIDData) -> None:
+    def card(origin: Origin) -> str:
+        model.origin = origin
+        return study(model, data, protocol=PROTOCOL).card()
+
+    assert "'sorn_lite' was never trained" in card(Origin(trained=False))
+    assert "visibility of part_1, part_2, part_3: not trained" in card(Origin(trained=True, idle=("semantic",)))
+    assert "not trained" not in card(Origin(trained=True))
