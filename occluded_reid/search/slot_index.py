@@ -25,9 +25,9 @@ class SlotIndex(ABC):
 
     Rows are added in batches under ids that the caller gives: 0, 1, … in the order of the gallery, with gaps where the
     slot is hidden. To add an index of your own, subclass this and register it in `INDEXES`. It must have
-    `__len__`, `exact`, `add`, `search`, `save` and `load`, and a constructor that takes `width` and `metric` (and options
-    of its own, by keyword): a gallery builds it once, saves it, and searches what it loads. `train`, `efforts` and `cost`
-    may stay as they are here.
+    `__len__`, `exact`, `add`, `search`, `save` and `load`, and a constructor that takes `width` and `metric` (and, by
+    keyword, options of its own): a gallery builds it once, saves it, and searches what it loads. `train`, `efforts` and
+    `cost` may stay as they are here.
 
     Args:
         width: D, numbers in a vector.
