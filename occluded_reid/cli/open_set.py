@@ -89,6 +89,7 @@ def open_set_command(
     from occluded_reid.evaluation.open_set.people import PeopleResampling
     from occluded_reid.evaluation.open_set.study import open_set_study
     from occluded_reid.evaluation.open_set.threshold import split_people
+    from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN
     from occluded_reid.evaluation.tuning.untouched import require_apart, training_note
     from occluded_reid.models import load_model
     from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
@@ -129,6 +130,8 @@ def open_set_command(
                 "training": training_note(network, loaded),
                 "people": f"split by seed {seed}: {check:.0%} of them tested on, the others calibrated with",
                 "queries": shown,
+                **({} if loaded.cameras_known else {"cameras": CAMERAS_UNKNOWN}),
+                **({"data": "; ".join(loaded.notes)} if loaded.notes else {}),
             },
             progress=move,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -306,7 +308,8 @@ def require_folder(root: str | Path) -> Path:
         what = "is a file" if is_file(folder, DataError) else "does not exist"
         raise DataError(f"'{folder}' {what}; wanted the folder of a data set. Look at the path.")
     try:
-        (folder / ".").stat()  # names may be readable where nothing else is
+        if not os.access(folder, os.X_OK):  # names may be readable where nothing else is
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         empty = not any(folder.iterdir())
     except OSError as cause:
         raise DataError(

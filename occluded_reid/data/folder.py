@@ -15,7 +15,7 @@ from occluded_reid.data.camera_names import camera_of_text, number_cameras
 from occluded_reid.data.dataset import NO_CAMERAS, SPLITS, ReIDData, Sample, Split, require_folder
 from occluded_reid.data.images import image_files, refuse_linked_folders
 from occluded_reid.data.left_out import LeftOut
-from occluded_reid.data.split_folders import split_folders, sub_folders
+from occluded_reid.data.split_folders import split_folders, split_role, sub_folders
 from occluded_reid.errors import DataError
 from occluded_reid.files import absolute, inside, is_file, text_lines
 from occluded_reid.registry import DATASETS, did_you_mean
@@ -254,7 +254,8 @@ def _row(root: Path, where: str, line: dict[str, str], allow_outside: bool) -> t
         if column in field and not field[column]:
             raise DataError(f"{where} has no {column}. Fill it in, or remove the line.")
     usual = "train" if "identity" in field else "gallery"
-    split = next((split for split in SPLITS if split == field.get("split", usual).lower()), None)
+    role = split_role(field.get("split", usual))
+    split = next((split for split in SPLITS if split == role), None)
     if split is None:
         hint = did_you_mean(field["split"], SPLITS)
         raise DataError(f"{where} has the split '{field['split']}'; wanted one of {', '.join(SPLITS)}.{hint}")

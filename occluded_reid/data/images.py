@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def image_files(folder: str | Path, *, recursive: bool = False, left_out: LeftOu
         try:
             with os.scandir(folder / above) as entries:
                 here = sorted(entries, key=lambda entry: entry.name)
-            (folder / above / ".").stat()  # a folder whose names may be read, and which may not be entered
+            if not os.access(folder / above, os.X_OK):  # its names may be read, and nothing else
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except (OSError, ValueError) as cause:
             reason = getattr(cause, "strerror", None) or cause
             if not above:

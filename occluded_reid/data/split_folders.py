@@ -13,7 +13,7 @@ from occluded_reid.data.images import RUBBISH, image_files
 from occluded_reid.data.left_out import LeftOut
 from occluded_reid.errors import DataError
 
-__all__ = ["split_folders", "sub_folders"]
+__all__ = ["split_folders", "split_role", "sub_folders"]
 
 Role = Literal["train", "query", "gallery", "test", "validation"]
 
@@ -25,15 +25,19 @@ _ROLES: Mapping[str, Role] = {
     "queries": "query",
     "probe": "query",
     "probes": "query",
+    "boundingboxquery": "query",
     "gallery": "gallery",
     "galleries": "gallery",
+    "boundingboxgallery": "gallery",
     "boundingboxtest": "gallery",
     "test": "test",
     "testing": "test",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "boundingboxval": "validation",
 }
+_MORE = re.compile("(set|split|images?|imgs?)$")  # train_set, query-images, …
 _BESIDE = {"masks", "occlusion"}  # trees that may lie beside the splits, and mirror them
 _BOXES = re.compile("bounding_?box_?(train|test)")  # Market-1501 and its like: nobody's name
 
@@ -114,14 +118,21 @@ def split_folders(root: Path, folders: Iterable[Path], left_out: LeftOut, notes:
     return splits
 
 
-def _role(path: Path) -> Role | None:
-    return _ROLES.get(re.sub(r"[\s_-]", "", path.name).casefold())
+def split_role(name: str) -> Role | None:
+    """Return what a name says of a split, in any case and spelling, or None where it is no split's.
+
+    Example:
+        >>> [split_role(name) for name in ("Train", "bounding-box-test", "probe", "test_set", "val", "anna")]
+        ['train', 'gallery', 'query', 'test', 'validation', None]
+    """
+    plain = re.sub(r"[\s_.-]", "", name).casefold()
+    return _ROLES.get(plain) or _ROLES.get(_MORE.sub("", plain))
 
 
 def _by_role(folders: Iterable[Path]) -> dict[Role, list[Path]]:
     known: dict[Role, list[Path]] = {}
     for path in folders:
-        if role := _role(path):
+        if role := split_role(path.name):
             known.setdefault(role, []).append(path)
     return known
 

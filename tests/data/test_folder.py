@@ -151,6 +151,8 @@ def test_csv_without_splits_and_with_named_cameras(photos: Path) -> None:
         ("path,identity,camera\nc.png,a,0\n\nsub/../c.png,a,0\n", r"line 4 .*names 'c\.png' again, after line 2"),
         ("path,identity,camera,split\nc.png,a,0,galery\n", "split 'galery'; wanted one of .*Did you mean 'gallery'"),
         ("path,identity,camera,split\nc.png,a,0,\n", "line 2 .*has no split"),
+        ("path,identity,split\nc.png,a,test\n", "split 'test'; wanted one of train, query, gallery"),
+        ("path,identity,split\nc.png,a,val\n", "split 'val'; wanted one of train, query, gallery"),
         ("path,identity,camera,time\nc.png,a,0,noon\n", "time 'noon'; wanted seconds"),
         ("path,identity,camera,time\nc.png,a,0,inf\n", "not finite"),
     ],
@@ -187,6 +189,16 @@ def test_fields_are_parted_as_the_header_is(photos: Path, delimiter: str) -> Non
     write(photos, "\n".join(delimiter.join(line) for line in lines))
     (sample,) = load_folder(photos, csv="list.csv").train
     assert (sample.name, sample.identity, sample.camera, sample.time) == ("a 1.png", lines[1][1], 3, 7.0)
+
+
+def test_splits_of_a_list_in_any_spelling(photos: Path) -> None:
+    write(photos, "path,identity,split\na 1.png,a,Training\nsub/b.png,b,PROBE\nc.png,b,bounding_box_test\n")
+    data = load_folder(photos, csv="list.csv")
+    assert [[s.name for s in data.split(split)] for split in ("train", "query", "gallery")] == [
+        ["a 1.png"],
+        ["sub/b.png"],
+        ["c.png"],
+    ]
 
 
 def test_a_semicolon_in_a_name_does_not_part_fields(photos: Path) -> None:

@@ -38,6 +38,7 @@ def images(data: ReIDData) -> dict[str, list[str]]:
         ("bounding_box_train", "query", "bounding_box_test"),
         ("Bounding-Box-Train", "Probe", "boundingboxtest"),
         ("train", "query", "test"),
+        ("train_set", "query-images", "Gallery Split"),
     ],
 )
 def test_splits_in_any_spelling(tmp_path: Path, train: str, query: str, gallery: str) -> None:
