@@ -12,7 +12,7 @@ from occluded_reid.errors import UnknownNameError
 from occluded_reid.registry import DATASETS
 
 NAMES = [benchmark.name for benchmark in all_benchmarks()]
-LAYOUTS_OF_NOBODY = {"folder", "synthetic"}
+LAYOUTS_OF_NOBODY = {"folder", "images", "synthetic"}
 
 # Identities and images of each split; identities of the gallery with distractors, where those have numbers.
 KNOWN: dict[tuple[str, str], dict[str, tuple[int, int]]] = {
