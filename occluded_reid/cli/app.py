@@ -28,16 +28,14 @@ from occluded_reid.cli import (
     tune,
 )
 from occluded_reid.cli.door import exit_code, harmless_output
+from occluded_reid.cli.pages import Commands
 from occluded_reid.cli.quick import quick_imports
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
+app = Commands(
     name="occluded-reid",
     help="Find a person again across cameras although half of the person is hidden.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
 )
 
 

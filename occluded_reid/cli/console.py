@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from occluded_reid.cli.completing import complete_dataset
 from occluded_reid.cli.workers import this_worker
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ __all__ = [
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)]
 DatasetName = Annotated[
-    str, typer.Option("--dataset", help="Layout of that folder; see `occluded-reid list datasets`.")
+    str,
+    typer.Option(
+        "--dataset",
+        help="Layout of that folder; see `occluded-reid list datasets`.",
+        autocompletion=complete_dataset,
+    ),
 ]
 Masks = Annotated[
     Path | None, typer.Option("--masks", help="Folder of part masks: one PNG an image, mirroring the images' tree.")

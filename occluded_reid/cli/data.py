@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from occluded_reid.cli.completing import complete_dataset
 from occluded_reid.cli.console import (
     DataOptions,
     Holdout,
@@ -18,6 +19,7 @@ from occluded_reid.cli.console import (
     print_json,
     progress_bar,
 )
+from occluded_reid.cli.pages import Commands
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,14 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["data_app"]
 
-data_app = typer.Typer(
+data_app = Commands(
     name="data",
     help="Verify a data set on disk, show what is known about published ones, or draw the synthetic one.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
 )
 
-Name = Annotated[str, typer.Argument(help="Data set or layout; see `occluded-reid data show`.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Data set or layout; see `occluded-reid data show`.", show_default=False, autocompletion=complete_dataset
+    ),
+]
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", show_default=False)]
 
 
@@ -59,7 +64,10 @@ def verify_command(
 
 @data_app.command("show")
 def show_command(
-    name: Annotated[str | None, typer.Argument(help="Data set; without one, all of them.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Data set; without one, all of them.", show_default=False, autocompletion=complete_dataset),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show the protocol of a published data set: counts, splits, camera rule, layouts, licence, traps.

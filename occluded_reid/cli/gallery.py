@@ -10,15 +10,14 @@ import typer
 
 from occluded_reid.cli.console import Json, bold, console, print_json, progress_bar
 from occluded_reid.cli.gallery_contents import add_commands, read_keys
+from occluded_reid.cli.pages import Commands
 
 __all__ = ["gallery_app"]
 
-gallery_app = typer.Typer(
+gallery_app = Commands(
     name="gallery",
     help="Look into a gallery and after it: list and relabel images, verify its files, compact and index it, remove or "
     "erase images.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
 )
 
 add_commands(gallery_app)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from occluded_reid.cli.completing import complete_teacher
 from occluded_reid.cli.console import (
     Json,
     Seed,
@@ -41,7 +42,12 @@ class LabelSetName(StrEnum):
 def parse_command(
     images: Annotated[Path, typer.Argument(help="Folder of images, searched through its sub-folders.")],
     teacher: Annotated[
-        str, typer.Option("--teacher", help="'onnx', 'masks', a plug-in, or the folder of a trained parser.")
+        str,
+        typer.Option(
+            "--teacher",
+            help="'onnx', 'masks', a plug-in, or the folder of a trained parser.",
+            autocompletion=complete_teacher,
+        ),
     ],
     output: Annotated[
         Path,

@@ -51,7 +51,8 @@ def search_command(
     ] = None,
     group_by: Annotated[Group | None, typer.Option(help="Keep the best hit of each 'identity' or 'track'.")] = None,
     same_person: Annotated[
-        bool, typer.Option(help="All query images show one person: average them over their visible slots.")
+        bool,
+        typer.Option("--same-person", help="All query images show one person: average them over their visible slots."),
     ] = False,
     effort: Annotated[
         str, typer.Option(help="'exact', 'auto', or the share of the exact answer to find by the index, such as 0.98.")

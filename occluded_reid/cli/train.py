@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from occluded_reid.cli.completing import complete_recipe
 from occluded_reid.cli.console import (
     CameraRule,
     DataOptions,
@@ -39,7 +40,10 @@ __all__ = ["train_command"]
 
 
 def train_command(
-    recipe: Annotated[str, typer.Argument(help="A system's name, or a recipe file ending in .yaml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A system's name, or a recipe file ending in .yaml.", autocompletion=complete_recipe),
+    ],
     data: DataRoot,
     output: Annotated[
         Path,

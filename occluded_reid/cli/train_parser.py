@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from occluded_reid.cli.completing import complete_parser_recipe
 from occluded_reid.cli.console import (
     DataOptions,
     DataRoot,
@@ -36,7 +37,12 @@ __all__ = ["train_parser_command"]
 
 
 def train_parser_command(
-    recipe: Annotated[str, typer.Argument(help="'small_parser', 'sgam_parser', or a file ending in .yaml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="'small_parser', 'sgam_parser', or a file ending in .yaml.", autocompletion=complete_parser_recipe
+        ),
+    ],
     data: DataRoot,
     output: Annotated[
         Path,

@@ -1,0 +1,39 @@
+"""Words that the shell offers for an argument that has been begun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["complete_dataset", "complete_parser_recipe", "complete_recipe", "complete_teacher"]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Systems that can be trained."""
+    from occluded_reid.config import list_recipes
+
+    return _beginning(list_recipes(), incomplete)
+
+
+def complete_parser_recipe(incomplete: str) -> list[str]:
+    """Human parsers that can be trained."""
+    from occluded_reid.config import RECIPES
+
+    return _beginning((path.stem for path in (RECIPES / "parsers").glob("*.yaml")), incomplete)
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Data sets and layouts."""
+    from occluded_reid.registry import DATASETS
+
+    return _beginning(DATASETS.names(), incomplete)
+
+
+def complete_teacher(incomplete: str) -> list[str]:
+    """What makes part masks."""
+    from occluded_reid.registry import PARSERS
+
+    return _beginning(PARSERS.names(), incomplete)
+
+
+def _beginning(names: Iterable[str], start: str) -> list[str]:
+    return sorted(name for name in names if name.startswith(start))
