@@ -45,6 +45,8 @@ def compare_command(
         name, separator, file = text.partition("=")
         if not separator or not name or not file:
             raise typer.BadParameter(f"'{text}' is no report; give NAME=FILE, as in sorn=sorn/own_clean.json.")
+        if not Path(file).exists():
+            raise typer.BadParameter(f"the report '{file}' does not exist; `occluded-reid evaluate --save` writes it.")
         found.setdefault(name, []).append(Report.from_json(file))
     result = compare(found, base)
     if output is not None:

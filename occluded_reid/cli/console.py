@@ -141,7 +141,10 @@ def check_output_folder(folder: Path | None) -> Path | None:
     It may be missing: it is made when there is something to write.
     """
     if folder is not None:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        try:
+            there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        except OSError as cause:  # a name that is too long, a folder that may not be entered
+            raise typer.BadParameter(f"'{folder}': {cause.strerror}. Give another folder to write to.") from cause
         if not there.is_dir():
             raise typer.BadParameter(f"'{there}' is a file; give a folder to write to.")
         if not os.access(there, os.W_OK | os.X_OK):
@@ -152,9 +155,15 @@ def check_output_folder(folder: Path | None) -> Path | None:
 def check_output_file(file: Path | None) -> Path | None:
     """Refuse a file that cannot be written before anything is computed for it; for the callback of options."""
     if file is not None:
-        if file.is_dir():
-            raise typer.BadParameter(f"'{file}' is a folder; give a file to write, such as '{file / 'found.json'}'.")
         check_output_folder(file.absolute().parent)
+        try:
+            folder, other = file.is_dir(), file.exists() and not file.is_file()
+        except OSError as cause:
+            raise typer.BadParameter(f"'{file}': {cause.strerror}. Give another file to write.") from cause
+        if folder:
+            raise typer.BadParameter(f"'{file}' is a folder; give a file to write, such as '{file / 'found.json'}'.")
+        if other:
+            raise typer.BadParameter(f"'{file}' is a device or a pipe, and would be replaced; give a file to write.")
     return file
 
 
@@ -305,13 +314,21 @@ def read_overrides(texts: list[str] | None) -> dict[str, Any]:
     """Turn ``key.path=value`` texts into a mapping."""
     from occluded_reid.config import parse_override
 
-    return dict(parse_override(text) for text in texts or [])
+    changes: dict[str, Any] = {}
+    for text in texts or []:
+        key, value = parse_override(text)
+        if key in changes:
+            raise typer.BadParameter(f"{key} is given twice. Give it once.")
+        changes[key] = value
+    return changes
 
 
 def read_weights(weights: str | None, weights_match: str | None) -> dict[str, Any]:
     """Return what --weights and --weights-match replace in a recipe."""
     changes: dict[str, Any] = {}
     if weights is not None:
+        if weights not in ("hub", "none") and not Path(weights).exists():
+            raise typer.BadParameter(f"--weights '{weights}' does not exist. Give 'hub', 'none', or a file.")
         changes["model.backbone.weights"] = None if weights == "none" else weights
     if weights_match is not None:
         changes["model.backbone.weights_match"] = weights_match

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from occluded_reid.cli.words import require_words
+
 __all__ = ["Commands", "help_page"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,11 +76,16 @@ def _wrapped(text: str, width: int, first: str, others: str) -> str:
 
 
 class _Command(TyperCommand):
-    """A command whose help is a page of ours."""
+    """A command whose help is a page of ours, and which looks at its words first."""
 
     def get_help(self, ctx: Any) -> str:
         """Return it."""
         return help_page(self, ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Look at what was named, then do it."""
+        require_words(ctx)
+        return super().invoke(ctx)
 
 
 class _Group(TyperGroup):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from occluded_reid.cli.console import Device, Json, bold, check_picture, console, print_json
+from occluded_reid.cli.console import Device, Json, bold, check_picture, console, print_json, progress_bar
 from occluded_reid.cli.quick import wait_quietly
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def search_command(
     from occluded_reid.gallery import Gallery, hits_table
     from occluded_reid.models import load_model
 
-    network = None if model is None else load_model(model)
+    effort_asked = _effort(effort)
+    limit = None if threshold is None else _threshold(threshold)
+    with progress_bar("loading the model"):
+        network = None if model is None else load_model(model)
     with Gallery.open(gallery, model=network, device=device) as store:
         if network is not None:
             network.to(store.device)
@@ -115,9 +118,9 @@ def search_command(
             where=where,
             group_by=None if group_by is None else group_by.value,
             combine=same_person,
-            effort=_effort(effort),
+            effort=effort_asked,
             rerank=rerank,
-            threshold=None if threshold is None else _threshold(threshold),
+            threshold=limit,
             query_camera=_cameras(query_camera),
             query_identity=_one_or_each(query_identity),
             exclude_self=not include_self,
@@ -178,16 +181,29 @@ def _cameras(given: list[str] | None) -> Any:
 
 
 def _effort(text: str) -> Any:
-    """A number where the text is one; the gallery refuses what makes no sense."""
+    """A number where the text is one; the gallery refuses numbers that make no sense."""
+    number = _number(text)
+    if number is None and text not in ("exact", "auto"):
+        raise typer.BadParameter(f"--effort is '{text}'; give 'exact', 'auto', or a share such as 0.98.")
+    return text if number is None else number
+
+
+def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        return text
+        return None
 
 
 def _threshold(text: str) -> Any:
     """A distance, "calibrated", or the calibration in a file."""
     from occluded_reid.search.calibration import Calibration
 
-    given = _effort(text)
-    return given if isinstance(given, float) or given == "calibrated" else Calibration.load(text)
+    number = _number(text)
+    if number is not None or text == "calibrated":
+        return text if number is None else number
+    if not Path(text).exists():
+        raise typer.BadParameter(
+            f"--threshold '{text}' does not exist. Give a distance, the file of a calibration, or 'calibrated'."
+        )
+    return Calibration.load(text)

@@ -33,7 +33,7 @@ def test_an_index_gives_the_exact_answer_where_it_can(cli: Cli, indexed: tuple[P
     assert cli(*command, "-k", 3, "--effort", "0.99").json == exact.json
     assert cli(*command, "-k", 3, "--effort", "auto").json == exact.json
     wrong = cli(*command, "--effort", "hard")
-    assert (wrong.code, "effort is 'hard'" in wrong.err) == (1, True)
+    assert (wrong.code, "effort is 'hard'" in wrong.err) == (2, True)
 
 
 def test_an_index_is_estimated_and_built(cli: Cli, indexed: tuple[Path, list[object]]) -> None:

@@ -148,7 +148,7 @@ def test_what_is_no_report_is_named(cli: Cli, tmp_path: Path) -> None:
 def test_a_file_is_no_place_for_the_synthetic_set(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine", encoding="utf-8")
     found = cli("data", "synthesize", tmp_path / "taken")
-    assert found.code == 1
+    assert found.code == 2
     assert "is a file" in found.err
 
 
