@@ -99,7 +99,7 @@ def shell_lines(file: Path) -> Iterator[str]:
     for block in re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             command = line.strip().removeprefix("$ ").strip()
-            if command.startswith("occluded-reid "):
+            if command.startswith("occluded-reid ") and "${" not in command:  # options kept in a variable
                 yield command
 
 
