@@ -33,7 +33,8 @@ class Head(nn.Module, ABC):
         ...         self.info = HeadInfo(slots={"corner": width}, inference_slots=("corner",))
         ...
         ...     def forward(self, features, context, targets=None):
-        ...         return HeadOutput(embeddings={"corner": features[self.stage][:, :, 0, 0]})
+        ...         rows = features[self.stage]
+        ...         return HeadOutput(embeddings={"corner": rows[:, :, 0, 0]})
         >>> HEADS.unregister("corner")
     """
 
