@@ -85,7 +85,7 @@ def test_closed_streams() -> None:
     assert subprocess.run(["sh", "-c", line], timeout=300, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["occluded_reid.cli.app", "torch"])
+@pytest.mark.parametrize("module", ["occluded_reid.cli.app", "timm.models"])
 def test_ctrl_c_while_importing(tmp_path: Path, module: str) -> None:
     """The interrupt comes in the middle of an import, of our own commands or of what they need."""
     (tmp_path / "sitecustomize.py").write_text(
