@@ -216,7 +216,15 @@ def test_the_order_of_colours_is_about_arrays_alone(tmp_path: Path) -> None:
         b"",
         b"no picture",
     ],
-    ids=str,
+    ids=[
+        "no rows",
+        "no columns",
+        "no rows of a tensor",
+        "no columns of a tensor",
+        "a crop of nothing",
+        "no bytes",
+        "text",
+    ],
 )
 def test_nothing_is_no_picture_and_is_named(image: Any) -> None:
     with pytest.raises(ImageError, match=r"^the third crop (has no pixels|is empty|is not an image)"):
