@@ -12,6 +12,7 @@ import torch
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.gallery.memory import RowMemory
 from occluded_reid.gallery.table import ROW_ID, TableReader, to_embeddings
+from occluded_reid.matchers import Matcher, Prepared
 
 __all__ = ["TableRows"]
 
@@ -67,6 +68,18 @@ class TableRows:
                 yield start, self._held[start : start + rows]
             else:
                 yield start, self._read(np.arange(start, min(start + rows, len(self))))
+
+    def prepared(self, start: int, tile: PartEmbeddings, matcher: Matcher) -> Prepared:
+        """Return what ``matcher.prepare(tile)`` gives, as an earlier search has made it where that is kept.
+
+        Args:
+            start: position of the tile's first row.
+            tile: rows as `tiles` gave them.
+            matcher: the distance.
+        """
+        if self._held is None or self._memory is None:
+            return matcher.prepare(tile)
+        return self._memory.prepared(start, self.numbers[start : start + len(tile)], tile, matcher)
 
     def take(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
         """Return the rows at these positions, in the order asked for."""

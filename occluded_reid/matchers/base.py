@@ -79,11 +79,11 @@ class Matcher(ABC):
 
     @abstractmethod
     def prepare(self, rows: PartEmbeddings) -> Prepared:
-        """Return what tiles need of these rows."""
+        """Return what tiles need of these rows; the same for the same rows, since a gallery may keep it."""
 
     @abstractmethod
     def tile(self, query: Prepared, gallery: Prepared) -> Tensor:
-        """Return float32 distances (nq, ng), right within `tolerance`."""
+        """Return float32 distances (nq, ng), right within `tolerance`; neither side is changed."""
 
     @abstractmethod
     def tolerance(self, query: Prepared, gallery: Prepared) -> float:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from occluded_reid.embeddings import PartEmbeddings
+from occluded_reid.matchers.base import Matcher, Prepared
 
-__all__ = ["InMemoryRows", "RowSource", "moved", "read_ahead", "rows_at", "tiles_on"]
+__all__ = ["InMemoryRows", "PreparingSource", "RowSource", "moved", "read_ahead", "rows_at", "tiles_on"]
 
 _SPREAD = 4  # memory is looked at in place where at least every fourth row is wanted
 
@@ -32,6 +33,24 @@ class RowSource(Protocol):
 
     def take(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
         """Return the rows at these positions, in the order asked for."""
+        ...
+
+
+@runtime_checkable
+class PreparingSource(Protocol):
+    """A source that may keep what a matcher has made of its tiles, so that the next search need not do it again.
+
+    Searches on the CPU ask for it instead of preparing a tile themselves.
+    """
+
+    def prepared(self, start: int, tile: PartEmbeddings, matcher: Matcher) -> Prepared:
+        """Return what ``matcher.prepare(tile)`` gives.
+
+        Args:
+            start: position of the tile's first row.
+            tile: rows as `tiles` gave them.
+            matcher: the distance.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, Prepared
 from occluded_reid.search.device import choose_device, full_precision
 from occluded_reid.search.proposals import Proposals
-from occluded_reid.search.rows import RowSource, moved, rows_at, tiles_on
+from occluded_reid.search.rows import PreparingSource, RowSource, moved, rows_at, tiles_on
 
 __all__ = ["Allowed", "TopK", "exact_topk"]
 
@@ -136,7 +136,7 @@ class _Search:
         prepared = self.prepared if queries is None else _take(self.prepared, queries)
         for start, tile, there in tiles_on(self.rows, self.tile_rows, self.device):
             self.query.require_same_slots(tile)
-            gallery = self.matcher.prepare(there)
+            gallery = self._prepare(start, there)
             self.tolerance = max(self.tolerance, self.matcher.tolerance(self.prepared, gallery))
             mask = self._mask(start, len(tile), queries)
             size = max(1, _BLOCK_VALUES[self.device.type] // len(tile))
@@ -146,6 +146,11 @@ class _Search:
                 if mask is not None:
                     distance.masked_fill_(~mask[block].to(self.device), torch.inf)
                 yield start, tile, first, distance
+
+    def _prepare(self, start: int, tile: PartEmbeddings) -> Prepared:
+        if self.device.type == "cpu" and isinstance(self.rows, PreparingSource):
+            return self.rows.prepared(start, tile, self.matcher)
+        return self.matcher.prepare(tile)
 
     def _mask(self, start: int, count: int, queries: np.ndarray | None) -> Tensor | None:
         if self.allowed is None:
