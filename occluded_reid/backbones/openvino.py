@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,21 @@ def _outputs(model: Any) -> dict[str, Any]:
 
 
 def _openvino() -> Any:
+    """Import the package without its reporting: it would send an event to its makers, from a forked process.
+
+    It does without where `openvino_telemetry` is not installed, so that is what it is told while it is imported.
+    """
+    telemetry = "openvino_telemetry"
+    quiet = "openvino" not in sys.modules and telemetry not in sys.modules
+    if quiet:
+        sys.modules[telemetry] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as cause:
         raise MissingExtraError(
             'networks in OpenVINO\'s format need the package openvino: pip install "occluded-reid[openvino]"'
         ) from cause
+    finally:
+        if quiet:
+            del sys.modules[telemetry]
     return openvino

@@ -47,7 +47,7 @@ class Per(StrEnum):
 
 
 def calibrate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
     data: DataRoot,
     out: Annotated[
         Path, typer.Option("--out", help="Write the calibration to this file.", callback=check_output_file)

@@ -59,7 +59,7 @@ class AveragePrecision(StrEnum):
 
 
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
     data: DataRoot,
     dataset: DatasetName = "market1501",
     options: DataOptions = None,

@@ -34,7 +34,7 @@ __all__ = ["failures_command"]
 
 
 def failures_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
     data: DataRoot,
     output: Annotated[
         Path,

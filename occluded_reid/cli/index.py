@@ -55,7 +55,9 @@ def index_command(
     gallery: Annotated[
         str, typer.Argument(help="Folder, or address (milvus://…, s3://…), of the gallery; made if it does not exist.")
     ],
-    model: Annotated[Path, typer.Option("--model", help="Folder of a trained model.")],
+    model: Annotated[
+        Path, typer.Option("--model", help="Folder of a trained model, or a network's .onnx or .xml file.")
+    ],
     images: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -121,7 +123,11 @@ def index_command(
         typer.Option("--prefix", help="Put this before each key: 'tuesday/'.", show_default=False),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace images whose key is there with other content or labels.")
+        bool,
+        typer.Option(
+            "--replace",
+            help="Replace images whose key is there with other content or labels; what is not said anew is unknown.",
+        ),
     ] = False,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for another writer.", min=0)] = 0.0,
     masks: Masks = None,

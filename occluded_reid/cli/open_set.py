@@ -42,7 +42,7 @@ def _tested_share(share: float) -> float:
 
 
 def open_set_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
     data: DataRoot,
     output: Annotated[
         Path,

@@ -33,7 +33,9 @@ def search_command(
     model: Annotated[
         Path | None,
         typer.Option(
-            "--model", help="Folder of the model that built the gallery; --key needs none.", show_default=False
+            "--model",
+            help="Model that built the gallery, a folder or a network's file; --key needs none.",
+            show_default=False,
         ),
     ] = None,
     keys: Annotated[

@@ -33,7 +33,7 @@ __all__ = ["tune_command"]
 
 
 def tune_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
     data: DataRoot,
     choose: Annotated[
         list[str],

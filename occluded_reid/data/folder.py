@@ -165,9 +165,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as cause:
-        raise DataError(f"camera_pattern {pattern!r} is not a regular expression: {cause}.") from cause
+        raise DataError(f"camera_pattern '{pattern}' is not a regular expression: {cause}.") from cause
     if not compiled.groups:
-        raise DataError(f"camera_pattern {pattern!r} has no group; put the camera in parentheses, as in '_c(\\d+)'.")
+        raise DataError(f"camera_pattern '{pattern}' has no group; put the camera in parentheses, as in '_c(\\d+)'.")
     return compiled
 
 
@@ -175,7 +175,7 @@ def _camera_of(pattern: re.Pattern[str], below: str, path: Path) -> str:
     match = pattern.search(below)
     if match is None or not match[1]:
         raise DataError(
-            f"camera_pattern {pattern.pattern!r} finds no camera in '{below}' (file '{path}'). Mend either."
+            f"camera_pattern '{pattern.pattern}' finds no camera in '{below}' (file '{path}'). Mend either."
         )
     return match[1]
 
@@ -190,6 +190,8 @@ def _from_csv(root: Path, table: Path, camera_pattern: str | None, allow_outside
         _check_header(header, table)
         reader.fieldnames = header
         lines = [(reader.line_num, row) for row in reader]
+    except DataError:
+        raise
     except (OSError, ValueError, csv_format.Error) as cause:  # ValueError: no UTF-8, or a NUL in the file's own name
         reason = getattr(cause, "strerror", None) or cause
         raise DataError(
@@ -280,7 +282,11 @@ def _listed_file(root: Path, where: str, text: str, allow_outside: bool) -> tupl
             path = inside(place, given, DataError)
             there = is_file(path, DataError)
         except DataError as cause:
-            hint = "" if allow_outside else " Files elsewhere are taken where allow_outside=True says so."
+            hint = (
+                ""
+                if allow_outside
+                else " Files elsewhere are taken where allow_outside=True (--option allow_outside=true) says so."
+            )
             raise DataError(f"{where}: {cause}{hint}") from cause
         if there and path.is_relative_to(here):
             name = path.relative_to(here).as_posix()

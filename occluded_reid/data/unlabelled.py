@@ -146,13 +146,13 @@ def _found(names: list[str], pattern: str, what: str, read: Callable[[str], T]) 
             values.append(read(text))
         except (ValueError, OverflowError) as cause:
             raise DataError(
-                f"{what}_pattern {pattern!r} finds '{text}' in '{name}', which is no {what} ({cause}). Wanted "
+                f"{what}_pattern '{pattern}' finds '{text}' in '{name}', which is no {what} ({cause}). Wanted "
                 f"{TIME_FORMATS}; or say how it is written: time_format='%d%m%Y-%H%M%S'."
             ) from cause
     if missing:
         shown = ", ".join(f"'{name}'" for name in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
         raise DataError(
-            f"{what}_pattern {pattern!r} finds no {what} in {len(missing)} of {len(names)} paths: {shown}. Mend the "
+            f"{what}_pattern '{pattern}' finds no {what} in {len(missing)} of {len(names)} paths: {shown}. Mend the "
             "pattern, or leave those images out."
         )
     return values
@@ -162,7 +162,7 @@ def _compiled(pattern: str, what: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as cause:
-        raise DataError(f"{what}_pattern {pattern!r} is not a regular expression: {cause}.") from cause
+        raise DataError(f"{what}_pattern '{pattern}' is not a regular expression: {cause}.") from cause
     if not compiled.groups:
-        raise DataError(f"{what}_pattern {pattern!r} has no group; put the {what} in parentheses: '_c(\\d+)'.")
+        raise DataError(f"{what}_pattern '{pattern}' has no group; put the {what} in parentheses: '_c(\\d+)'.")
     return compiled

@@ -121,7 +121,8 @@ class GalleryBase(Browsing):
         """Add images or embeddings; what the gallery holds already is skipped, so that a broken run is simply repeated.
 
         Images are committed in groups of up to 1,024, embeddings of up to 8,192, each whole or not at all: where an
-        error stops the call, the groups before it stay and nothing of its own group is added.
+        error stops the call, the groups before it stay and nothing of its own group is added. A label that is None
+        contradicts nothing: who has been named by `relabel` since stays named when the same images are added again.
 
         Args:
             images: N images, which the gallery's model embeds: paths, bytes of files, PIL images, uint8 arrays
@@ -138,7 +139,8 @@ class GalleryBase(Browsing):
             path: file of each image, where it is not the path that is added (which is kept from the root on).
             metadata: a mapping for each image, of what JSON can hold.
             batch_size: images that the model embeds at a time.
-            replace: replace an image whose key is there with other embeddings or labels, instead of refusing it.
+            replace: replace an image whose key is there with other embeddings or labels, instead of refusing it; labels
+                that are not given are unknown afterwards.
             skip_unreadable: leave out images that cannot be read or have no pixels, such as a crop beside its frame,
                 and name them in the result by path, key, or place ("images[3]").
             channels: the order of colours in arrays and tensors; "bgr" is OpenCV's. Files and PIL images say their own.
@@ -423,7 +425,8 @@ class GalleryBase(Browsing):
         found = self.calibration if kept else threshold
         if kept and found is None:
             raise CalibrationError(
-                f"the gallery '{self.path}' keeps no calibration. Make one with calibrate(), or give a distance."
+                f"the gallery '{self.path}' keeps no calibration. Make one with calibrate() (`occluded-reid "
+                "calibrate --gallery`), or give a distance."
             )
         if isinstance(found, Calibration):
             self._require(found)

@@ -149,7 +149,7 @@ class GalleryInfo:
     def lines(self) -> list[str]:
         """Return it as lines of text."""
         reduced = f", reduced from {describe_slots(self.slots_in)}" if self.slots_in else ""
-        kept = f" of {self.versions} that can be opened" if self.versions is not None else ""
+        kept = f" (that can be opened: {self.versions})" if self.versions is not None else ""
         lines = [
             f"{self.path}: {self.images:,} images",
             f"model: {short_name(self.model)}",
@@ -382,7 +382,7 @@ def _find(reader: TableReader, keys: Sequence[str]) -> np.ndarray:
         more = ", …" if len(missing) > _SHOWN else ""
         raise GalleryError(
             f"{len(missing)} of {len(keys)} keys are not in the gallery '{reader.folder}': "
-            f"{', '.join(missing[:_SHOWN])}{more}. Gallery.list() names the keys."
+            f"{', '.join(missing[:_SHOWN])}{more}. Gallery.list() (`occluded-reid gallery list`) names the keys."
         )
     return np.array([place[key] for key in keys], dtype=np.uint64)
 

@@ -137,15 +137,14 @@ class CameraTable:
             return self.numbers[camera]
         meant = camera_of_text(camera)
         if isinstance(meant, int):
-            hint = f"give a whole number for a camera that has one: {meant}, not a text"
+            hint = f"; give a whole number for a camera that has one: {meant}, not a text"
         else:
             shown = ", ".join(f"'{name}'" for name in sorted(self.numbers)[:_SHOWN])
             more = ", …" if len(self.numbers) > _SHOWN else ""
-            hint = f"known: {shown}{more}" if self.numbers else "it knows none by name; give the number"
-            hint = f"{did_you_mean(camera, list(self.numbers)).strip()} {hint}".strip()
-        raise GalleryError(
-            f"{what} is {camera!r}, and no camera of the gallery '{self.gallery}' has that name; {hint}."
-        )
+            meant = did_you_mean(camera, list(self.numbers)).strip()
+            known = f"{meant} Known: {shown}{more}".strip()
+            hint = f". {known}" if self.numbers else "; it knows none by name; give the number"
+        raise GalleryError(f"{what} is {camera!r}, and no camera of the gallery '{self.gallery}' has that name{hint}.")
 
     def asked(self, cameras: Any, what: str) -> Any:
         """Return numbers for the names among one or several cameras; everything else as it is.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AddResult", "Hit", "hits_table"]
 
+_FRAMED = 6  # columns that have room within lines
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -84,6 +86,7 @@ class AddResult:
 
 def hits_table(hits: Sequence[Hit]) -> Table:
     """Return hits as a rich table: rank, key, distance, who, where and when as far as known, and each shared slot."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -92,12 +95,18 @@ def hits_table(hits: Sequence[Hit]) -> Table:
     caption = f"shared: how much both images show of {', '.join(slots)}" if slots else None
     judged = ["probability"] if any(hit.probability is not None for hit in hits) else []
     table = Table("rank", "key", "distance", *judged, *told, "shared", caption=caption)
-    table.columns[1].overflow = "fold"
+    for column in table.columns:
+        column.overflow = "fold"
+    if len(table.columns) > _FRAMED:  # a narrow window has no room for lines, and would cut keys into pieces
+        table.box, table.pad_edge, table.padding = box.SIMPLE_HEAD, False, (0, 1, 0, 0)
     for hit in hits:
         known = {name: getattr(hit, name) for name in told}
         if hit.camera_name is not None:
             known["camera"] = hit.camera_name
-        labels = ("–" if value is None else str(value) for value in known.values())
+        labels = (
+            "–" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)
+            for value in known.values()
+        )
         likely = [f"{hit.probability or 0:.1%}"] if judged else []
         shared = " ".join(f"{hit.shared_visibility.get(slot, 0):.1f}" for slot in slots)
         # Text, not markup: a key such as "[a]/1.jpg" is shown as it is, and what a terminal would obey is written out.

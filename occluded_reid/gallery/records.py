@@ -40,9 +40,13 @@ class Record:
     sha256: str | None = None
     metadata: str = "{}"
 
-    def differs(self, other: Record, *, ignore: tuple[str, ...]) -> bool:
-        """Whether any label differs but those to ignore."""
-        return any(getattr(self, f.name) != getattr(other, f.name) for f in fields(self) if f.name not in ignore)
+    def differs(self, other: Record, *, ignore: tuple[str, ...], unsaid: bool = False) -> bool:
+        """Whether any label differs but those to ignore, and, with `unsaid`, those that this record leaves unknown."""
+        return any(
+            getattr(self, f.name) != getattr(other, f.name)
+            for f in fields(self)
+            if f.name not in ignore and not (unsaid and getattr(self, f.name) == f.default)
+        )
 
 
 def make_records(count: int, keys: Sequence[str], labels: Labels) -> list[Record]:

@@ -143,7 +143,7 @@ class Searcher:
             if lists is None:
                 raise GalleryError(
                     f"the gallery '{self._folder}' keeps no neighbour lists, which re-ranking needs. "
-                    "Compute them with build_neighbours()."
+                    "Compute them with build_neighbours() (`occluded-reid gallery neighbours`)."
                 )
             self._located = lists.locate(self.rows.numbers)
         return self._located
@@ -196,7 +196,8 @@ class Searcher:
             if wanted == "auto" or self.lost:
                 return None
             raise GalleryError(
-                f"effort is {wanted!r}, but the gallery has no index. Build one with build_index(), or search with "
+                f"effort is {wanted!r}, but the gallery has no index. Build one with build_index() (`occluded-reid "
+                "gallery build-index`), or search with "
                 "effort='exact'."
             )
         index.require_matcher(matcher)

@@ -25,6 +25,7 @@ LANCE_ERRORS = (ValueError, RuntimeError, OSError)
 ROW_ID = "_rowid"
 """LanceDB's own address of a row; good for one version of the table only, so it is never stored."""
 
+_NO_COLUMN = re.compile(r"No field named [`\"]?([\w\-]+)")
 _SCAN_ROWS = 8192  # rows of a scan that reads no embeddings
 
 
@@ -121,8 +122,12 @@ class TableReader:
         except LANCE_ERRORS as cause:
             # The filter's own faults: found while planning (ValueError) or while it is applied to rows.
             if where is not None and (isinstance(cause, ValueError) or "applying filter" in str(cause)):
+                reason = first_line(cause)
+                if unknown := _NO_COLUMN.search(reason):
+                    quoted = unknown[1].replace("'", "''")
+                    reason = f"no column is named {unknown[1]}; a text is quoted: '{quoted}'"
                 raise GalleryError(
-                    f'where {where!r} is not understood: {first_line(cause)}. Write SQL such as "camera = 3 AND '
+                    f'where {where!r} is not understood: {reason}. Write SQL such as "camera = 3 AND '
                     "identity = '0002'\", with a quote inside a string doubled, or give a mapping: {'camera': 3}."
                 ) from cause
             advice = (

@@ -47,6 +47,9 @@ _TOKEN = re.compile(
 _BEFORE_PARENTHESIS = {
     "and", "or", "not", "in", "is", "between", "like", "ilike", "escape", "any", "all", "case", "when", "then", "else",
 }  # fmt: skip
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+_LAST_WORDS = {"null", "true", "false", "unknown", "end", "nan"}
+_BEFORE_VALUE = {*_BEFORE_PARENTHESIS, "from", "distinct", "similar", "to"}
 _ARITHMETIC = {"+", "-", "*", "/", "%", "^", "&", "|", "||", "::", ".", "~", "[", "case"}
 
 
@@ -70,7 +73,7 @@ def require_where(text: str) -> None:
 
     Raises:
         GalleryError: it is too long or too deep, holds a remark or a sign that no filter has, or calls a function that
-            is not among `FUNCTIONS`.
+            is not among `FUNCTIONS`, or ends with a word that LanceDB would take for a name of the filter and forget.
 
     Example:
         >>> require_where("camera = 3 AND lower(identity) IN ('a', 'b')")
@@ -80,6 +83,8 @@ def require_where(text: str) -> None:
     joined = signs = term = place = 0
     terms: list[int] = []
     before = ""  # the word or name that stands directly before
+    last = ""  # the token before, and whether a value ends with it
+    value = loose = False
     while place < len(text):
         found = _TOKEN.match(text, place)
         if found is None:
@@ -96,6 +101,15 @@ def require_where(text: str) -> None:
             _refuse(text, f"holds the remark {token!r}; leave remarks out, and put a space between two minus signs")
         if kind == "text" and before and text[found.start() - 1] not in " \t\r\n":
             _refuse(text, f"holds {before + token[:1]}…, a kind of text that is not read; write 'text' alone")
+        if kind == "number" and not _NUMBER.fullmatch(token):
+            raise GalleryError(
+                f"where {_shown(text)} holds {found[0]!r}, which is no number. Quote a text: 'a'; a time is "
+                "compared with a number, such as seconds since 1970, as the gallery keeps it."
+            )
+        named = kind == "name" or (kind == "word" and token not in _BEFORE_VALUE | _LAST_WORDS)
+        loose = not terms and named and (value or last == "as")
+        value = named or kind in ("text", "number", "close") or token in _LAST_WORDS
+        last = token
         if kind == "open":
             if token == "(" and before:
                 _require_function(text, before)
@@ -116,6 +130,11 @@ def require_where(text: str) -> None:
             _refuse(text, f"joins more than {_JOINED:,} conditions")
         if signs > _SIGNS or term > _LONGEST_TERM:
             _refuse(text, f"calculates with more than {min(_SIGNS, _LONGEST_TERM)} signs")
+    if loose:
+        raise GalleryError(
+            f"where {_shown(text)} ends with {last!r}, which would change nothing. Join conditions by AND or OR, and "
+            "quote texts, as in identity = 'anna'."
+        )
 
 
 def _require_function(text: str, before: str) -> None:

@@ -141,7 +141,7 @@ class Writer:
                 self._seen[record.key] = (record, row)
             if record.key not in stored:
                 fresh.append(number)
-            elif same[record.key] and not record.differs(stored[record.key], ignore=ignore):
+            elif same[record.key] and not record.differs(stored[record.key], ignore=ignore, unsaid=not self._replace):
                 self._skipped += 1
             elif self._replace:
                 replaced.append(number)
@@ -152,7 +152,8 @@ class Writer:
         if taken:
             raise GalleryError(
                 f"{_list(taken)} in the gallery '{self._store.folder}' already, with other embeddings or labels. "
-                "Pass replace=True (--replace) to replace, or give the images other keys (keys=, --prefix)."
+                "Pass replace=True (--replace) to replace them with all their labels, say other labels alone with "
+                "relabel() (`occluded-reid gallery relabel`), or give the images other keys (keys=, --prefix)."
             )
         return replaced, fresh
 

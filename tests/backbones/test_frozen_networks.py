@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -222,3 +223,18 @@ def test_every_preset_is_a_mean_and_a_deviation_of_three_colours() -> None:
     for preset in PRESETS.values():
         assert len(preset.mean) == len(preset.std) == 3
         assert min(preset.std) > 0
+
+
+def test_openvino_is_imported_without_its_reporting(files: dict[str, Path]) -> None:
+    pytest.importorskip("openvino_telemetry")
+    program = (
+        "import sys, multiprocessing.process as p\n"
+        "p.BaseProcess.start = lambda self: print('started')\n"
+        "from occluded_reid.models.embedder import load_embedder\n"
+        f"load_embedder({str(files['openvino'])!r})\n"
+        "print([m for m in sys.modules if m.startswith('openvino_telemetry')])\n"
+        "import openvino_telemetry"  # whoever wants it may have it afterwards
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[]"]

@@ -107,6 +107,24 @@ def test_adding_again_is_skipped_and_other_content_is_refused(tmp_path: Path, ma
     assert gallery.search(rows[5:6], 1)[0][0].key == "d"
 
 
+def test_what_relabel_has_said_is_no_conflict_when_images_are_added_again(
+    tmp_path: Path, pictures: list[Path], model: Any
+) -> None:
+    gallery = Gallery.create(tmp_path / "g", model=model)
+    gallery.add(pictures[:3], keys=list("abc"), track="t1")
+    gallery.relabel("a", identity="anna", camera="hall", time=5)
+    result = gallery.add(pictures[:4], keys=list("abcd"))
+    assert (result.added, result.skipped, result.replaced) == (1, 3, 0)
+    kept = gallery.get("a")
+    assert (kept.identity, kept.camera_name, kept.time, kept.track) == ("anna", "hall", 5.0, "t1")
+    with pytest.raises(GalleryError, match=r"the key 'a' is in the gallery .* with relabel"):
+        gallery.add(pictures[:1], keys=["a"], identity="ben")
+    with pytest.raises(GalleryError, match="the key 'a' is in the gallery"):
+        gallery.add(pictures[1:2], keys=["a"])
+    assert gallery.add(pictures[:1], keys=["a"], replace=True).replaced == 1
+    assert gallery.get("a").identity is None
+
+
 def test_a_key_twice_in_one_call(tmp_path: Path, make_rows: Rows) -> None:
     rows = make_rows(3)
     gallery = Gallery.create(tmp_path / "g", slots=rows.widths)
