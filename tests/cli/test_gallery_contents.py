@@ -159,10 +159,12 @@ def test_search_by_key_needs_no_model(cli: Callable[..., Any], mall: Path, tmp_p
     both = cli("search", mall, "--key", "c", "--key", "d", "-k", 2, "--include-self", "--where", "camera = 'hall'").out
     assert "left out" not in both
     assert "hall" in both
+    image = tmp_path / "query.png"
+    image.touch()
     for arguments, why in (
         ((), "give query images, or keys"),
-        (("a.png", "--key", "c"), "give query images, or keys"),
-        (("a.png",), "--model is missing"),
+        ((image, "--key", "c"), "give query images, or keys"),
+        ((image,), "--model is missing"),
         (("--key", "c", "--picture", tmp_path / "a.png"), "--model is missing"),
     ):
         refused = cli("search", mall, *arguments)

@@ -123,7 +123,7 @@ def test_wrong_words(cli: Cli, model: Path, tmp_path: Path) -> None:
         ([], 2, "give the images to index"),
         ([photos, "--data", photos], 2, "give the images to index"),
         ([photos, photos, "--dataset", "folder"], 2, "are given alone"),
-        ([photos / "a.png", photos / "none.png"], 1, "none.png' does not exist"),
+        ([photos / "a.png", photos / "none.png"], 2, "none.png' does not exist"),
         ([photos / "a.png", photos / "a.txt"], 1, "a.txt' is no image by its suffix"),
         ([photos, "--camera-pattern", "c(x)"], 1, "finds no camera in 1 of 1 paths"),
         ([photos, "--root", tmp_path / "elsewhere"], 1, "does not lie below --root"),
