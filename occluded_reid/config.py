@@ -25,6 +25,7 @@ __all__ = [
     "Recipe",
     "ShortComponent",
     "Strict",
+    "WEIGHTS_LAYOUTS",
     "TeacherConfig",
     "apply_overrides",
     "list_recipes",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 RECIPES = Path(__file__).parent / "recipes"
+WEIGHTS_LAYOUTS = ("auto", "timm", "order", "torchreid", "fast-reid", "reid-strong-baseline", "transreid", "clip-reid")
+"""How a weights file may be laid out: as another project does, in timm's names, in timm's order, or what it tells."""
 _DEEPEST = 50
 _LONGEST_SHOWN = 200
 
@@ -88,13 +91,47 @@ class InputConfig(Strict):
     crop: CropConfig = CropConfig()
 
 
+def _layout(value: Any) -> Any:
+    """A layout of weights; "names" is what "timm" was called before."""
+    if value == "names":
+        return "timm"
+    if isinstance(value, str) and value not in WEIGHTS_LAYOUTS:
+        raise ValueError(
+            f"no layout of weights has that name.{did_you_mean(value, WEIGHTS_LAYOUTS)} There are: "
+            f"{', '.join(WEIGHTS_LAYOUTS)}"
+        )
+    return value
+
+
 class BackboneConfig(Strict):
-    """A registered backbone, or any timm name; `weights` is "hub", a local file, or None for random values."""
+    """A registered backbone, or any timm name; `weights` is "hub", a local file, or None for random values.
+
+    `weights_match` says how the file is laid out, one of `WEIGHTS_LAYOUTS`; ``weights: {file: …, layout: …}`` says
+    both.
+    """
 
     type: str
     options: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
-    weights_match: Literal["names", "order"] = "names"
+    weights_match: Annotated[str, BeforeValidator(_layout)] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_and_layout(cls, content: Any) -> Any:
+        weights = content.get("weights") if isinstance(content, Mapping) else None
+        if not isinstance(weights, Mapping):
+            return content
+        if unknown := [str(key) for key in weights if key not in ("file", "layout")]:
+            raise ValueError(
+                f"weights.{unknown[0]}: there is no such key.{did_you_mean(unknown[0], ('file', 'layout'))} "
+                "Known: file, layout"
+            )
+        if not isinstance(weights.get("file"), str | Path):
+            raise ValueError("weights is a mapping without 'file', the path of the weights")
+        layout, also = _layout(weights.get("layout", "auto")), _layout(content.get("weights_match", "auto"))
+        if also not in ("auto", layout):
+            raise ValueError(f"weights.layout is '{layout}' and weights_match '{also}'; say it once")
+        return {**content, "weights": str(weights["file"]), "weights_match": layout}
 
 
 class ParserConfig(Strict):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from occluded_reid.backbones.layouts import Imported
 from occluded_reid.contracts import FeatureMaps, StageInfo
 from occluded_reid.errors import BuildError, UnknownNameError
 from occluded_reid.registry import BACKBONES, check_options, did_you_mean
@@ -44,8 +45,15 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> FeatureMaps:
         """Return the maps named in `feature_info`, each (N, C, h, w)."""
 
-    def load_pretrained(self, source: str, match: str = "names") -> None:
+    def load_pretrained(self, source: str, match: str = "auto") -> Imported | None:
         """Load weights: "hub", or a local file.
+
+        Args:
+            source: "hub" or a path.
+            match: how the file is laid out, as a recipe's `weights_match` says it.
+
+        Returns:
+            What a file of another project held besides the backbone, for the heads; None where there is nothing.
 
         Raises:
             BuildError: this backbone has no pretrained weights.

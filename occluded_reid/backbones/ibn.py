@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from occluded_reid.backbones.layouts import Imported
 from occluded_reid.backbones.timm import TimmBackbone
 from occluded_reid.backbones.weights import load_into, transfer_by_name
 from occluded_reid.errors import BuildError, WeightsError
@@ -49,15 +50,21 @@ class ResNet50IBNa(TimmBackbone):
         input_size: (height, width) of the images in pixels.
         last_stride: stride of the last stage, 1 or 2; see `TimmBackbone`.
         options: further keywords of timm.create_model; see `TimmBackbone`.
+        stem: what the first layers compute; see `TimmBackbone`.
 
     Raises:
         BuildError: the images are so small that a map has one cell, of which there is no instance normalisation.
     """
 
     def __init__(
-        self, input_size: tuple[int, int], *, last_stride: int = 2, options: dict[str, Any] | None = None
+        self,
+        input_size: tuple[int, int],
+        *,
+        last_stride: int = 2,
+        options: dict[str, Any] | None = None,
+        stem: Literal["usual", "linear", "unpadded"] = "usual",
     ) -> None:
-        super().__init__(input_size, "resnet50", last_stride=last_stride, options=options)
+        super().__init__(input_size, "resnet50", last_stride=last_stride, options=options, stem=stem)
         rows, columns = (-(-side // self.feature_info["stage3"].stride) for side in input_size)
         if rows * columns < 2:
             raise BuildError(
@@ -66,7 +73,7 @@ class ResNet50IBNa(TimmBackbone):
             )
         _insert(self.network)
 
-    def load_pretrained(self, source: str, match: str = "names") -> None:
+    def load_pretrained(self, source: str, match: str = "auto") -> Imported | None:
         """Load ImageNet weights from a local .safetensors or .pth file in IBN-Net's layout.
 
         That layout is timm's, with ``layer1.0.bn1.IN.weight`` and ``layer1.0.bn1.BN.running_mean`` in place of
@@ -74,7 +81,7 @@ class ResNet50IBNa(TimmBackbone):
 
         Args:
             source: a path.
-            match: "names", or "order" for the same tensors in the same order under other names.
+            match: see `TimmBackbone.load_pretrained`.
 
         Raises:
             WeightsError: the file's key layout does not fit (the message shows both), or "hub" was asked for.
@@ -86,8 +93,9 @@ class ResNet50IBNa(TimmBackbone):
             )
         whole = timm.create_model("resnet50", pretrained=False, **self.options)
         _insert(whole)
-        load_into(whole, source, match)
+        imported = load_into(whole, source, match, stem=self.stem)
         transfer_by_name(whole, self.network, "resnet50_ibn_a")
+        return imported
 
 
 def _insert(network: nn.Module) -> None:

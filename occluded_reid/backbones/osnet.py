@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from occluded_reid.backbones.base import Backbone
+from occluded_reid.backbones.layouts import Imported
 from occluded_reid.backbones.weights import load_into
 from occluded_reid.contracts import FeatureMaps, StageInfo
 from occluded_reid.errors import BuildError, WeightsError
@@ -108,8 +109,8 @@ class OSNet(Backbone):
         vectors = {"embedding": self.fc(grid.mean((2, 3)))}
         return FeatureMaps(dict(zip(self.feature_info, stages, strict=True)), images, vectors=vectors)
 
-    def load_pretrained(self, source: str, match: str = "names") -> None:
-        """Load a file with the authors' names; its classifier is left out.
+    def load_pretrained(self, source: str, match: str = "auto") -> Imported | None:
+        """Load a file with the authors' names (torchreid); its classifier is left out.
 
         Raises:
             WeightsError: the hub is asked, which has none; or the file does not fit.
@@ -119,7 +120,7 @@ class OSNet(Backbone):
                 "OSNet's weights are on no hub that this library asks. Give the authors' file: "
                 "model.backbone.weights=FILE (--weights FILE)."
             )
-        load_into(self, Path(source), match)
+        return load_into(self, Path(source), match)
 
 
 class _Convolution(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from occluded_reid.backbones.base import Backbone
 from occluded_reid.backbones.hub import no_weights, quick_hub
+from occluded_reid.backbones.layouts import Imported
 from occluded_reid.backbones.timm_options import FEATURE_OPTIONS, require_timm_name, require_timm_options
 from occluded_reid.backbones.weights import load_into, transfer_by_name
 from occluded_reid.contracts import FeatureMaps, StageInfo
@@ -40,6 +41,9 @@ class TimmBackbone(Backbone):
             (Sun et al., Beyond Part Models, 2018); timm's own output_stride dilates, which is another network.
         options: further keywords of timm.create_model that shape the network (`SHAPING_OPTIONS`, `FEATURE_OPTIONS`),
             such as ``{"drop_path_rate": 0.1}``, which rises linearly from 0 over the blocks.
+        stem: what the first layers of a ResNet compute. "usual": normalisation, ReLU, a 3×3 max pool with padding.
+            "linear": no ReLU, as reid-strong-baseline's. "unpadded": a pool that has no padding and rounds up, as
+            fast-reid's.
         positions: how a position embedding is resized: "bicubic" with antialiasing, timm's way, or "bilinear" without,
             TransReID's and FED's.
 
@@ -57,9 +61,10 @@ class TimmBackbone(Backbone):
         last_stride: int = 2,
         options: dict[str, Any] | None = None,
         positions: Literal["bicubic", "bilinear"] = "bicubic",
+        stem: Literal["usual", "linear", "unpadded"] = "usual",
     ) -> None:
         super().__init__(input_size)
-        self.name, self.positions = name, positions
+        self.name, self.positions, self.stem = name, positions, stem
         self.options = dict(options or {})
         require_timm_name(name)
         require_timm_options(self.options)
@@ -72,6 +77,8 @@ class TimmBackbone(Backbone):
             ) from error
         if last_stride not in (1, 2):
             raise BuildError(f"last_stride must be 1 or 2; got {last_stride}.")
+        if stem != "usual":
+            self._change_stem(stem)
         sizes = self._map_sizes()
         if last_stride == 1:
             self._unstride_last_stage(sizes)
@@ -91,19 +98,24 @@ class TimmBackbone(Backbone):
         maps = [m.permute(0, 3, 1, 2) if self._channels_come_last else m for m in self.network(images)]
         return FeatureMaps(dict(zip(self.feature_info, maps, strict=True)), images)
 
-    def load_pretrained(self, source: str, match: str = "names") -> None:
+    def load_pretrained(self, source: str, match: str = "auto") -> Imported | None:
         """Load ImageNet weights from timm's hub ("hub"), or from a local .safetensors or .pth file.
 
         Args:
             source: "hub" or a path.
-            match: "names" wants timm's key names; "order" wants the tensors of timm's whole model in the same order and
-                shapes under other names.
+            match: "timm" wants timm's key names; "order" wants the tensors of timm's whole model in the same order and
+                shapes under other names; a project's name (`backbones.layouts.LAYOUTS`) its names; "auto" finds out.
+
+        Returns:
+            What a file of another project held besides the backbone; None for any other.
 
         Raises:
             WeightsError: the hub cannot be reached, or the file's key layout does not fit; the message shows both.
+            UnknownNameError: there is no layout of that name.
 
         Positions of another grid, as after training at another image size, are resized to that of the images.
         """
+        imported = None
         if source == "hub":
             sized = not self._has_positions
             with quick_hub() as why:
@@ -113,10 +125,12 @@ class TimmBackbone(Backbone):
                     raise WeightsError(no_weights(self.name, "timm's hub", why or error)) from error
         else:
             whole = timm.create_model(self.name, pretrained=False, **self._keywords())
-            load_into(whole, source, match, {"pos_embed": self._resizer(whole)} if self._has_positions else None)
+            resize = {"pos_embed": self._resizer(whole)} if self._has_positions else None
+            imported = load_into(whole, source, match, resize, self.stem)
         if self._has_positions:
             self._resize_positions(whole)
         transfer_by_name(whole, self.network, self.name)
+        return imported
 
     def _make_network(self) -> Any:
         """The features_only form; of a transformer with a class token one that keeps it, and the final norm."""
@@ -199,6 +213,21 @@ class TimmBackbone(Backbone):
         maps = self.network(torch.zeros(1, 3, *self.input_size))
         self.network.train(was_training)
         return [(m.shape[1], m.shape[2]) if self._channels_come_last else (m.shape[2], m.shape[3]) for m in maps]
+
+    def _change_stem(self, stem: str) -> None:
+        """Leave out the first ReLU, or the padding of the first pool."""
+        parts = dict(self.network.named_children())
+        pool = parts.get("maxpool")
+        if stem not in ("linear", "unpadded") or not isinstance(parts.get("act1"), nn.ReLU):
+            raise BuildError(
+                f"stem is '{stem}' for '{self.name}'; wanted 'usual', or for a ResNet 'linear' or 'unpadded'."
+            )
+        if stem == "linear":
+            self.network.set_submodule("act1", nn.Identity())
+        elif isinstance(pool, nn.MaxPool2d):
+            self.network.set_submodule("maxpool", nn.MaxPool2d(3, stride=2, ceil_mode=True))
+        else:
+            raise BuildError(f"stem is 'unpadded', and '{self.name}' does not begin with a max pool. Leave stem out.")
 
     def _unstride_last_stage(self, sizes: list[tuple[int, int]]) -> None:
         """Set to stride 1 every layer that halves the second-last map to the last one's size."""

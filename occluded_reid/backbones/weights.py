@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from occluded_reid.errors import WeightsError
+from occluded_reid.backbones.layouts import KINDS, LAYOUTS, Imported, Layout, Unsupported, kind_of, recognise, translate
+from occluded_reid.errors import UnknownNameError, WeightsError
 from occluded_reid.files import read_safetensors
+from occluded_reid.options import did_you_mean
 
 __all__ = ["load_into", "read_weights", "transfer_by_name"]
 
@@ -113,22 +115,29 @@ def _what_is_there(content: Mapping[Any, Any]) -> str:
 def load_into(
     model: nn.Module,
     path: str | Path,
-    match: str = "names",
+    match: str = "auto",
     resize: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
-) -> None:
-    """Load a file into a whole model, by names or by order.
-
-    Where the names do not fit, those are tried that all have one prefix in use ("backbone.", "base.", …) taken away.
+    stem: str = "usual",
+) -> Imported | None:
+    """Load a file into a whole model.
 
     Args:
         model: the network; its classifier may be absent from the file.
         path: weights file.
-        match: "names", or "order": as many tensors, of the same shapes, in the same order.
+        match: how the file is laid out: a project's name in `LAYOUTS`; "timm", the network's own names, all with one
+            prefix in use ("backbone.", "base.", …) or without; "order", as many tensors, of the same shapes, in the
+            same order; "auto", what its names tell, and "timm" where they tell nothing.
         resize: for tensors of the network that may have another size in the file, what brings them to the right one.
+        stem: the first layers of the network ("usual", "linear", "unpadded"; see `TimmBackbone`).
+
+    Returns:
+        What a file of another project held besides the backbone; None for one in the network's own names.
 
     Raises:
-        WeightsError: the key layout or a shape does not fit; the message shows the first keys of both sides.
+        WeightsError: the layout or a shape does not fit; the message shows the first names of both sides.
+        UnknownNameError: there is no layout of that name.
     """
+    layout = _named(match)
     tensors, own = read_weights(path), model.state_dict()
     if match == "order":
         if len(tensors) != len(own):
@@ -140,17 +149,96 @@ def load_into(
     classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or "fc"
     classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     wanted = {k for k in own if not k.startswith(classifiers) and not k.endswith("num_batches_tracked")}
-    tensors = _resized(_without_prefix(tensors, wanted), resize)
+    given, imported = tensors, None
+    if match == "auto":
+        layout = _recognised(path, tensors, own)
+    if layout is not None:
+        tensors, imported = _translated(layout, path, tensors, model, wanted, stem)
+        tensors = _resized(tensors, resize)
+    else:
+        tensors = _resized(_without_prefix(tensors, wanted), resize)
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     if missing := sorted(wanted - set(fitting)):
         other = [key for key in missing if key in tensors]
+        of = "" if layout is None else f"of the layout {layout.name} "
         if len(other) == len(missing):
             shown = ", ".join(f"'{k}' {tuple(tensors[k].shape)} for {tuple(own[k].shape)}" for k in other[:3])
-            trouble = f"have {len(other)} tensors of another shape: {shown}"
+            trouble = f"{of}have {len(other)} tensors of another shape: {shown}"
             advice = "The names fit. Build the network as it was when the file was written: other options, other sizes."
-            raise WeightsError(_layouts(path, tensors, own, trouble, advice))
-        raise WeightsError(_layouts(path, tensors, own, f"miss {len(missing)} tensors, such as '{missing[0]}'"))
+            raise WeightsError(_layouts(path, given, own, trouble, advice))
+        raise WeightsError(_layouts(path, given, own, f"{of}miss {len(missing)} tensors, such as '{missing[0]}'"))
     model.load_state_dict(fitting, strict=False)
+    return imported
+
+
+def _named(match: str) -> Layout | None:
+    """The project's layout of that name; None for the ways that are no project's."""
+    ways = {layout.name: layout for layout in LAYOUTS}
+    if match in ways:
+        return ways[match]
+    known = ["auto", "timm", "order", *ways]
+    if match not in (*known, "names"):
+        raise UnknownNameError(
+            f"no layout of weights is named '{match}'.{did_you_mean(match, known)} There are: {', '.join(known)}."
+        )
+    return None
+
+
+def _recognised(path: str | Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Layout | None:
+    layout = recognise(tensors)
+    if isinstance(layout, Unsupported):
+        raise WeightsError(
+            _layouts(path, tensors, own, f"are {layout.name}'s, a layout that is not loaded", layout.reason)
+        )
+    return layout
+
+
+def _translated(
+    layout: Layout, path: str | Path, tensors: dict[str, Tensor], model: nn.Module, wanted: set[str], stem: str
+) -> tuple[dict[str, Tensor], Imported]:
+    """A project's tensors under the network's names, and what it held besides; the log says what became of all."""
+    own, kind = model.state_dict(), kind_of(model) or ""
+    said = f"are laid out as {layout.name}'s"
+    if kind not in layout.stems:
+        fitting = "; ".join(KINDS[each] for each in layout.stems)
+        advice = (
+            f"Layout {layout.name} is of: {fitting}. This network is {KINDS.get(kind, 'of another form')}. "
+            "Choose such a backbone; if the file is in the network's own names after all, say layout: timm."
+        )
+        raise WeightsError(_layouts(path, tensors, own, f"{said}, for another kind of network", advice))
+    if stem != layout.stems[kind]:
+        advice = (
+            f"{_STEMS[layout.stems[kind]]} Set model.backbone.options.stem={layout.stems[kind]}, so that the numbers "
+            "are the authors'; if the file is of another project after all, say which (layout: timm)."
+        )
+        raise WeightsError(_layouts(path, tensors, own, f"{said}, whose first layers are other ones", advice))
+    result = translate(layout, tensors, wanted, own)
+    if result.unknown:
+        trouble = f"{said}, and hold {len(result.unknown)} tensors that it does not know, such as '{result.unknown[0]}'"
+        raise WeightsError(
+            _layouts(path, tensors, own, trouble, "They belong to a part that this network does not have.")
+        )
+    left = ", ".join(f"{what} ({count})" for what, count in result.left_out.items())
+    _LOG.info(
+        "the weights of '%s' %s: %d tensors go to the backbone; left out: %s",
+        *(path, said, len(result.named), left or "nothing"),
+    )
+    for what, count in result.changes.items():
+        _LOG.warning(
+            "the weights of '%s' are loaded without %d tensors, so that embeddings differ from the authors': %s",
+            *(path, count, what),
+        )
+    parts = {key: value for key, value in result.neck.items() if key in _NECK}
+    neck = parts if set(parts) == set(_NECK) and all(value.ndim == 1 for value in parts.values()) else None
+    return result.named, Imported(layout.name, neck, "class_token" if kind in ("vit", "clip") else "map")
+
+
+_NECK = ("weight", "bias", "running_mean", "running_var")
+_STEMS = {
+    "usual": "Its first layers are the usual ones.",
+    "linear": "Its authors leave out the ReLU before the first pool.",
+    "unpadded": "Its authors' first pool has no padding and rounds up.",
+}
 
 
 def _resized(
@@ -184,8 +272,11 @@ def transfer_by_name(whole: nn.Module, features: nn.Module, name: str) -> None:
     features.load_state_dict({k: renamed[k] for k in target})
 
 
-_NAMES = "Convert the names, or pass weights_match: order if only the names differ."
-_ORDER = "Give a file with these tensors in this order, or one whose names fit (weights_match: names)."
+_NAMES = (
+    "Convert the names, or pass weights_match: order if only the names differ. Layouts that are known: "
+    f"{', '.join(layout.name for layout in LAYOUTS)}."
+)
+_ORDER = "Give a file with these tensors in this order, or one whose names fit (weights_match: timm)."
 
 
 def _layouts(

@@ -108,7 +108,9 @@ Weights = Annotated[
 WeightsMatch = Annotated[
     str | None,
     typer.Option(
-        "--weights-match", help="'names', or 'order' for a file with other key names but timm's tensor order."
+        "--weights-match",
+        help="How the file is laid out: 'auto', 'timm', 'torchreid', 'fast-reid', 'reid-strong-baseline', 'transreid', "
+        "'clip-reid', or 'order' for other key names in timm's tensor order.",
     ),
 ]
 Device = Annotated[

@@ -21,7 +21,6 @@ from occluded_reid.cli.console import (
     SkipUnreadable,
     TensorBoard,
     Weights,
-    WeightsMatch,
     Workers,
     check_output_folder,
     console,
@@ -58,7 +57,10 @@ def train_parser_command(
     ] = None,
     holdout: Holdout = 0,
     weights: Weights = None,
-    weights_match: WeightsMatch = None,
+    weights_match: Annotated[
+        str | None,
+        typer.Option("--weights-match", help="'names', or 'order' for other key names in the network's tensor order."),
+    ] = None,
     overrides: Overrides = None,
     workers: Workers = 0,
     evaluate_every: Annotated[

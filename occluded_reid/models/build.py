@@ -20,6 +20,7 @@ from occluded_reid.heads.base import Head
 from occluded_reid.losses.base import Loss
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.models.imported import fill_necks, has_own_weights
 from occluded_reid.models.model import ReIDModel, build_info
 from occluded_reid.models.origin import Origin
 from occluded_reid.models.preprocess import Preprocess
@@ -45,7 +46,7 @@ def build_model(
     num_classes: int | None = None,
     backbone: str | Mapping[str, Any] | None = None,
     heads: Mapping[str, HeadSpec] | None = None,
-    pretrained: bool | str | Path | None = None,
+    pretrained: bool | str | Path | Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> ReIDModel:
     """Build a model from a recipe.
@@ -59,7 +60,8 @@ def build_model(
         pretrained: which weights the backbone begins with. None loads what was named for this call: a file that the
             recipe or an override names, and the hub where an override, a recipe file or a mapping names it. The hub of
             a recipe that comes with the library is not fetched unasked: a warning in the log says so. True loads what
-            the recipe names, timm's hub if it names nothing; a path loads that file; False starts from random values.
+            the recipe names, timm's hub if it names nothing; a path loads that file, and so does ``{"file": …,
+            "layout": …}``, which says how it is laid out; False starts from random values.
             The parser's weights, where the recipe names some, are loaded in any case: it is not trained with the model.
         **overrides: ``**{"model.heads.local.options.num_parts": 6}``.
 
@@ -83,20 +85,27 @@ def build_model(
             {**recipe.model.backbone.model_dump(), "type": backbone} if isinstance(backbone, str) else dict(backbone)
         )
         recipe = recipe.override({"model.backbone": named})
+    if isinstance(pretrained, Mapping):
+        recipe = recipe.override({"model.backbone.weights": pretrained, "model.backbone.weights_match": "auto"})
+        pretrained = str(recipe.model.backbone.weights)
     recipe, made = _merge_heads(recipe, heads or {})
     recipe, parser = _build_parser(recipe)
     config = recipe.model
     preprocess = Preprocess(config.input, parser)
     recipe, network = _build_backbone(recipe, pretrained)
     source = _source(name_or_recipe, config.backbone.weights, overrides, pretrained)
+    imported = None
     if source is not None and not network.frozen:
-        network.load_pretrained(source, config.backbone.weights_match)
+        imported = network.load_pretrained(source, config.backbone.weights_match)
     info = replace(build_info(recipe, network, num_classes), parser=parser)
     built: dict[str, Head] = {}
     for name, component in config.heads.items():
         built[name] = _build_head(replace(info, name=name), component, made.get(name))
         info = replace(info, heads={**info.heads, name: built[name].info})
     _check_slots(built)
+    filled = (
+        () if imported is None else fill_necks(imported, built, list(network.feature_info)[-1], str(_shown(source)))
+    )
     if num_classes is None:  # checked like the others, and let go: their weights would never be used
         built = {name: head for name, head in built.items() if not head.info.training_only}
     criterion = _build_criterion(recipe, info) if num_classes is not None else None
@@ -105,6 +114,7 @@ def build_model(
     model = ReIDModel(recipe, num_classes, network, built, criterion, matcher, preprocess)
     # A frozen network with nothing to be learnt above it is as its maker has trained it.
     whole = network.frozen and not any(parameter.requires_grad for parameter in model.parameters())
+    whole = whole or (imported is not None and not has_own_weights(built, filled))  # likewise, from another project
     model.origin = Origin(_shown(source), None if whole else False)
     return model
 
@@ -135,6 +145,7 @@ def _source(
     theirs = isinstance(recipe, Mapping) or (isinstance(recipe, str | Path) and str(recipe).endswith((".yaml", ".yml")))
     part = overrides.get("model.backbone")
     now = overrides.get("model.backbone.weights", part.get("weights") if isinstance(part, Mapping) else None)
+    now = now.get("file") if isinstance(now, Mapping) else now
     if named == "hub" and not (theirs or now == "hub"):
         _LOG.warning(
             "the recipe names weights of the hub, which are not fetched unasked: the backbone begins with random "
@@ -170,6 +181,11 @@ def _build_backbone(recipe: Recipe, pretrained: bool | str | Path | None) -> tup
         return recipe, create_backbone(config.type, size, config.options)
     if "weights" in config.options:
         raise RecipeError("model.backbone.options.weights: a network's file is named by model.backbone.weights.")
+    if config.weights_match != "auto":
+        raise RecipeError(
+            f"model.backbone.weights_match: '{config.type}' is a network in a file, not a file of tensors with a "
+            "layout. Leave the layout out."
+        )
     file = pretrained if isinstance(pretrained, str | Path) else config.weights
     network = create_backbone(
         config.type, size, config.options if file is None else {**config.options, "weights": file}
