@@ -14,6 +14,7 @@ from occluded_reid.registry import did_you_mean
 from occluded_reid.yaml12 import parse_yaml
 
 __all__ = [
+    "WEIGHTS_LAYOUTS",
     "BackboneConfig",
     "Component",
     "CropConfig",
@@ -25,7 +26,6 @@ __all__ = [
     "Recipe",
     "ShortComponent",
     "Strict",
-    "WEIGHTS_LAYOUTS",
     "TeacherConfig",
     "apply_overrides",
     "list_recipes",
