@@ -125,7 +125,7 @@ class TableReader:
                 reason = first_line(cause)
                 if unknown := _NO_COLUMN.search(reason):
                     quoted = unknown[1].replace("'", "''")
-                    reason = f"no column is named {unknown[1]}; a text is quoted: '{quoted}'"
+                    reason = f"No field named {unknown[1]}; a text is quoted: '{quoted}'"
                 raise GalleryError(
                     f'where {where!r} is not understood: {reason}. Write SQL such as "camera = 3 AND '
                     "identity = '0002'\", with a quote inside a string doubled, or give a mapping: {'camera': 3}."
