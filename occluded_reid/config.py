@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from occluded_reid.errors import RecipeError
+from occluded_reid.files import as_path
 from occluded_reid.registry import did_you_mean
 from occluded_reid.yaml12 import parse_yaml
 
@@ -280,7 +281,7 @@ def read_recipe(name_or_path: str | Path, folder: Path, kind: str = "recipe") ->
     Raises:
         RecipeError: there is none of that name (with the closest one), or the file is no YAML mapping.
     """
-    path = Path(name_or_path)
+    path = as_path(name_or_path, RecipeError)
     if path.suffix not in (".yaml", ".yml"):
         known = sorted(each.stem for each in folder.glob("*.yaml"))
         path = folder / f"{name_or_path}.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import secrets
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absolute",
+    "as_path",
     "atomic_write",
     "inside",
     "is_file",
     "is_folder",
     "look",
+    "open_file",
     "read_json",
     "read_safetensors",
     "remove_leftovers",
@@ -47,16 +50,42 @@ _DEAD_AFTER = 86_400.0  # seconds after which one counts as a leftover where the
 _swept: set[str] = set()  # folders that this process has written to
 
 
+def as_path(path: object, error: type[OccludedReIDError] = OccludedReIDError) -> Path:
+    """Return a path that a caller gave.
+
+    Raises:
+        error: it is neither a text nor a path.
+    """
+    if isinstance(path, str | os.PathLike):
+        with suppress(TypeError):  # a path-like object that gives bytes
+            return Path(path)
+    raise error(f"a path is of type {type(path).__name__}; give a text or a pathlib.Path.")
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file for reading, and nothing else that may stand in its place: a pipe would never end, nor a device.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    extra = [getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK")]  # a pipe is not waited for
+    stream = os.fdopen(os.open(path, os.O_RDONLY | sum(extra)), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is no file, but a pipe, a device or the like", str(path))
+    return stream
+
+
 def absolute(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> Path:
     """Return a path that stays the same file when the program changes its working folder later; links are kept.
 
     Whatever keeps a path for later, rather than using it at once, keeps it like this.
 
     Raises:
-        error: the path is relative, and the working folder is gone.
+        error: the path is relative, and the working folder is gone; or it is neither a text nor a path.
     """
     try:
-        return Path(path).absolute()
+        return as_path(path, error).absolute()
     except OSError as cause:
         raise error(
             f"'{path}' is relative to the working folder, which is gone: {cause.strerror or cause}. "
@@ -245,10 +274,12 @@ def read_json(path: str | Path, error: type[OccludedReIDError] = OccludedReIDErr
     """Read JSON.
 
     Raises:
-        error: the file is missing or is not JSON.
+        error: the file is missing, is a pipe or a device, or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        with open_file(as_path(path, error)) as file:
+            content = file.read()
+        return json.loads(content.decode("utf-8"))
     except RecursionError as cause:
         raise error(f"'{path}' could not be read as JSON: it is nested too deep. Is it the right file?") from cause
     except OSError as cause:
@@ -293,6 +324,7 @@ def read_safetensors(
     from safetensors import SafetensorError, safe_open
 
     try:
+        open_file(Path(path)).close()
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as cause:

@@ -19,7 +19,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
         >>> did_you_mean("locl", ["global", "local"])
         " Did you mean 'local'?"
     """
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occluded_reid.errors import OccludedReIDError
-from occluded_reid.files import read_json, read_safetensors, write_json, write_safetensors
+from occluded_reid.files import open_file, read_json, read_safetensors, write_json, write_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ def file_sha256(path: Path, error: type[OccludedReIDError]) -> str:
         error: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as cause:
         raise error(f"'{path}' could not be read: {cause.strerror or cause}. Look at the path.") from cause

@@ -12,6 +12,7 @@ import torch
 
 from occluded_reid.backbones.frozen import Found, FrozenBackbone, Runner
 from occluded_reid.errors import MissingExtraError, WeightsError
+from occluded_reid.files import open_file
 from occluded_reid.registry import BACKBONES
 
 __all__ = ["OnnxBackbone"]
@@ -31,7 +32,8 @@ class OnnxBackbone(FrozenBackbone):
             WeightsError: it cannot be read.
         """
         try:
-            return [file.read_bytes()]
+            with open_file(file) as opened:
+                return [opened.read()]
         except OSError as cause:
             raise WeightsError(f"'{file}' cannot be read: {cause.strerror}. Look at the path.") from cause
 

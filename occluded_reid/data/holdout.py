@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+import numpy as np
+
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.errors import DataError
 from occluded_reid.files import text_bytes
@@ -31,6 +33,8 @@ def holdout(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
         DataError: there are not enough identities.
     """
     data.require_identities(data.train, "a hold-out")
+    if not isinstance(count, int | np.integer):
+        raise DataError(f"a holdout is {count!r}; give how many identities to set aside, a whole number.")
     identities = sorted(data.identities("train"), key=lambda identity: _order(seed, identity))
     if not 1 <= count < len(identities):
         raise DataError(

@@ -177,8 +177,8 @@ def embed_with_truth(
         EvaluationError: there are no samples, or no head of the model makes visibility from a mask.
         MaskError: a mask that is needed is missing, or of another size than its image.
     """
-    if batch_size < 1:
-        raise EvaluationError(f"batch_size is {batch_size}; it must be at least 1.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise EvaluationError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1.")
     data.require_identities(samples, "evaluation")
     if not samples:
         raise EvaluationError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from occluded_reid.data.dataset import NO_CAMERAS, ReIDData
 from occluded_reid.errors import EvaluationError
@@ -66,7 +69,7 @@ class Protocol:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ranks", tuple(self.ranks))
+        self._require_numbers()
         object.__setattr__(self, "notes", tuple(self.notes))
         if not self.ranks or any(rank < 1 for rank in self.ranks):
             raise EvaluationError(f"ranks are {self.ranks}; give one or more, each at least 1.")
@@ -83,6 +86,20 @@ class Protocol:
                 f"bootstrap is {self.bootstrap}, tile_rows {self.tile_rows} and confidence {self.confidence}; "
                 "wanted at least 0, at least 1, and between 0 and 1."
             )
+
+    def _require_numbers(self) -> None:
+        """Refuse what is no number where one is wanted."""
+        if isinstance(self.ranks, str) or not isinstance(self.ranks, Iterable):
+            raise EvaluationError(f"ranks are {self.ranks!r}; give one or more whole numbers, each at least 1.")
+        object.__setattr__(self, "ranks", tuple(self.ranks))
+        if isinstance(self.notes, str) or not isinstance(self.notes, Iterable):
+            raise EvaluationError(f"notes are {self.notes!r}; give several texts.")
+        whole = {name: getattr(self, name) for name in ("draws", "bootstrap", "seed", "tile_rows")}
+        for name, value in [*whole.items(), *(("ranks", rank) for rank in self.ranks)]:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise EvaluationError(f"{name} holds {value!r}; give a whole number.")
+        if isinstance(self.confidence, bool) or not isinstance(self.confidence, int | float | np.floating):
+            raise EvaluationError(f"confidence is {self.confidence!r}; give a number between 0 and 1.")
 
     @staticmethod
     def of(data: ReIDData, **changes: Any) -> Protocol:

@@ -24,6 +24,7 @@ from occluded_reid.gallery.records import Labels, Record, make_records
 from occluded_reid.gallery.relabel import relabel_rows
 from occluded_reid.gallery.store import ROW_ID, Store, to_embeddings
 from occluded_reid.gallery.table import TableReader
+from occluded_reid.gallery.values import is_series, require_keys
 
 __all__ = ["KEEP", "Browsing", "CameraCount", "GalleryImage", "GalleryInfo", "Keep"]
 
@@ -311,7 +312,10 @@ class Browsing(ABC):
         Example:
             ``gallery.relabel(["p1/1.jpg", "p1/2.jpg"], identity="anna")``
         """
-        store, named = self._writable(), [keys] if isinstance(keys, str) else [*keys]
+        store, named = (
+            self._writable(),
+            [*keys] if is_series(keys) and not isinstance(keys, str) else require_keys(keys),
+        )
         given = {"identity": identity, "camera": camera, "time": time, "track": track, "metadata": metadata}
         labels = {name: None if value is KEEP else value for name, value in given.items()}
         changed = [name for name, value in given.items() if value is not KEEP]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.checksums import unseal
 from occluded_reid.gallery.conditions import Condition
 from occluded_reid.gallery.filters import Where
+from occluded_reid.gallery.values import is_series
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["CAMERAS", "FIRST_NUMBER", "CameraTable", "given_cameras"]
@@ -193,13 +194,13 @@ def given_cameras(camera: Any) -> Any:
 
     Whole floats count as numbers, as tables write them. What is neither is left as it is, for others to refuse.
     """
-    if isinstance(camera, str | bytes | np.generic | Mapping) or not isinstance(camera, Iterable):
+    if isinstance(camera, str | bytes | np.generic | Mapping) or not is_series(camera):
         return _given(camera)
     return [_given(value) for value in camera]
 
 
 def _given(value: Any) -> Any:
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         value = value.item()
     if isinstance(value, str):
         return camera_of_text(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from occluded_reid.embeddings import EmbeddedSet
-from occluded_reid.errors import GalleryError, GalleryLockedError
+from occluded_reid.errors import DeviceError, GalleryError, GalleryLockedError
 from occluded_reid.gallery.base import Answer, GalleryBase
 from occluded_reid.gallery.checksums import files_of
 from occluded_reid.gallery.efforts import EffortLike, require_effort
@@ -79,6 +79,8 @@ class FolderGallery(GalleryBase):
         pinned: bool = False,
     ) -> None:
         super().__init__(path, layout, store, matcher, model, reduction=reduction, pinned=pinned)
+        if not isinstance(device, str):
+            raise DeviceError(f"device is of type {type(device).__name__}; give a text such as 'cpu' or 'cuda:1'.")
         first = device.partition(",")[0]
         self.device = choose_device(first)
         place = "cpu" if self.device.type == "cpu" else device

@@ -92,6 +92,9 @@ class Gallery(FolderGallery):
             raise GalleryError("give either a model, or the slots (and, if known, the fingerprint) of one.")
         if dtype not in ("float16", "float32"):
             raise GalleryError(f"dtype is {dtype!r}; give 'float16' or 'float32'.")
+        _require_kinds(model, matcher, fingerprint)
+        if slots is not None and not isinstance(slots, Mapping):
+            raise GalleryError(f"slots are {shown(slots)}; give a mapping of names to widths.")
         widths = dict(model.slots if model is not None else slots or {})
         good = (is_text(name) and name and is_whole(width) and 0 < width <= _WIDEST for name, width in widths.items())
         if not widths or not all(good):
@@ -166,6 +169,7 @@ class Gallery(FolderGallery):
             return cast(
                 Gallery, RemoteGallery.open(str(path), model=model, matcher=matcher, version=version, device=device)
             )
+        _require_kinds(model, matcher)
         layout = Layout.read(folder)
         if model is not None:
             require_fit(folder, layout, model)
@@ -192,3 +196,17 @@ class Gallery(FolderGallery):
             return RemoteGallery.exists(str(path))
         found = look(folder / FILE, GalleryError)
         return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def _require_kinds(model: object, matcher: object, fingerprint: object = None) -> None:
+    """Refuse what is no model, matcher or fingerprint at all.
+
+    Raises:
+        GalleryError: it is something else, such as the folder of a model.
+    """
+    if model is not None and not all(hasattr(model, name) for name in ("slots", "fingerprint", "matcher")):
+        raise GalleryError(f"model is of type {type(model).__name__}; give a model, as load_model() returns it.")
+    if matcher is not None and not isinstance(matcher, Matcher):
+        raise GalleryError(f"matcher is of type {type(matcher).__name__}; give a Matcher, or None for the usual one.")
+    if not (fingerprint is None or (is_text(fingerprint) and fingerprint)):
+        raise GalleryError(f"fingerprint is {shown(fingerprint)}; give a text, or None where it is not known.")

@@ -15,7 +15,7 @@ from occluded_reid.files import read_json, write_json
 from occluded_reid.gallery.index_build import BuildRequest, build, merge, usual_factory
 from occluded_reid.gallery.indexes import NOT_USED, EffortEntry, GalleryIndex, lost, require_slot_matcher
 from occluded_reid.gallery.store import Store
-from occluded_reid.gallery.values import shown
+from occluded_reid.gallery.values import require_whole, shown
 from occluded_reid.matchers import Matcher
 from occluded_reid.registry import INDEXES, MATCHERS, check_options
 from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex
@@ -105,12 +105,11 @@ def wanted_index(
     """Return what to build, checked: as asked for, or as the gallery has it, or what is usual.
 
     Raises:
-        GalleryError: training_rows is below 1.
+        GalleryError: training_rows or the seed is no whole number, or too small.
         UnknownNameError: no such kind of index is registered.
         UnknownOptionError: it takes no such option.
     """
-    if training_rows < 1:
-        raise GalleryError(f"training_rows is {training_rows}; give at least 1.")
+    training_rows, seed = require_whole("training_rows", training_rows), require_whole("seed", seed, 0)
     known = _kept(store.folder)
     if factory is None and options is None and known is not None and known.type == type:
         return known.model_copy(update={"matcher": matcher.config, "training_rows": training_rows, "seed": seed})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from occluded_reid.data.times import seconds_of
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS, Layout
-from occluded_reid.gallery.values import finite, is_text, shown
+from occluded_reid.gallery.values import finite, is_series, is_text, shown
 
 __all__ = ["Labels", "Record", "make_records", "record_of", "same_rows", "to_table"]
 
@@ -123,7 +123,7 @@ def _lists(matrix: np.ndarray) -> pa.Array:
 
 
 def _column(name: str, values: Any, count: int) -> Sequence[Any]:
-    if isinstance(values, str | bytes | np.generic | Mapping) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes | np.generic | Mapping) or not is_series(values):
         if name == "keys":
             raise GalleryError(f"keys is {values!r}; give a sequence with a text for each of the {count} images.")
         return [values] * count
@@ -136,6 +136,8 @@ def _column(name: str, values: Any, count: int) -> Sequence[Any]:
 
 
 def _checked(name: str, value: Any, key: str, number: int) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()  # of finer ones Python makes a number without a unit
     elif isinstance(value, np.generic):

@@ -10,7 +10,17 @@ import numpy as np
 
 from occluded_reid.errors import GalleryError
 
-__all__ = ["INT64", "finite", "is_text", "is_whole", "require_keys", "require_seconds", "require_whole", "shown"]
+__all__ = [
+    "INT64",
+    "finite",
+    "is_series",
+    "is_text",
+    "is_whole",
+    "require_keys",
+    "require_seconds",
+    "require_whole",
+    "shown",
+]
 
 INT64 = 1 << 63
 """Whole numbers of a gallery lie below it, on either side of 0."""
@@ -78,6 +88,11 @@ def require_seconds(wait: Any) -> float:
     return float(wait)
 
 
+def is_series(value: object) -> bool:
+    """Whether a value is several values; an array without any axis, which calls itself iterable, is one."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+
+
 def require_keys(keys: Any) -> list[str]:
     """Return keys of images, one or several.
 
@@ -86,7 +101,7 @@ def require_keys(keys: Any) -> list[str]:
     """
     if isinstance(keys, str):
         keys = [keys]
-    if isinstance(keys, bytes | Mapping) or not isinstance(keys, Iterable):
+    if isinstance(keys, bytes | Mapping) or not is_series(keys):
         raise GalleryError(f"keys is {shown(keys)}; give the keys of images, each a text.")
     listed = list(keys)
     for key in listed:

@@ -78,9 +78,12 @@ def build_model(
         {'global': 768, 'part_1': 320, 'part_2': 320, 'part_3': 320}
     """
     recipe = find_recipe(name_or_recipe, overrides)
-    if num_classes is not None and num_classes < 1:
-        raise BuildError(f"num_classes must be at least 1, or None for inference; got {num_classes}.")
+    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+    if num_classes is not None and not (whole and num_classes >= 1):
+        raise BuildError(f"num_classes is {num_classes!r}; give a whole number of at least 1, or None for inference.")
     if backbone is not None:
+        if not isinstance(backbone, str | Mapping):
+            raise BuildError(f"backbone is of type {type(backbone).__name__}; give its name, or a mapping with 'type'.")
         named = (
             {**recipe.model.backbone.model_dump(), "type": backbone} if isinstance(backbone, str) else dict(backbone)
         )
@@ -88,6 +91,8 @@ def build_model(
     if isinstance(pretrained, Mapping):
         recipe = recipe.override({"model.backbone.weights": pretrained, "model.backbone.weights_match": "auto"})
         pretrained = str(recipe.model.backbone.weights)
+    if heads is not None and not isinstance(heads, Mapping):
+        raise BuildError(f"heads is of type {type(heads).__name__}; give a mapping of names to heads.")
     recipe, made = _merge_heads(recipe, heads or {})
     recipe, parser = _build_parser(recipe)
     config = recipe.model

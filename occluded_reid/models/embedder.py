@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from occluded_reid.backbones.frozen import FrozenBackbone
 from occluded_reid.errors import BuildError, WeightsError
+from occluded_reid.files import as_path
 from occluded_reid.models.build import build_model
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.onnx_export import VISIBILITY, read_metadata
@@ -76,7 +77,7 @@ def load_embedder(
         BuildError: there is no such preset or tensor, or the network gives no vector.
         MissingExtraError: what runs it is not installed.
     """
-    file = Path(file)
+    file = as_path(file, WeightsError)
     kind = _TYPES.get(file.suffix.lower())
     if kind is None:
         raise WeightsError(f"'{file}' is no network that can be loaded; wanted {' or '.join(_TYPES)}.")

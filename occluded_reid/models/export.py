@@ -10,7 +10,7 @@ from typing import Any
 from occluded_reid.backbones import is_frozen
 from occluded_reid.config import Recipe, load_recipe
 from occluded_reid.errors import CheckpointError, RecipeError
-from occluded_reid.files import look
+from occluded_reid.files import as_path, look
 from occluded_reid.models.build import build_model
 from occluded_reid.models.embedder import is_network, load_embedder
 from occluded_reid.models.model import ReIDModel
@@ -29,7 +29,7 @@ def save_model(model: ReIDModel, folder: str | Path) -> None:
     Raises:
         CheckpointError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder = as_path(folder, CheckpointError)
     dropped = tuple(f"heads.{name}." for name, head in model.parts.items() if head.info.training_only)
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith((*dropped, "_criterion."))}
     content = {
@@ -50,7 +50,7 @@ def require_model(folder: str | Path) -> None:
         CheckpointError: ``model.json`` is missing (a model one folder further down or up is named), or a folder on the
             way may not be entered.
     """
-    folder = Path(folder)
+    folder = as_path(folder, CheckpointError)
     if is_network(folder) or look(folder / "model.json", CheckpointError) is not None:
         return
     near = next(
@@ -83,7 +83,7 @@ def load_model(
         CheckpointError: files are missing or damaged, do not belong together, or num_classes does not fit.
         WeightsError, BuildError, MissingExtraError: as `load_embedder`.
     """
-    folder = Path(folder)
+    folder = as_path(folder, CheckpointError)
     if is_network(folder):
         return load_embedder(folder, preset=preset)
     require_model(folder)

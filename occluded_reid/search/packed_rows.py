@@ -17,7 +17,7 @@ from torch import Tensor
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, ShapeError
-from occluded_reid.files import absolute, atomic_write, read_json, write_json
+from occluded_reid.files import absolute, atomic_write, open_file, read_json, write_json
 from occluded_reid.search.slot_index import DamagedIndexError
 
 __all__ = ["PACKED_ROWS", "PackedRows", "PackedWriter"]
@@ -237,7 +237,8 @@ class PackedRows:
     def _read_hashes(self) -> np.ndarray:
         path, count = self.folder / _BLOCKS, -(-self._rows // self._block_rows)
         try:
-            found = path.read_bytes()
+            with open_file(path) as file:
+                found = file.read()
         except OSError as cause:
             raise GalleryError(
                 f"'{path}' could not be read: {cause.strerror or cause}. Build the index again."
@@ -279,7 +280,7 @@ class _Mapped:
     def __init__(self, path: Path, rows: int, width: int, dtype: torch.dtype) -> None:
         size = rows * width * dtype.itemsize
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 found = os.fstat(file.fileno()).st_size
                 # A private map may be written to, as torch wants it, and never changes the file.
                 self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) if size and found == size else None
