@@ -52,6 +52,11 @@ class PartEmbeddings:
                 f"{len(self.names)} slots {self.names} need as many embeddings; got {len(self.embeddings)}. "
                 "Give one (N, D) tensor for each name."
             )
+        for part in (self.visibility, *self.embeddings):
+            if not isinstance(part, Tensor):
+                raise ShapeError(
+                    f"embeddings and visibility are tensors; got {type(part).__name__}. Convert with torch.as_tensor()."
+                )
         rows = self.visibility.shape[0] if self.visibility.ndim == 2 else -1
         if self.visibility.ndim != 2 or self.visibility.shape[1] != len(self.names):
             raise ShapeError(

@@ -120,6 +120,8 @@ class Registry(Generic[T]):
             UnknownNameError: nothing is registered under that name; the message suggests the closest ones.
             RegistryError: a plug-in of that name exists but cannot be loaded.
         """
+        if not isinstance(name, str):
+            raise self._unknown(repr(name))
         canonical = self._aliases.get(name, name)
         entry = self._entries.get(canonical)
         if entry is None:

@@ -17,6 +17,7 @@ from occluded_reid.errors import GalleryError, OccludedReIDError
 from occluded_reid.files import open_file, read_json
 from occluded_reid.gallery import field
 from occluded_reid.models.embedder import load_embedder
+from occluded_reid.parsing.teachers import open_teacher
 
 NO_PATHS = [None, True, 3, 1.5, b"x", ["a"], {"a": 1}, object()]
 
@@ -112,6 +113,25 @@ def test_a_protocol_holds_numbers(name: str, value: Any) -> None:
         return
     with pytest.raises(OccludedReIDError, match=name):
         Protocol(**{name: value})
+
+
+@pytest.mark.parametrize("name", [None, 3, ["a"], {"a": 1}])
+def test_a_registry_knows_texts_only(name: Any) -> None:
+    with pytest.raises(OccludedReIDError, match="is named"):
+        load_dataset(name, "anywhere")
+
+
+@pytest.mark.parametrize("name", [*NO_PATHS, "n" * 300])
+def test_what_is_no_teacher_is_refused(name: Any) -> None:
+    with pytest.raises(OccludedReIDError):
+        open_teacher(name)
+
+
+@pytest.mark.parametrize("part", [None, [[1.0]], np.ones((1, 1), np.float32)])
+def test_embeddings_are_tensors(part: Any) -> None:
+    for embeddings, visibility in (((part,), torch.ones(1, 1)), ((torch.ones(1, 1),), part)):
+        with pytest.raises(OccludedReIDError, match="are tensors"):
+            PartEmbeddings(("global",), embeddings, visibility)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from occluded_reid.errors import BuildError, UnknownOptionError
+from occluded_reid.errors import BuildError, CheckpointError, UnknownOptionError
+from occluded_reid.files import as_path, is_folder
 from occluded_reid.parsing.base import Teacher
 from occluded_reid.registry import PARSERS
 
@@ -28,7 +29,7 @@ def open_teacher(name: str | Path, options: Mapping[str, Any] | None = None) -> 
         CheckpointError: the folder is not one of a trained parser.
     """
     given = dict(options or {})
-    if str(name) not in PARSERS and Path(name).is_dir():
+    if str(name) not in PARSERS and is_folder(as_path(name, CheckpointError), CheckpointError):
         from occluded_reid.parsing.saved import load_parser  # torch is not needed for masks and ONNX models
 
         if given:

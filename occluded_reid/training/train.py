@@ -13,6 +13,7 @@ from occluded_reid.config import Recipe
 from occluded_reid.contracts import HeadInfo
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import RecipeError, TrainingError
+from occluded_reid.files import as_path
 from occluded_reid.models import ReIDModel, build_model, load_model
 from occluded_reid.models.build import find_recipe
 from occluded_reid.models.start import start_from
@@ -103,7 +104,7 @@ def train(
         "workers": workers,
         "rank": processes.index,
         "world_size": processes.count,
-        "teacher": teacher_of(settings.data.teacher, Path(output)),
+        "teacher": teacher_of(settings.data.teacher, as_path(output, TrainingError)),
     }
     # Before the model: what is wrong with the data should be said before weights are fetched.
     loader = make_loader(data, settings, seed=seed, **place)
