@@ -338,7 +338,7 @@ def text_bytes(text: str) -> bytes:
 
     Example:
         >>> text_bytes("caf\u00e9"), text_bytes("caf\udce9")
-        (b'caf\\xc3\\xa9', b'caf\\xed\\xb3\\xa9')
+        (b'caf\xc3\xa9', b'caf\xed\xb3\xa9')
     """
     return text.encode("utf-8", "surrogatepass")
 

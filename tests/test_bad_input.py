@@ -81,7 +81,7 @@ TESTED_ALONE = {
     "gallery of another model": ["gallery/test_gallery_store.py::test_the_wrong_model_is_refused_with_both_named"],
     "recipe with a misspelt key": [
         "test_config.py::test_a_misspelt_key_is_named_with_the_closest_one",
-        "cli/test_help_and_usage.py::test_failed_work_is_one_and_helps",
+        "cli/test_help_and_usage.py::test_a_wrong_word_in_a_recipe_is_two_and_helps",
     ],
     "unknown head": [
         "test_registry.py::test_unknown_names_suggest_the_closest",

@@ -235,9 +235,12 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
     write_text(before, "this process has written here already")
     child = os.fork()
     if not child:
-        with write() as temporary:
-            (temporary / "half" if kind == "folder" else temporary).write_bytes(b"half")
-            os.kill(os.getpid(), 9)
+        try:
+            with write() as temporary:
+                (temporary / "half" if kind == "folder" else temporary).write_bytes(b"half")
+                os.kill(os.getpid(), 9)
+        finally:
+            os._exit(1)  # a child must not go on as a second test run
     os.waitpid(child, 0)
     dead = [path for path in target.parent.iterdir() if path != before]
     assert len(dead) == 1
@@ -261,8 +264,11 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
 def test_the_first_write_into_a_folder_removes_what_is_left_there(tmp_path):
     child = os.fork()
     if not child:
-        with atomic_write(tmp_path / "report.html"):
-            os.kill(os.getpid(), 9)
+        try:
+            with atomic_write(tmp_path / "report.html"):
+                os.kill(os.getpid(), 9)
+        finally:
+            os._exit(1)
     os.waitpid(child, 0)
     assert len(list(tmp_path.iterdir())) == 1
     write_text(tmp_path / "other.txt", "whole")

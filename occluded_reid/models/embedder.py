@@ -20,7 +20,7 @@ from occluded_reid.registry import BACKBONES
 
 __all__ = ["PRESETS", "Preset", "is_network", "load_embedder"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("occluded_reid")
 _TYPES = {".onnx": "onnx", ".xml": "openvino"}
 
 
@@ -131,7 +131,12 @@ def _preset(file: Path, preset: str | Preset | None) -> Preset:
         return preset
     if preset is None:
         preset = "openvino-retail" if file.name.startswith("person-reidentification-retail") else "imagenet"
-        _log.info("'%s' is shown images by the preset '%s'", file.name, preset)
+        if preset == "imagenet":
+            _log.warning(
+                "'%s' does not say what it wants to be shown: RGB with ImageNet's mean and deviation is taken. If its "
+                "authors did otherwise, say so: load_model(file, preset=…).save(folder), and give the folder.",
+                file.name,
+            )
     if preset not in PRESETS:
         raise BuildError(
             f"there is no preset '{preset}' for networks.{did_you_mean(preset, list(PRESETS))} "

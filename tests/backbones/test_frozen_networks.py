@@ -238,3 +238,11 @@ def test_openvino_is_imported_without_its_reporting(files: dict[str, Path]) -> N
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[]"]
+
+
+def test_a_preset_that_is_guessed_is_said(files: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    load_embedder(files["onnx"])
+    assert "ImageNet's mean" in caplog.text
+    caplog.clear()
+    load_embedder(files["onnx"], preset="imagenet")
+    assert not caplog.text

@@ -43,7 +43,7 @@ def test_reports_become_tables(cli: Callable, reports: list[Path], tmp_path: Pat
 def test_what_is_no_report(cli: Callable, reports: list[Path], tmp_path: Path) -> None:
     assert cli("compare", reports[0]).code == 2
     missing = cli("compare", f"a={tmp_path}/none.json")
-    assert missing.code == 1
+    assert missing.code == 2
     assert "none.json" in missing.err
     (tmp_path / "wrong.json").write_text("[1]", encoding="utf-8")
     assert "holds no report" in cli("compare", f"a={tmp_path}/wrong.json").err

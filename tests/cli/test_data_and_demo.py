@@ -71,8 +71,8 @@ def test_a_part_of_a_published_set_is_told_and_fails(cli: Cli, people: Path) -> 
     [
         ("own", "give it as key=value", 2),
         ("seed=3", "--option seed is no option of a loader", 2),
-        ("onw=true", "Did you mean 'own'?", 1),
-        ("own=sometimes", "own", 1),
+        ("onw=true", "Did you mean 'own'?", 2),
+        ("own=sometimes", "own", 2),
     ],
 )
 def test_options_that_are_wrong(cli: Cli, people: Path, option: str, complaint: str, code: int) -> None:
@@ -87,7 +87,7 @@ def test_options_that_are_wrong(cli: Cli, people: Path, option: str, complaint: 
 def test_an_unknown_data_set(cli: Cli, people: Path) -> None:
     for command in (("verify", "market1510", people), ("show", "market1510")):
         found = cli("data", *command)
-        assert found.code == 1
+        assert found.code == 2
         assert "no dataset is named 'market1510'. Did you mean 'market1501'?" in found.err
 
 

@@ -61,5 +61,5 @@ def test_plain_images_and_masks_of_another_label_set(cli: Cli, people: Path, tmp
     assert result.code == 0, result.err
     assert list(result.json["scores"]["iou"]) == ["background", "head", "upper_body", "lower_body", "shoes"]
     wrong = cli("train-parser", "smal_parser", "--data", folder, "--output", tmp_path / "other")
-    assert wrong.code == 1
+    assert wrong.code == 2
     assert "Did you mean 'small_parser'" in wrong.err

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -281,16 +282,26 @@ def test_a_trained_parser_by_its_folder(tmp_path, images):
         open_teacher(Path(tmp_path / "parser"), {"height": 64})
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the run is killed in a forked process")
-def test_a_later_run_removes_what_a_killed_one_left(images, tmp_path, monkeypatch):
+KILLED = """
+import os, sys
+from PIL import Image
+from occluded_reid.parsing import open_teacher, parse_folder
+
+images, masks, out = sys.argv[1:]
+Image.Image.save = lambda *_, **__: os.kill(os.getpid(), 9)
+parse_folder(images, open_teacher("masks", {"folder": masks, "label_set": "lip20"}), out, overwrite=True)
+"""
+"""A run that is killed while it writes its first mask."""
+
+
+def test_a_later_run_removes_what_a_killed_one_left(images, tmp_path):
     """Even one that finds all masks there and writes none."""
-    parse_folder(images, Red(), tmp_path / "out")
-    child = os.fork()
-    if not child:
-        monkeypatch.setattr(Image.Image, "save", lambda *_, **__: os.kill(os.getpid(), 9))
-        parse_folder(images, Red(), tmp_path / "out", overwrite=True)
-    os.waitpid(child, 0)
+    parse_folder(images, Red(), tmp_path / "masks")
+    teacher = MaskFolder(tmp_path / "masks", label_set="lip20")
+    parse_folder(images, teacher, tmp_path / "out")
+    command = [sys.executable, "-c", KILLED, str(images), str(tmp_path / "masks"), str(tmp_path / "out")]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -9
     assert len(list((tmp_path / "out").rglob("*.tmp"))) == 1
-    assert parse_folder(images, Red(), tmp_path / "out").written == 0
+    assert parse_folder(images, teacher, tmp_path / "out").written == 0
     assert list((tmp_path / "out").rglob("*.tmp")) == []
     assert len(masks_in(tmp_path / "out")) == 7
