@@ -143,15 +143,17 @@ def in_child(actions: tuple[str, ...], folder: Path) -> dict[str, dict[str, Any]
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        os.close(reading)
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
-        with os.fdopen(writing, "w") as pipe:
-            for action in actions:
-                pipe.write(json.dumps([action, answer(action, folder)]) + "\n")
-                pipe.flush()
-        os._exit(0)
+        try:
+            os.close(reading)
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            os.dup2(silent, 2)
+            with os.fdopen(writing, "w") as pipe:
+                for action in actions:
+                    pipe.write(json.dumps([action, answer(action, folder)]) + "\n")
+                    pipe.flush()
+        finally:
+            os._exit(0)  # whatever happens, a child must not go on as its parent would
     os.close(writing)
     told, deadline, hung = b"", time.monotonic() + LIMIT, False
     with os.fdopen(reading, "rb", buffering=0) as pipe:

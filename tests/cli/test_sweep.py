@@ -82,8 +82,8 @@ def test_every_kind_can_be_asked_for(cli: Cli) -> None:
         (["--severity", "35"], 2, "--severity"),
         (["--seeds", "0"], 2, "--seeds"),
         (["--severity", "0"], 1, "a sweep needs at least one share of the body to occlude"),
-        (["--occluders", "nowhere"], 1, "'nowhere' is no folder"),
-        (["--masks", "nowhere"], 1, "nowhere' does not exist"),
+        (["--occluders", "nowhere"], 2, "'nowhere' is no folder"),
+        (["--masks", "nowhere"], 2, "nowhere' does not exist"),
     ],
 )
 def test_wrong_usage_and_failed_work(

@@ -64,7 +64,7 @@ DRAWN = {
 """What the tests change in the synthetic set: fewer and smaller pictures."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def blocks() -> ModuleType:
     """The helpers of blocks.py."""
     spec = importlib.util.spec_from_file_location("docs_blocks", Path(__file__).with_name("blocks.py"))
@@ -92,13 +92,13 @@ def run_command(arguments: Sequence[str]) -> None:
         sys.argv = before
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def call() -> Callable[[Sequence[str]], None]:
     """`run_command`."""
     return run_command
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _small_drawings() -> Iterator[None]:
     """Make the synthetic set small wherever nothing else is asked for."""
     patch = pytest.MonkeyPatch()
@@ -137,7 +137,7 @@ def make_bodypix(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def larder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What README's chain leaves, `people/` and `runs/sorn`, and what a reader has: `market/`, `lip/`, a teacher."""
     folder = tmp_path_factory.mktemp("larder")
