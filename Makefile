@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Runs that are killed, resumed and interrupted: apart from the rest, as signals and watched workers belong to a process.
+RUNS = tests/training
 export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: help demo test lint types docs check clean
@@ -20,7 +22,8 @@ demo: $(VENV)/.installed
 	$(BIN)/occluded-reid demo --output demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(RUNS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(RUNS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
