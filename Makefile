@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Runs that are killed, resumed and interrupted: apart from the rest, as signals and watched workers belong to a process.
-RUNS = tests/training
+# Runs with worker processes, that are killed, resumed and interrupted: apart from the rest, as signals and watched
+# workers belong to a process.
+RUNS = tests/training tests/data/test_loader.py
 export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: help demo test lint types docs check clean
@@ -22,7 +23,7 @@ demo: $(VENV)/.installed
 	$(BIN)/occluded-reid demo --output demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(RUNS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(RUNS:%=--ignore=%)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(RUNS)
 
 lint: $(VENV)/.installed
