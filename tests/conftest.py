@@ -41,6 +41,7 @@ SYSTEM = {
 """Any lite recipe on that network; what a system needs besides is in MORE."""
 MORE: dict[str, dict[str, Any]] = {
     "sorn_lite": TINY,
+    "oreid_lite": {"model.heads.semantic.options.widths": [16, 16]},
     "sgam_lite": {
         "model.parser": {
             "type": "small",
@@ -63,7 +64,10 @@ def system() -> Callable[..., ReIDModel]:
 
 @pytest.fixture
 def views() -> Callable[..., tuple[torch.Tensor, Targets]]:
-    """Random images, each identity twice, clean and then with its lower part covered: every system trains on them."""
+    """Random images, each identity twice, clean and then with its lower part covered: every system trains on them.
+
+    A teacher of 256 numbers says the same of both views.
+    """
 
     def make(people: int = 4) -> tuple[torch.Tensor, Targets]:
         generator = torch.Generator().manual_seed(1)
@@ -75,9 +79,9 @@ def views() -> Callable[..., tuple[torch.Tensor, Targets]]:
         identity = torch.arange(people).repeat_interleave(2).repeat(2)
         view = torch.arange(2).repeat_interleave(2 * people)
         names = tuple(f"image_{i}" for i in range(4 * people))
-        return torch.cat([clean, occluded]), Targets(
-            identity, torch.zeros(4 * people, dtype=torch.long), names, parsing.repeat(2, 1, 1), masks, view
-        )
+        cameras, parsing = torch.zeros(4 * people, dtype=torch.long), parsing.repeat(2, 1, 1)
+        taught = torch.randn(2 * people, 256, generator=generator).repeat(2, 1)
+        return torch.cat([clean, occluded]), Targets(identity, cameras, names, parsing, masks, view, taught)
 
     return make
 

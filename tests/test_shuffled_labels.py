@@ -27,7 +27,10 @@ def shuffled(tmp_path_factory: pytest.TempPathFactory) -> ReIDData:
     return replace(data, train=train)
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name.endswith("_lite")])
+LITE = [name for name in list_models() if name.endswith("_lite") and name != "oreid_lite"]  # which learns no label
+
+
+@pytest.mark.parametrize("name", LITE)
 def test_shuffled_labels_stay_at_chance(system, shuffled: ReIDData, name: str, tmp_path: Path) -> None:
     changes = {"optim.epochs": 12, "optim.lr": 2e-3, "optim.steps": {}, "data.batch": 16}
     model = system(name, 16, **changes)

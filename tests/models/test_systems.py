@@ -29,6 +29,8 @@ TWELVE = SyntheticOptions(
     train_identities=12, test_identities=2, cameras=2, images_per_camera=2, distractors=0, occluded_queries=0.0
 )
 LITE = [name for name in list_models() if name.endswith("_lite")]
+SYSTEMS = [name for name in LITE if name != "oreid_lite"]
+"""Those that are compared with each other: of published systems, taught by labels alone."""
 
 
 def numbers(values: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -39,7 +41,7 @@ def test_every_system_has_a_lite_recipe():
     assert {"bot_lite", "fed_lite", "ocnet_lite", "pcb_lite", "sgam_lite", "sorn_lite"} <= set(LITE)
 
 
-@pytest.mark.parametrize("recipe", LITE)
+@pytest.mark.parametrize("recipe", SYSTEMS)
 def test_lite_recipes_differ_only_where_the_systems_do(recipe):
     given, reference = load_recipe(recipe), load_recipe("bot_lite")
     assert given.optim == reference.optim
@@ -73,14 +75,15 @@ def test_gradients_reach_every_parameter_and_the_parts_add_up(system, views, rec
     values = model.criterion(model(images, targets), targets)
     values.total.backward()
     silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().any())]
-    assert silent == []
+    labelled = recipe in SYSTEMS  # where no label is learnt, the classifiers of heads stand idle
+    assert [name for name in silent if labelled or ".classifier" not in name] == []
     weights = {name: component.weight for name, component in model.recipe.model.losses.items()}
     assert set(values.named) == set(weights)
     expected = sum(weights[name] * value for name, value in numbers(values.named).items())
     assert float(values.total.detach()) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("recipe", LITE)
+@pytest.mark.parametrize("recipe", SYSTEMS)
 def test_identity_terms_start_at_the_logarithm_of_the_classes(system, views, recipe):
     model = system(recipe, 50).train()
     images, targets = views()
@@ -179,7 +182,7 @@ def test_training_with_a_random_parser_is_refused(tmp_path: Path):
 TOO_SMALL = frozenset({"test_resnet", "test_convnext", "test_byobnet"})
 REFUSED = {
     **dict.fromkeys(("fed_lite", "ocnet_lite", "pcb_lite"), TOO_SMALL),
-    "sorn_lite": TOO_SMALL | {"test_vit"},
+    **dict.fromkeys(("oreid_lite", "sorn_lite"), TOO_SMALL | {"test_vit"}),
 }
 
 
