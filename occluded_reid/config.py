@@ -15,6 +15,8 @@ from occluded_reid.registry import did_you_mean
 from occluded_reid.yaml12 import parse_yaml
 
 __all__ = [
+    "DEFAULT_MODEL",
+    "PACKAGED",
     "WEIGHTS_LAYOUTS",
     "BackboneConfig",
     "Component",
@@ -29,6 +31,7 @@ __all__ = [
     "Strict",
     "TeacherConfig",
     "apply_overrides",
+    "is_packaged",
     "list_recipes",
     "load_recipe",
     "parse_override",
@@ -36,6 +39,10 @@ __all__ = [
 ]
 
 RECIPES = Path(__file__).parent / "recipes"
+PACKAGED = ("oreid_lite",)
+"""Names of recipes whose trained weights come with the library."""
+DEFAULT_MODEL = "oreid_lite"
+"""The model that is taken where none is named."""
 WEIGHTS_LAYOUTS = ("auto", "timm", "order", "torchreid", "fast-reid", "reid-strong-baseline", "transreid", "clip-reid")
 """How a weights file may be laid out: as another project does, in timm's names, in timm's order, or what it tells."""
 _DEEPEST = 50
@@ -304,6 +311,14 @@ def read_recipe(name_or_path: str | Path, folder: Path, kind: str = "recipe") ->
 def list_recipes() -> list[str]:
     """Return the sorted names of the recipes that come with the library."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def is_packaged(name: object) -> bool:
+    """Return whether a text is the name of a model that comes with the library.
+
+    A `Path` never is: a folder of one's own that is called so is given as a path, or as "./oreid_lite".
+    """
+    return isinstance(name, str) and name in PACKAGED
 
 
 def parse_override(text: str) -> tuple[str, Any]:

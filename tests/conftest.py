@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from occluded_reid import ReIDModel, build_model
+from occluded_reid import Calibration, EmbeddedSet, PartEmbeddings, ReIDModel, build_model
 from occluded_reid.contracts import Targets
+from occluded_reid.models import packaged as packaging
+from occluded_reid.models.origin import Origin
 
 torch.set_num_threads(1)
 
@@ -99,3 +104,48 @@ def batch() -> Callable[..., tuple[torch.Tensor, Targets]]:
         return images, Targets(identity, torch.zeros(count, dtype=torch.long), names, parsing)
 
     return make
+
+
+def calibrated(model: ReIDModel) -> Calibration:
+    """A calibration of a model on random rows: forty people twice, some of their slots hidden."""
+    generator = torch.Generator().manual_seed(2)
+    people = {name: torch.randn(40, width, generator=generator) for name, width in model.slots.items()}
+    sides = []
+    for camera in range(2):
+        rows = tuple(each + 0.3 * torch.randn(each.shape, generator=generator) for each in people.values())
+        seen = (torch.rand(40, len(people), generator=generator) > 0.3).float()
+        seen[:, 0] = 1
+        cameras = np.full(40, camera)
+        sides.append(EmbeddedSet(PartEmbeddings(tuple(people), rows, seen), identity=np.arange(40), camera=cameras))
+    return Calibration.fit(
+        *sides,
+        model.matcher,
+        false_match_rate=0.05,
+        per="comparison",
+        fingerprint=model.fingerprint,
+        data="random",
+        part="forty people, twice",
+        people=[str(n) for n in range(40)],
+    )
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `occluded_reid/weights`, with a small oreid_lite of random weights; nobody may change it."""
+    folder = tmp_path_factory.mktemp("shelf")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model("oreid_lite", pretrained=False, **SYSTEM, **MORE["oreid_lite"]).eval()
+    model.origin = Origin(trained=True)
+    packaging.round_to_half(model)
+    calibration = json.dumps(calibrated(model).model_dump(mode="json"))
+    beside = {"calibration.json": calibration, "README.md": "# oreid_lite, small and at random\n"}
+    packaging.write_packaged(model, folder / "oreid_lite", beside)
+    return folder
+
+
+@pytest.fixture
+def packaged(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small oreid_lite in the place of the one that comes with the library."""
+    monkeypatch.setattr(packaging, "WEIGHTS", shelf)
+    return shelf / "oreid_lite"

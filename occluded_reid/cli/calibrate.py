@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Holdout,
     Json,
     Masks,
+    ModelArgument,
     Seed,
     SkipUnreadable,
     Validation,
@@ -47,7 +48,7 @@ class Per(StrEnum):
 
 
 def calibrate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
+    model: ModelArgument,
     data: DataRoot,
     out: Annotated[
         Path, typer.Option("--out", help="Write the calibration to this file.", callback=check_output_file)

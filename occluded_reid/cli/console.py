@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from occluded_reid.cli.completing import complete_dataset
+from occluded_reid.cli.completing import complete_dataset, complete_model
 from occluded_reid.cli.workers import this_worker
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "Holdout",
     "Json",
     "Masks",
+    "ModelArgument",
     "Overrides",
     "Resume",
     "Seed",
@@ -57,6 +58,15 @@ __all__ = [
     "say_notes",
 ]
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a trained model; the name of one that comes with the library, oreid_lite; or a network's "
+        ".onnx or .xml file.",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)]
 DatasetName = Annotated[
     str,

@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Holdout,
     Json,
     Masks,
+    ModelArgument,
     Seed,
     SkipUnreadable,
     bold,
@@ -59,7 +60,7 @@ class AveragePrecision(StrEnum):
 
 
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
+    model: ModelArgument,
     data: DataRoot,
     dataset: DatasetName = "market1501",
     options: DataOptions = None,
@@ -176,5 +177,5 @@ def evaluate_command(
     if report is not None:
         from occluded_reid.evaluation.pictures import write_report
 
-        path = write_report(report, network, loaded, result, log=model.parent / "log.jsonl")
+        path = write_report(report, network, loaded, result, log=Path(model).parent / "log.jsonl")
         console(quiet=as_json).print(f"report: {bold(path)}", soft_wrap=True)

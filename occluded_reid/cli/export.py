@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from occluded_reid.cli.console import Json, check_output_file, console, print_json
+from occluded_reid.cli.console import Json, ModelArgument, check_output_file, console, print_json
 from occluded_reid.printable import printable
 
 __all__ = ["export_command"]
 
 
 def export_command(
-    model: Annotated[Path, typer.Argument(help="A saved model's folder.", show_default=False)],
+    model: ModelArgument,
     file: Annotated[
         Path,
         typer.Argument(

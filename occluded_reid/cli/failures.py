@@ -15,6 +15,7 @@ from occluded_reid.cli.console import (
     Holdout,
     Json,
     Masks,
+    ModelArgument,
     Seed,
     SkipUnreadable,
     bold,
@@ -34,7 +35,7 @@ __all__ = ["failures_command"]
 
 
 def failures_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
+    model: ModelArgument,
     data: DataRoot,
     output: Annotated[
         Path,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from occluded_reid.cli.completing import complete_model
 from occluded_reid.cli.console import (
     DataOptions,
     Device,
@@ -23,6 +24,9 @@ from occluded_reid.cli.console import (
 )
 from occluded_reid.cli.given_images import given_images
 from occluded_reid.cli.workers import this_worker, wait_for
+
+if TYPE_CHECKING:
+    from occluded_reid.models import ReIDModel
 
 __all__ = ["index_command"]
 
@@ -55,14 +59,21 @@ def index_command(
     gallery: Annotated[
         str, typer.Argument(help="Folder, or address (milvus://…, s3://…), of the gallery; made if it does not exist.")
     ],
-    model: Annotated[
-        Path, typer.Option("--model", help="Folder of a trained model, or a network's .onnx or .xml file.")
-    ],
     images: Annotated[
         list[Path] | None,
         typer.Argument(
             help="Images of people whom nobody has named: folders of any shape, image files, or a CSV file with the "
             "column path.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Folder of a trained model, or a network's .onnx or .xml file. Default: the model that the gallery "
+            "was made with; for a new one oreid_lite, which comes with the library.",
+            autocompletion=complete_model,
             show_default=False,
         ),
     ] = None,
@@ -154,13 +165,12 @@ def index_command(
     Started by [bold]torchrun[/bold] or [bold]accelerate launch[/bold], each process embeds its share of the images. If
     one is lost, what it has not written is missing: the same command again completes it.
 
-    Example: [bold]occluded-reid index mall/ photos/ --model runs/sorn/model --camera-from folder[/bold]
+    Example: [bold]occluded-reid index mall/ photos/ --camera-from folder[/bold]
     """
     from occluded_reid.errors import DataError, GalleryError
     from occluded_reid.evaluation.reduction_loss import fit_on_training
     from occluded_reid.gallery import Gallery
     from occluded_reid.gallery.keys import distinct_prefix
-    from occluded_reid.models import load_model
     from occluded_reid.search.device import choose_device
 
     found = given_images(
@@ -179,7 +189,7 @@ def index_command(
     place = choose_device(device)
     if device == "auto" and worker.count > 1 and place.type == "cuda":
         place = choose_device(f"cuda:{worker.local}")
-    network = load_model(model).to(place)
+    network = _network(gallery, model).to(place)
     widths = read_widths(reduce)
     loaded = found.load(masks, holdout, seed, options)
     split = split or (Split.GALLERY if data is not None else Split.ALL)
@@ -254,3 +264,17 @@ def index_command(
             console().card(str(built))
         for path in result.unreadable:
             console().say(f"left out, cannot be read: {path}")
+
+
+def _network(gallery: str, model: str | None) -> ReIDModel:
+    """The model that is named; or else the one that the gallery was made with, or that comes with the library."""
+    from occluded_reid.gallery import Gallery
+    from occluded_reid.gallery.known_model import default_model
+    from occluded_reid.models import load_model
+
+    if model is not None:
+        return load_model(model)
+    if not Gallery.exists(gallery):
+        return default_model()
+    with Gallery.open(gallery, device="cpu") as store:
+        return cast("ReIDModel", store.model)

@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Holdout,
     Json,
     Masks,
+    ModelArgument,
     Seed,
     SkipUnreadable,
     bold,
@@ -42,7 +43,7 @@ def _tested_share(share: float) -> float:
 
 
 def open_set_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or a network's .onnx or .xml file.")],
+    model: ModelArgument,
     data: DataRoot,
     output: Annotated[
         Path,

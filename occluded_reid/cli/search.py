@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
+from occluded_reid.cli.completing import complete_model
 from occluded_reid.cli.console import Device, Json, bold, check_picture, console, print_json, progress_bar
 from occluded_reid.cli.quick import wait_quietly
 
 if TYPE_CHECKING:
     from occluded_reid.gallery.base import GalleryBase
+    from occluded_reid.models import ReIDModel
 
 T = TypeVar("T")
 
@@ -31,10 +33,12 @@ def search_command(
     gallery: Annotated[str, typer.Argument(help="Folder, or address, of the gallery.")],
     images: Annotated[list[Path] | None, typer.Argument(help="One or more query images.", show_default=False)] = None,
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--model",
-            help="Model that built the gallery, a folder or a network's file; --key needs none.",
+            help="Model that built the gallery, a folder or a network's file. Default: the one that the gallery was "
+            "made with, where it lay then.",
+            autocompletion=complete_model,
             show_default=False,
         ),
     ] = None,
@@ -96,23 +100,26 @@ def search_command(
 ) -> None:
     """Find a person in a gallery with the model's own, visibility-aware distance: exactly, or by an index.
 
-    Example: [bold]occluded-reid search mall/ photo.jpg --model runs/sorn/model -k 10 --picture hits.png[/bold]
+    Example: [bold]occluded-reid search mall/ photo.jpg -k 10 --picture hits.png[/bold]
     """
     if bool(images) == bool(keys):
         raise typer.BadParameter("give query images, or keys of images in the gallery by --key.")
-    if model is None and (images or picture is not None):
-        raise typer.BadParameter("--model is missing: the folder of the model that built the gallery.")
     wait_quietly()
     from occluded_reid.gallery import Gallery, hits_table
     from occluded_reid.models import load_model
 
     effort_asked = _effort(effort)
     limit = None if threshold is None else _threshold(threshold)
-    with progress_bar("loading the model"):
-        network = None if model is None else load_model(model)
+    network = None
+    if model is not None:
+        with progress_bar("loading the model"):
+            network = load_model(model)
     with Gallery.open(gallery, model=network, device=device) as store:
         if network is not None:
             network.to(store.device)
+        elif images or picture is not None:
+            with progress_bar("loading the model"):
+                network = cast("ReIDModel", store.model)
         found = store.search(
             list(images) if images else None,
             k,

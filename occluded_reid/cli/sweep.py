@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from occluded_reid.cli.completing import complete_model
 from occluded_reid.cli.console import (
     CameraRule,
     DataOptions,
@@ -47,7 +48,14 @@ class Kind(StrEnum):
 
 
 def sweep_command(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Folders of trained models.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Folders of trained models, names of those that come with the library, or networks' files.",
+            autocompletion=complete_model,
+        ),
+    ],
     data: DataRoot,
     output: Annotated[
         Path,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from occluded_reid.cli.completing import complete_recipe
+from occluded_reid.cli.completing import complete_model, complete_recipe
 from occluded_reid.cli.console import (
     CameraRule,
     DataOptions,
@@ -57,10 +57,12 @@ def train_command(
     weights: Weights = None,
     weights_match: WeightsMatch = None,
     start: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--from",
-            help="Folder of a trained model of this recipe to go on from with other people; classifiers are made anew.",
+            help="Folder of a trained model of this recipe to go on from with other people, or the name of one that "
+            "comes with the library; classifiers are made anew.",
+            autocompletion=complete_model,
         ),
     ] = None,
     overrides: Overrides = None,

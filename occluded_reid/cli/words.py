@@ -17,7 +17,7 @@ from occluded_reid.cli.console import check_output_file, check_output_folder
 __all__ = ["require_words"]
 
 # Parameters by name, whichever command has them.
-_MODELS = ("model", "models")
+_MODELS = ("model", "models", "start")
 _READ = {
     "data": "Give the folder of the data set",
     "masks": "Give the folder of the part masks",
@@ -47,14 +47,17 @@ def require_words(context: Any) -> None:
 
 
 def _complaints(command: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from occluded_reid.config import PACKAGED, is_packaged
+
     if "gallery" in values:
         yield from _gallery_complaints(command, str(values["gallery"]))
     for name in _MODELS:
         for path in _several(values.get(name)):
-            if not _exists(path):
+            if not is_packaged(path) and not _exists(path):
                 yield (
                     name,
-                    f"'{path}' does not exist; wanted the folder of a saved model. Training writes it: OUTPUT/model.",
+                    f"'{path}' does not exist; wanted the folder of a saved model. Training writes it: OUTPUT/model. "
+                    f"Or name one that comes with the library: {', '.join(PACKAGED)}.",
                 )
     for name, wanted in _READ.items():
         for path in _several(values.get(name)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
+import torch
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError, ImageError
@@ -33,7 +35,8 @@ from occluded_reid.gallery.images import (
     tracklets_of,
     tracks_of_rows,
 )
-from occluded_reid.gallery.layout import Layout, fit_rows, short_name
+from occluded_reid.gallery.known_model import known_model
+from occluded_reid.gallery.layout import Layout, fit_rows
 from occluded_reid.gallery.own import without_own_files
 from occluded_reid.gallery.query import mean_queries, mean_query
 from occluded_reid.gallery.question import GroupBy, Question, cameras_of, identities_of, require_k
@@ -64,7 +67,7 @@ class GalleryBase(Browsing):
         layout: model, slots, dtype and matcher of the gallery.
         store: its rows.
         matcher: the distance of its searches.
-        model: embeds images; None where only embeddings will be given.
+        model: embeds images; None loads the one that the gallery was made with when it is needed.
         reduction: makes embeddings smaller on their way in.
         pinned: opened at an older version, for reading only.
     """
@@ -83,6 +86,7 @@ class GalleryBase(Browsing):
         self.path, self.layout, self.matcher, self.reduction = path, layout, matcher, reduction
         self._store: Store | None = store
         self._model = model
+        self._finding = threading.Lock()
         self._pinned = pinned
         self._owner = os.getpid()
         caution = getattr(model, "caution", None)  # a model of somebody else's need not know itself
@@ -171,7 +175,7 @@ class GalleryBase(Browsing):
                 result = Writer(store, records, replace, progress, self._fit).add_rows(rows)
                 self._written()
                 return result
-        model = self._embedder()
+        model = self.model
         pictures = as_list(images, channels)
         if keys is None:
             keys = [_key(image, number, skip_unreadable) for number, image in enumerate(pictures)]
@@ -359,6 +363,19 @@ class GalleryBase(Browsing):
         self._writable().name_cameras({name.strip(): int(number) for name, number in names.items()}, wait)
 
     @property
+    def model(self) -> EmbeddingModel:
+        """The model that embeds its images: the one it was opened with, else the one it was made with, loaded now.
+
+        Raises:
+            GalleryError: it was opened without one, and does not know where its own is, or cannot load it.
+            GalleryMismatchError: where its own was, another one lies now.
+        """
+        with self._finding:
+            if self._model is None:
+                self._model = known_model(self.path, self.layout, getattr(self, "device", torch.device("cpu")))
+            return self._model
+
+    @property
     def calibration(self) -> Calibration | None:
         """The calibration that the gallery keeps, if any."""
         return None
@@ -401,14 +418,6 @@ class GalleryBase(Browsing):
                 "Open it without a version to change it."
             )
         return store
-
-    def _embedder(self) -> EmbeddingModel:
-        if self._model is None:
-            raise GalleryError(
-                f"the gallery '{self.path}' was opened without a model, so that it cannot embed images. "
-                f"Open it with the model {short_name(self.layout.fingerprint)}, or give PartEmbeddings."
-            )
-        return self._model
 
     def _fit(self, rows: PartEmbeddings, whose: str) -> PartEmbeddings:
         """Return rows in the slots of the gallery, reduced where they come in full width."""
@@ -457,7 +466,7 @@ class GalleryBase(Browsing):
         require_whole("batch_size", batch_size)
         if (several := tracks_of_rows(query)) is not None:
             return mean_queries(self._fit(rows, "the query has") for rows in several), [[] for _ in several]
-        model, tracklets = self._embedder(), tracklets_of(query, channels)
+        model, tracklets = self.model, tracklets_of(query, channels)
         if tracklets is None:
             images = as_list(cast("Images", query), channels)
         else:

@@ -60,7 +60,7 @@ class FolderGallery(GalleryBase):
         layout: content of its gallery.json.
         store: a version of its table.
         matcher: the distance of its searches.
-        model: embeds images; None where only embeddings will be given.
+        model: embeds images; None loads the one that the gallery was made with when it is needed.
         reduction: makes embeddings smaller on their way in.
         device: where searches multiply.
         pinned: opened at an older version, for reading only.

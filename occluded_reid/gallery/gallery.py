@@ -16,10 +16,12 @@ from occluded_reid.gallery.base import Images
 from occluded_reid.gallery.build import fit_reduction, make, matcher_of, read_reduction, require_fit, require_slots
 from occluded_reid.gallery.folder import FolderGallery
 from occluded_reid.gallery.images import EmbeddingModel
+from occluded_reid.gallery.known_model import default_model, place_of
 from occluded_reid.gallery.layout import FILE, Layout
 from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.values import is_text, is_whole, require_whole, shown
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
+from occluded_reid.search.device import choose_device
 from occluded_reid.search.reduction import Reduction
 
 __all__ = ["Gallery"]
@@ -72,7 +74,9 @@ class Gallery(FolderGallery):
             path: a folder that does not exist yet, or is empty ("file:///data/mall" is one, too); or an address,
                 "milvus://host:port/collection" or, in an object store that LanceDB reaches, "s3://bucket/mall" (see
                 `RemoteGallery` for what differs).
-            model: whose embeddings it will hold; it also embeds the images that are added.
+            model: whose embeddings it will hold; it also embeds the images that are added. Where neither a model nor
+                slots are given, it is the one that comes with the library, "oreid_lite". The gallery remembers where
+                `load_model` found it.
             slots: name -> width, where no model is given.
             fingerprint: of the model that the embeddings come from, where no model is given.
             matcher: the distance of its searches; by default the model's own, or `visibility_weighted`.
@@ -87,9 +91,12 @@ class Gallery(FolderGallery):
 
         Raises:
             GalleryError: the folder holds something, cannot be written, or the arguments contradict each other.
+            CheckpointError: no model was given, and this installation has no weights of the library's own.
         """
-        if (model is None) == (slots is None) or (model is not None and fingerprint is not None):
+        if (model is not None and slots is not None) or (fingerprint is not None and slots is None):
             raise GalleryError("give either a model, or the slots (and, if known, the fingerprint) of one.")
+        if model is None and slots is None:
+            model = default_model().to(choose_device(device.partition(",")[0] if isinstance(device, str) else "cpu"))
         if dtype not in ("float16", "float32"):
             raise GalleryError(f"dtype is {dtype!r}; give 'float16' or 'float32'.")
         _require_kinds(model, matcher, fingerprint)
@@ -108,6 +115,7 @@ class Gallery(FolderGallery):
         layout = Layout(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             name=mark.partition("@")[0] if mark else None,
+            model=place_of(model, here=not is_server(path) and folder_of(path) is not None),
             fingerprint=mark,
             slots=widths if reduction is None else dict(reduction.slots_out),
             slots_in=None if reduction is None else widths,
@@ -145,7 +153,8 @@ class Gallery(FolderGallery):
 
         Args:
             path: its folder, or its address.
-            model: the model that built it, for adding and searching images; embeddings need none.
+            model: the model that built it, for adding and searching images. None loads it from where it was when the
+                gallery was made, once it is needed; embeddings need none.
             matcher: another distance than the one it was created with.
             version: an older version, for reading only.
             device: where searches multiply, as for `create`.

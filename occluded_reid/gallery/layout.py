@@ -34,6 +34,8 @@ class Layout(BaseModel):
         format_version: raised when older libraries could no longer read the gallery.
         created: time of creation, ISO 8601.
         name: name of the model, for people; None for a gallery that is filled with embeddings alone.
+        model: what `load_model` finds the model by: the name of one that comes with the library, or, of a gallery in a
+            folder, where it lay from the root on; None where that is not known. Not written where it is None.
         fingerprint: fingerprint of the model; None where it is not known.
         slots: slot -> width as stored, in order.
         slots_in: slot -> width of the model's embeddings, where they are reduced on the way in.
@@ -48,6 +50,7 @@ class Layout(BaseModel):
     format_version: int = FORMAT_VERSION
     created: str
     name: str | None = None
+    model: str | None = None
     fingerprint: str | None = None
     slots: dict[str, PositiveInt] = Field(min_length=1)
     slots_in: dict[str, PositiveInt] | None = None
@@ -105,7 +108,11 @@ class Layout(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write gallery.json, whole or not at all."""
-        write_json(folder / FILE, self.model_dump(mode="json"), GalleryError)
+        write_json(folder / FILE, self.content(), GalleryError)
+
+    def content(self) -> dict[str, Any]:
+        """Return what is kept, as plain JSON."""
+        return self.model_dump(mode="json", exclude={"model"} if self.model is None else None)
 
     @property
     def columns(self) -> list[str]:

@@ -71,7 +71,7 @@ class RemoteStore(Store):
         Raises:
             GalleryError: there is a gallery already, or the store cannot be written.
         """
-        content = json.dumps(layout.model_dump(mode="json"))
+        content = json.dumps(layout.content())
         schema = layout.arrow_schema().with_metadata({_LAYOUT: content.encode()})
         try:
             lancedb.connect(str(folder)).create_table(TABLE, schema=schema)

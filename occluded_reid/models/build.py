@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from occluded_reid.backbones import Backbone, FrozenBackbone, create_backbone, is_frozen
-from occluded_reid.config import Component, Recipe, list_recipes, load_recipe
+from occluded_reid.config import Component, Recipe, is_packaged, list_recipes, load_recipe
 from occluded_reid.contracts import BuildInfo, RegionParser
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import BuildError, OccludedReIDError, RecipeError
@@ -23,7 +23,10 @@ from occluded_reid.matchers.base import Matcher
 from occluded_reid.models.imported import fill_necks, has_own_weights
 from occluded_reid.models.model import ReIDModel, build_info
 from occluded_reid.models.origin import Origin
+from occluded_reid.models.packaged import read_packaged
 from occluded_reid.models.preprocess import Preprocess
+from occluded_reid.models.start import take_over
+from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.parsing.saved import load_parser_weights, parser_folder, read_parser_options
 from occluded_reid.registry import HEADS, LOSSES, MATCHERS, MODELS, PARSERS, Registry, check_options
@@ -77,6 +80,8 @@ def build_model(
         >>> model.slots
         {'global': 768, 'part_1': 320, 'part_2': 320, 'part_3': 320}
     """
+    if pretrained is True and is_packaged(name_or_recipe):
+        return _build_packaged(str(name_or_recipe), num_classes, backbone, heads, overrides)
     recipe = find_recipe(name_or_recipe, overrides)
     whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
     if num_classes is not None and not (whole and num_classes >= 1):
@@ -121,6 +126,30 @@ def build_model(
     whole = network.frozen and not any(parameter.requires_grad for parameter in model.parameters())
     whole = whole or (imported is not None and not has_own_weights(built, filled))  # likewise, from another project
     model.origin = Origin(_shown(source), None if whole else False)
+    return model
+
+
+def _build_packaged(
+    name: str,
+    num_classes: int | None,
+    backbone: str | Mapping[str, Any] | None,
+    heads: Mapping[str, HeadSpec] | None,
+    overrides: Mapping[str, Any],
+) -> ReIDModel:
+    """Build a model whose weights come with the library, by the recipe that they were trained with, and load them."""
+    content, tensors = read_packaged(name)
+    recipe = load_recipe(content["recipe"], overrides)
+    model = build_model(recipe, num_classes=num_classes, backbone=backbone, heads=heads, pretrained=False)
+    take_over(
+        model,
+        model.inference_state(),
+        tensors,
+        f"what was asked for cannot take the weights of '{name}'",
+        "Leave out what changes the network; or begin with weights of the backbone alone: pretrained='hub', or a file.",
+    )
+    model.origin = Origin.from_dict(content.get("origin"))
+    model.trained_on = TrainedOn.from_dict(content["trained_on"]) if "trained_on" in content else None
+    model.source = name if not (overrides or backbone or heads) else None
     return model
 
 

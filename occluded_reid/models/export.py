@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
 from occluded_reid.backbones import is_frozen
-from occluded_reid.config import Recipe, load_recipe
+from occluded_reid.config import PACKAGED, Recipe, is_packaged, load_recipe
 from occluded_reid.errors import CheckpointError, RecipeError
-from occluded_reid.files import as_path, look
+from occluded_reid.files import absolute, as_path, look
 from occluded_reid.models.build import build_model
 from occluded_reid.models.embedder import is_network, load_embedder
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.origin import Origin
+from occluded_reid.models.packaged import describe_model, packaged_folder, read_packaged
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
 
 __all__ = ["load_model", "require_model", "save_model"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def save_model(model: ReIDModel, folder: str | Path) -> None:
@@ -32,15 +36,7 @@ def save_model(model: ReIDModel, folder: str | Path) -> None:
     folder = as_path(folder, CheckpointError)
     dropped = tuple(f"heads.{name}." for name, head in model.parts.items() if head.info.training_only)
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith((*dropped, "_criterion."))}
-    content = {
-        "fingerprint": model.fingerprint,
-        "num_classes": model.num_classes,
-        "slots": model.slots,
-        "recipe": model.recipe.model_dump(mode="json"),
-        "origin": model.origin.to_dict(),
-        **({} if model.trained_on is None else {"trained_on": model.trained_on.to_dict()}),
-    }
-    write_sealed(folder, "model", content, kept, CheckpointError)
+    write_sealed(folder, "model", describe_model(model), kept, CheckpointError)
 
 
 def require_model(folder: str | Path) -> None:
@@ -50,6 +46,9 @@ def require_model(folder: str | Path) -> None:
         CheckpointError: ``model.json`` is missing (a model one folder further down or up is named), or a folder on the
             way may not be entered.
     """
+    if is_packaged(folder):
+        packaged_folder(str(folder))
+        return
     folder = as_path(folder, CheckpointError)
     if is_network(folder) or look(folder / "model.json", CheckpointError) is not None:
         return
@@ -61,6 +60,7 @@ def require_model(folder: str | Path) -> None:
     raise CheckpointError(
         f"'{folder}' {what}; wanted the folder of a saved model. "
         + (f"Did you mean '{near}'?" if near else "Training writes it: OUTPUT/model.")
+        + ("" if near else f" Or name one that comes with the library: {', '.join(PACKAGED)}.")
     )
 
 
@@ -74,25 +74,38 @@ def load_model(
     """Rebuild a saved model, or take a network in a file (.onnx, OpenVINO's .xml) as one.
 
     Args:
-        folder: what `ReIDModel.save` has written; or a network's file, as `load_embedder` takes it.
+        folder: what `ReIDModel.save` has written; or a network's file, as `load_embedder` takes it; or the name of a
+            model that comes with the library, "oreid_lite". As a text that is always this one; a folder of that name is
+            given as a `Path`, or as "./oreid_lite".
         num_classes: None loads for inference; a number loads the classifiers too and must be the saved one.
         heads: head classes or instances by name, for a model that was built with such objects.
         preset: of a network's file: what it wants to be shown, see `load_embedder`.
 
     Raises:
-        CheckpointError: files are missing or damaged, do not belong together, or num_classes does not fit.
+        CheckpointError: files are missing or damaged, do not belong together, are not those that were shipped, or
+            num_classes does not fit.
         WeightsError, BuildError, MissingExtraError: as `load_embedder`.
     """
-    folder = as_path(folder, CheckpointError)
+    packaged = str(folder) if is_packaged(folder) else None
+    if packaged is not None and look(Path(packaged) / "model.json", CheckpointError) is not None:
+        _LOG.warning(
+            "'%s' is taken as the name of the model that comes with the library; the folder of that name is './%s'",
+            *(packaged, packaged),
+        )
+    folder = packaged_folder(packaged) if packaged is not None else as_path(folder, CheckpointError)
     if is_network(folder):
-        return load_embedder(folder, preset=preset)
+        model = load_embedder(folder, preset=preset)
+        model.source = str(absolute(folder, CheckpointError))
+        return model
     require_model(folder)
-    content = read_sealed(folder, "model", CheckpointError)
+    shipped = None if packaged is None else read_packaged(packaged)
+    content = read_sealed(folder, "model", CheckpointError) if shipped is None else shipped[0]
     recipe, saved = _recipe_of(folder, content), content.get("num_classes")
     if num_classes is not None and num_classes != saved:
         raise CheckpointError(
             f"'{folder}' was trained on {saved or 'no'} classes; num_classes={num_classes} does not fit. "
-            "Load it without num_classes for use, or with the number it was trained on."
+            "Load it without num_classes for use, or with the number it was trained on; to train its weights on with "
+            "other people, train(…, start=…) or build_model(…, num_classes=…, pretrained=True) of a packaged one."
         )
     objects = [name for name, head in recipe.model.heads.items() if head.type.startswith("object:")]
     if missing := [n for n in objects if n not in (heads or {})]:
@@ -104,7 +117,7 @@ def load_model(
         recipe = recipe.override({"model.parser.weights": None})
     if is_frozen(recipe.model.backbone.type):
         recipe = recipe.override({"model.backbone.weights": None})  # likewise: the network is here
-    tensors = read_sealed_tensors(folder, "model", content, CheckpointError)
+    tensors = read_sealed_tensors(folder, "model", content, CheckpointError) if shipped is None else shipped[1]
     model = build_model(recipe, num_classes=num_classes, heads=heads, pretrained=False)
     wanted = model.state_dict()
     needed = {k for k in wanted if not k.startswith("_criterion.")} - {
@@ -127,6 +140,7 @@ def load_model(
     # Models saved before this was recorded, or trained from batches of unknown origin, have none.
     model.trained_on = TrainedOn.from_dict(content["trained_on"]) if "trained_on" in content else None
     model.origin = Origin.from_dict(content.get("origin"))
+    model.source = packaged or str(absolute(folder, CheckpointError))
     model.caution()
     return model.eval()
 

@@ -45,6 +45,8 @@ class ReIDModel(nn.Module):
         criterion: the recipe's losses.
         trained_on: whom it was trained on, or None where nothing was recorded.
         origin: where its weights come from.
+        source: what `load_model` was given, a folder's or a file's path from the root on, or a name; None for a model
+            that was built. Whether the weights are still those is for the fingerprint to say.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class ReIDModel(nn.Module):
         self.slots = {slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots}
         self.trained_on: TrainedOn | None = None
         self.origin = Origin()
+        self.source: str | None = None
         self._cautioned = False
         self._criterion = criterion
 

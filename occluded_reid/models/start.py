@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from occluded_reid.errors import CheckpointError
 from occluded_reid.models.model import ReIDModel
 
-__all__ = ["start_from"]
+__all__ = ["start_from", "take_over"]
 
 _SHOWN = 5
 
@@ -29,6 +31,34 @@ def start_from(model: ReIDModel, source: ReIDModel) -> str:
         CheckpointError: a tensor is missing in one of them or has another shape; both shapes are named.
     """
     own, given = _taken(model), _taken(source)
+    take_over(
+        model,
+        own,
+        given,
+        f"training '{model.name}' cannot start from '{source.fingerprint}'",
+        "Train with the recipe of that model, or start from weights of the backbone (--weights).",
+    )
+    model.trained_on = source.trained_on
+    fresh = sorted(name for name, head in model.parts.items() if head.info.training_only)
+    anew = ["the classifiers, for other people", *(f"the head '{name}'" for name in fresh)]
+    return f"started from {source.fingerprint}; made anew: {', '.join(anew)}"
+
+
+def take_over(
+    model: ReIDModel, own: Mapping[str, Tensor], given: Mapping[str, Tensor], trouble: str, advice: str
+) -> None:
+    """Load tensors into a model, all of them or none.
+
+    Args:
+        model: receives them.
+        own: those of its tensors that are to be replaced, by name.
+        given: what they are replaced with.
+        trouble: the beginning of the message where they do not fit.
+        advice: its end.
+
+    Raises:
+        CheckpointError: a tensor is missing in one of both or has another shape; both shapes are named.
+    """
     wrong = [
         f"'{key}' is {_shape(given.get(key))} there, {_shape(own.get(key))} here"
         for key in {**own, **given}
@@ -37,15 +67,9 @@ def start_from(model: ReIDModel, source: ReIDModel) -> str:
     if wrong:
         more = f"\n  … and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise CheckpointError(
-            f"training '{model.name}' cannot start from '{source.fingerprint}', which is another network:\n  "
-            + "\n  ".join(wrong[:_SHOWN])
-            + f"{more}\nTrain with the recipe of that model, or start from weights of the backbone (--weights)."
+            f"{trouble}, which is another network:\n  " + "\n  ".join(wrong[:_SHOWN]) + f"{more}\n{advice}"
         )
-    model.load_state_dict(given, strict=False)
-    model.trained_on = source.trained_on
-    fresh = sorted(name for name, head in model.parts.items() if head.info.training_only)
-    anew = ["the classifiers, for other people", *(f"the head '{name}'" for name in fresh)]
-    return f"started from {source.fingerprint}; made anew: {', '.join(anew)}"
+    model.load_state_dict(dict(given), strict=False)
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -317,7 +317,7 @@ def test_create_refuses_what_it_cannot_make(tmp_path: Path, model: Any, monkeypa
         with pytest.raises(GalleryError, match=message):
             Gallery.create(tmp_path / path, model=model)
     for arguments, message in (
-        ({}, "either a model, or the slots"),
+        ({"fingerprint": "x@1"}, "either a model, or the slots"),
         ({"model": model, "slots": {"a": 1}}, "either a model, or the slots"),
         ({"model": model, "fingerprint": "x@1"}, "either a model, or the slots"),
         ({"slots": {}}, "slots are {}"),

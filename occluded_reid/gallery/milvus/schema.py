@@ -61,7 +61,7 @@ def require_widths(layout: Layout) -> None:
 
 def describe(layout: Layout, slot: str | None = None) -> str:
     """Return the description of a collection: the layout beside what it is, as JSON."""
-    content = {"occluded_reid": _VERSION, "slot": slot, "layout": layout.model_dump(mode="json")}
+    content = {"occluded_reid": _VERSION, "slot": slot, "layout": layout.content()}
     return json.dumps(content, ensure_ascii=True, sort_keys=True)
 
 

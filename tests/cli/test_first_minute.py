@@ -1,0 +1,99 @@
+"""A folder of crops and nothing else: no label, no model, no data set."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from occluded_reid import load_model
+from occluded_reid.models import packaged as packaging
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def photos(people: Path, tmp_path: Path) -> Path:
+    """Crops in a folder of any shape."""
+    folder = tmp_path / "photos"
+    (folder / "hall").mkdir(parents=True)
+    for number, file in enumerate(sorted((people / "bounding_box_test").iterdir())[:8]):
+        shutil.copy(file, folder / ("hall" if number % 2 else "") / file.name)
+    return folder
+
+
+def test_index_and_search(cli: Cli, packaged: Path, photos: Path, people: Path, tmp_path: Path) -> None:
+    made = cli("index", tmp_path / "mall", photos)
+    assert made.code == 0, made.err
+    mark = load_model("oreid_lite").fingerprint
+    assert f"8 images added, 0 were there already, 8 in all ({mark})" in made.out
+    asked = sorted((people / "query").iterdir())[0]
+    found = cli("search", tmp_path / "mall", asked, "--json", "--picture", tmp_path / "found.png")
+    assert found.code == 0, found.err
+    assert len(found.json[0]["hits"]) == 8
+    assert (tmp_path / "found.png").stat().st_size > 1000
+    named = cli("search", tmp_path / "mall", asked, "--model", "oreid_lite", "--json")
+    assert named.json == found.json
+    again = cli("index", tmp_path / "mall", photos, "--json").json
+    assert (again["added"], again["skipped"], again["model"]) == (0, 8, mark)
+
+
+def test_a_gallery_of_another_model_takes_that_one(
+    cli: Cli, packaged: Path, trained: Path, photos: Path, people: Path, tmp_path: Path
+) -> None:
+    mark = load_model(trained / "model").fingerprint
+    assert cli("index", tmp_path / "mall", photos / "hall", "--model", trained / "model").code == 0
+    assert cli("index", tmp_path / "mall", photos, "--root", photos, "--json").json["model"] == mark
+    asked = sorted((people / "query").iterdir())[0]
+    assert len(cli("search", tmp_path / "mall", asked, "--json").json[0]["hits"]) == 10
+    refused = cli("search", tmp_path / "mall", asked, "--model", "oreid_lite")
+    assert refused.code == 1
+    assert f"holds embeddings of {mark}" in refused.err
+
+
+def test_every_command_that_takes_a_model_takes_the_name(
+    cli: Cli, packaged: Path, people: Path, tmp_path: Path, sets: tuple[str, ...]
+) -> None:
+    data = ("--data", people, "--dataset", "synthetic")
+    for command in (
+        ("evaluate", "oreid_lite", *data, "--report", tmp_path / "report"),
+        ("failures", "oreid_lite", *data, "--output", tmp_path / "failures"),
+        ("sweep", "oreid_lite", *data, "--kind", "bottom", "--severity", "0.3", "--output", tmp_path / "sweep"),
+        ("export", "oreid_lite", tmp_path / "out.onnx"),
+        ("calibrate", "oreid_lite", *data, "--false-match-rate", "0.5", "--out", tmp_path / "c.json"),
+    ):
+        found = cli(*command)
+        assert found.code == 0, (command, found.err)
+    assert "oreid_lite" in cli("list", "models", "oreid*").out
+
+
+def test_without_weights_in_the_installation(
+    cli: Cli, photos: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "WEIGHTS", tmp_path / "none")
+    for command in (("index", tmp_path / "mall", photos), ("evaluate", "oreid_lite", "--data", people)):
+        found = cli(*command)
+        assert found.code == 1
+        assert "CheckpointError: 'oreid_lite' comes with the library, but this installation has no weights" in found.err
+    assert not (tmp_path / "mall").exists()
+
+
+def test_training_goes_on_from_it(cli: Cli, packaged: Path, people: Path, tmp_path: Path) -> None:
+    small = (
+        "model.input={height: 96, width: 32}",
+        "model.backbone={type: test_efficientnet, options: {last_stride: 1}}",
+    )
+    sets = [text for change in (*small, "model.heads.semantic.options.widths=[16, 16]") for text in ("--set", change)]
+    line = ["train", "oreid_lite", "--data", people, "--dataset", "synthetic", "--output", tmp_path / "run", *sets]
+    line += ["--set", "data.batch=8", "--set", "optim.epochs=1", "--set", "optim.warmup_epochs=0"]
+    refused = cli(*line, "--from", "oreid_lite")
+    assert refused.code == 2
+    assert "--set data.teacher.model=FILE" in refused.err
+    teacher = ("--set", "data.teacher.model=oreid_lite", "--set", "model.losses.global.options.width=640")
+    teacher += ("--set", "model.losses.local.options.width=640")
+    found = cli(*line, *teacher, "--from", "oreid_lite")
+    assert found.code == 0, found.err
+    assert load_model(tmp_path / "run" / "model").origin.trained
