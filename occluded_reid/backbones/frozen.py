@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -92,6 +93,7 @@ class FrozenBackbone(Backbone):
         super().__init__(input_size)
         self.channels = channels
         self._runner: Runner | None = None
+        self.cache: Callable[[np.ndarray, Runner], Sequence[np.ndarray]] | None = None  # set while heads are trained
         if weights is None:
             if given is None:
                 raise BuildError(
@@ -143,7 +145,8 @@ class FrozenBackbone(Backbone):
         array = images.detach().float().cpu().numpy()
         if self.channels == "bgr":
             array = array[:, ::-1]
-        rows = self._compiled()(np.ascontiguousarray(array))
+        array, network = np.ascontiguousarray(array), self._compiled()
+        rows = network(array) if self.cache is None else self.cache(array, network)
         tensors = [torch.from_numpy(np.array(each, dtype=np.float32)).to(images.device) for each in rows]
         maps, vectors = tensors[: len(self.feature_info)], tensors[len(self.feature_info) :]
         return FeatureMaps(
@@ -155,6 +158,13 @@ class FrozenBackbone(Backbone):
     def train(self, mode: bool = True) -> Self:
         """Stay as it is: nothing in a frozen network knows a training mode."""
         return super().train(False) if mode else super().train(mode)
+
+    def network_digest(self) -> str:
+        """Return a sha256 of what decides the tensors it gives: the network's bytes, which tensors, the colours."""
+        found = hashlib.sha256(repr((type(self).__name__, self.given.tensors, self.channels)).encode())
+        for buffer in self.buffers():
+            found.update(buffer.cpu().numpy())
+        return found.hexdigest()
 
     def _compiled(self) -> Runner:
         if self._runner is None:

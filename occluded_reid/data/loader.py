@@ -102,7 +102,7 @@ class TrainLoader:
         self._views = Views(self.images, input, data, seed, first_occluder)
         self._mean = torch.tensor(input.mean).mul(255).view(1, 3, 1, 1)
         self._std = torch.tensor(input.std).mul(255).view(1, 3, 1, 1)
-        self._seed, self._workers = seed, workers
+        self._seed, self._workers, self._distinct = seed, workers, data.distinct_views
         share = data.batch // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
 
@@ -121,8 +121,9 @@ class TrainLoader:
             raise DataError(f"cannot skip {skip} batches of an epoch that has {self.steps_per_epoch}.")
         positions = self._sampler.batches(epoch)
         occurrences = _occurrences(positions)
+        shown = epoch if self._distinct is None else (epoch - 1) % self._distinct + 1
         plan = [
-            Part(epoch, tuple(p.tolist()), tuple(o.tolist()))
+            Part(shown, tuple(p.tolist()), tuple(o.tolist()))
             for p, o in zip(positions[skip:, self._mine], occurrences[skip:, self._mine], strict=True)
         ]
         for part, made in zip(plan, self._prepare(plan), strict=True):

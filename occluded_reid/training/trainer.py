@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -31,6 +32,7 @@ from occluded_reid.training.checkpoint import (
 )
 from occluded_reid.training.description import describe_run, differences
 from occluded_reid.training.display import TrainingDisplay
+from occluded_reid.training.features import FEATURES, feature_cache, kept_features
 from occluded_reid.training.interrupt import StopSignals
 from occluded_reid.training.journal import Journal
 from occluded_reid.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_rate
@@ -153,6 +155,8 @@ class Trainer:
         stepper = Stepper(
             self.model, self.optimizer, self.accelerator, self.processes, self.optim, self.seed, display.note
         )
+        samples = len(getattr(self.loader, "samples", ()))
+        cache = feature_cache(self.model, self.output, samples, self.processes.index)
         try:
             with display, StopSignals() as stop:
                 if self._journal is not None:
@@ -160,7 +164,8 @@ class Trainer:
                 if not resume:
                     self._save(place)
                 while place.epoch <= self.optim.epochs:
-                    self._run_epoch(place, stepper, display, stop)
+                    with kept_features(self.model, cache):
+                        self._run_epoch(place, stepper, display, stop)
                     place = self._finish_epoch(place, display)
         finally:
             if self._journal is not None:
@@ -173,6 +178,8 @@ class Trainer:
         if self.processes.is_main:
             replace_folder(self.output / "model", self.model.save)
         self.processes.wait()
+        if self.processes.is_main:  # nothing reads them any more
+            shutil.rmtree(self.output / FEATURES, ignore_errors=True)
         return TrainResult(self.output, tuple(self.history), self.best, self.scoring.best_by)
 
     def _together(self, start: Callable[[], Place]) -> Place:
