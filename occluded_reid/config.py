@@ -183,9 +183,9 @@ class DataConfig(Strict):
     With "clean_and_occluded" views a batch of `batch` images has twice as many rows: all clean ones, then all occluded
     ones in the same order.
 
-    `distinct_views` K is for heads on a frozen backbone (onnx, openvino): each image is augmented in K ways, and epoch e
-    shows what epoch e - K has shown, in another order. What the backbone gives for a view is computed once and kept, in
-    float16, in the folder `feature_cache`, for any later run too; None keeps it in the run's folder while that lasts.
+    `distinct_views` K is for heads on a frozen backbone (onnx, openvino): each image is augmented in K ways, and epoch
+    e shows what epoch e - K has shown, in another order. What the backbone gives for a view is computed once and kept,
+    in float16, in the folder `feature_cache`, for any later run too; None keeps it in the run's folder while that lasts.
     """
 
     batch: int = Field(32, ge=1)

@@ -71,7 +71,7 @@ class FeatureCache:
         Raises:
             TrainingError: a value is beyond what float16 holds, or the disk is full.
         """
-        views = [hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest() for image in images]
+        views = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
         rows = [self._read(view) for view in views]
         missing = [number for number, row in enumerate(rows) if row is None]
         if missing:
@@ -131,8 +131,8 @@ class FeatureCache:
                 stream.write(entries.tobytes())
         except OSError as cause:
             raise TrainingError(
-                f"features cannot be kept in '{self.folder}': {cause.strerror or cause}. Free some space and go on with "
-                "--resume, or name another folder: data.feature_cache=FOLDER."
+                f"features cannot be kept in '{self.folder}': {cause.strerror or cause}. Free some space and go on "
+                "with --resume, or name another folder: data.feature_cache=FOLDER."
             ) from cause
         for view, check in zip(views, entries["check"].tolist(), strict=True):
             self._place[view] = len(self._checks)
@@ -186,17 +186,18 @@ def feature_cache(model: ReIDModel, output: Path, images: int, process: int = 0)
             written.
     """
     data = model.recipe.data
-    if getattr(data, "distinct_views", None) is None:  # a parser's recipe knows no such thing
+    views: int | None = getattr(data, "distinct_views", None)  # a parser's recipe knows no such thing
+    if views is None:
         return None
     if not isinstance(model.backbone, FrozenBackbone):
         raise TrainingError(
-            f"data.distinct_views={data.distinct_views} repeats augmented views, so that a frozen backbone computes "
+            f"data.distinct_views={views} repeats augmented views, so that a frozen backbone computes "
             f"each once; '{model.recipe.model.backbone.type}' is trained. Leave it out, or take the type onnx or "
             "openvino."
         )
     folder = Path(data.feature_cache) if data.feature_cache else output / FEATURES
     name = model.backbone.network_digest()[:16] + (f"-{process}" if process else "")
-    return FeatureCache(folder / name, rows=images * data.distinct_views)
+    return FeatureCache(folder / name, rows=images * views)
 
 
 def _in_float16(tensor: np.ndarray) -> np.ndarray:
@@ -212,7 +213,7 @@ def _in_float16(tensor: np.ndarray) -> np.ndarray:
 def _check(tensors: Sequence[np.ndarray]) -> int:
     check = 0
     for tensor in tensors:
-        check = zlib.crc32(np.ascontiguousarray(tensor), check)
+        check = zlib.crc32(tensor.tobytes(), check)
     return check
 
 
