@@ -4,6 +4,7 @@
     python benchmarks/gallery.py --rows 100000 --factory IVF1024,Flat --json gallery.json
     python benchmarks/gallery.py --sizes 10000 100000 1000000 --plot time.png --folder /data/bench
     python benchmarks/gallery.py --part small-adds --rows 10000 --folder /dev/shm/bench
+    python benchmarks/gallery.py --part small-adds --rows 10000 --quick
 
 Every step runs in a process of its own, so that its peak is its own: resident memory with the pages of mapped files, as
 the kernel counts it (VmHWM), and without them (anonymous memory, sampled). With `--folder`, finished steps are kept and
@@ -11,7 +12,8 @@ not done again. The images are drawn as in `search.py`: 20 to an identity, noise
 
 `--part small-adds` adds images one by one instead, each with a search after it, and tells the processor time of the
 additions and searches before the 100th, 1,000th and 10,000th, as milliseconds and as ratios to those before the 100th
-image of a fresh gallery, taken in turns with them, and the bytes on disk.
+image of a fresh gallery, taken in turns with them, and the bytes on disk. `--quick` adds all but the last 200 before
+the last mark in six calls, of such sizes as additions one by one are joined to, and looks at that mark alone.
 """
 
 from __future__ import annotations
@@ -188,11 +190,15 @@ def small_adds(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
     table: list[dict[str, Any]] = []
     marks = [mark for mark in MARKS if mark < options.rows] + [options.rows]
     large = OneByOne(folder / "large", people, options.width)
+    if options.quick:
+        marks = marks[-1:]
+        for share in (0.6, 0.2, 0.1, 0.05, 0.03, 0.02):
+            large.fill(int(share * (marks[0] - 200)))
     for mark in marks:
         while large.images < mark - WINDOW:
             large.add()
         small = OneByOne(folder / f"small_{mark}", people, options.width)
-        while small.images < marks[0] - WINDOW:
+        while small.images < MARKS[0] - WINDOW:
             small.add()
         spent: dict[str, list[float]] = {name: [] for name in ("add", "search", "add_100", "search_100")}
         for _ in range(WINDOW):
@@ -205,10 +211,13 @@ def small_adds(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
         row: dict[str, Any] = {"images": mark, "versions": len(large.gallery.versions()), "bytes": size}
         row |= {f"{name}_ms": 1e3 * float(np.mean(times)) for name, times in spent.items()}
         row |= {f"{name}_ratio": row[f"{name}_ms"] / row[f"{name}_100_ms"] for name in ("add", "search")}
+        medians = {name: float(np.median(spent[name]) / np.median(spent[f"{name}_100"])) for name in ("add", "search")}
+        row |= {f"{name}_median_ratio": ratio for name, ratio in medians.items()}
         table.append(row)
         print(
             f"{mark:>7,} images: add {row['add_ms']:.1f} ms ({row['add_ratio']:.2f} × the 100th), "
-            f"search {row['search_ms']:.1f} ms ({row['search_ratio']:.2f} ×), {row['versions']} versions, "
+            f"search {row['search_ms']:.1f} ms ({row['search_ratio']:.2f} ×; medians {row['add_median_ratio']:.2f} and "
+            f"{row['search_median_ratio']:.2f} ×), {row['versions']} versions, "
             f"{size / 1e6:.1f} MB, {size / mark:,.0f} bytes an image",
             flush=True,
         )
@@ -232,6 +241,12 @@ class OneByOne:
         self.gallery.add(rows, keys=[f"{self.images:08d}.jpg"])
         self.images += 1
         return time.process_time() - begin
+
+    def fill(self, count: int) -> None:
+        """Add several images in one call."""
+        rows, _ = self._people.images(count)
+        self.gallery.add(rows, keys=[f"{self.images + number:08d}.jpg" for number in range(count)])
+        self.images += count
 
     def search(self) -> float:
         """Search for an image."""
@@ -307,6 +322,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--part", choices=("all", "small-adds"), default="all")
+    parser.add_argument("--quick", action="store_true", help="of the single additions only the last 200")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:

@@ -185,7 +185,7 @@ class DataConfig(Strict):
 
     `distinct_views` K is for heads on a frozen backbone (onnx, openvino): each image is augmented in K ways, and epoch
     e shows what epoch e - K has shown, in another order. What the backbone gives for a view is computed once and kept,
-    in float16, in the folder `feature_cache`, for any later run too; None keeps it in the run's folder while that lasts.
+    in float16, in the folder `feature_cache`, for later runs too; None keeps it in the run's folder while that lasts.
     """
 
     batch: int = Field(32, ge=1)

@@ -23,6 +23,7 @@ Allowed = Callable[[int, int], np.ndarray]
 _MARGIN = 16  # candidates beyond k: enough unless ties or near-ties crowd around the k-th answer
 _TILE_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 25}  # of a gallery tile: 4 MB in float32 stay near the processor
 _TILE_ROWS = 1024, 1 << 16  # fewer cost the product some of its speed; wide rows have fewer all the same
+_JOINED_VALUES = 1 << 18  # distances of several tiles that are looked at together: 1 MB
 _BLOCK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 24}  # distances at a time: 8 MB, 64 MB
 _RESCORED_NUMBERS = 1 << 23  # of gallery rows held for re-scoring: 32 MB in float32
 _RESCORED_PAIRS = 1 << 18  # pairs scored at a time
@@ -111,6 +112,7 @@ class _Search:
         self.allowed, self.device = allowed, device
         self.width = sum(query.widths.values())
         self.tile_rows = tile_rows or _tile_rows(max(1, self.width), _TILE_NUMBERS[device.type])
+        self.preparing = rows if device.type == "cpu" and isinstance(rows, PreparingSource) else None
         self.prepared = matcher.prepare(moved(query, device))
         self.tolerance = matcher.tolerance(self.prepared, self.prepared)
         self.positions: list[np.ndarray] = [np.empty(0, np.int64)] * len(query)
@@ -148,9 +150,9 @@ class _Search:
                 yield start, tile, first, distance
 
     def _prepare(self, start: int, tile: PartEmbeddings) -> Prepared:
-        if self.device.type == "cpu" and isinstance(self.rows, PreparingSource):
-            return self.rows.prepared(start, tile, self.matcher)
-        return self.matcher.prepare(tile)
+        if self.preparing is None:
+            return self.matcher.prepare(tile)
+        return self.preparing.prepared(start, tile, self.matcher)
 
     def _mask(self, start: int, count: int, queries: np.ndarray | None) -> Tensor | None:
         if self.allowed is None:
@@ -165,7 +167,7 @@ class _Search:
     def _propose(self, size: int) -> Proposals:
         """The k + margin nearest rows of each query, as tiles see them."""
         nearest = Proposals(len(self.query), size, self.device)
-        for start, _, first, distance in self._tiles():
+        for start, first, distance in _joined((s, f, d) for s, _, f, d in self._tiles()):
             nearest.update(first, distance, start)
         return nearest
 
@@ -223,6 +225,25 @@ class _Search:
             for i in np.unique(block) + first:
                 if len(self.distances[queries[i]]) == self.k:
                     bound[i] = min(bound[i], self.distances[queries[i]][-1])
+
+
+def _joined(tiles: Iterator[tuple[int, int, Tensor]]) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield (gallery start, first query, distances), those of neighboring tiles side by side while they are few.
+
+    For a few queries, looking for the nearest costs a tile as much as its product.
+    """
+    held: list[Tensor] = []
+    begin = query = 0
+    for start, first, distance in tiles:
+        alike = bool(held) and (first, len(distance)) == (query, len(held[0]))
+        if held and not (alike and distance.numel() + sum(each.numel() for each in held) <= _JOINED_VALUES):
+            yield begin, query, torch.cat(held, 1)
+            held = []
+        if not held:
+            begin, query = start, first
+        held.append(distance)
+    if held:
+        yield begin, query, torch.cat(held, 1)
 
 
 def _tile_rows(width: int, numbers: int) -> int:
