@@ -163,7 +163,7 @@ class FrozenBackbone(Backbone):
         """Return a sha256 of what decides the tensors it gives: the network's bytes, which tensors, the colours."""
         found = hashlib.sha256(repr((type(self).__name__, self.given.tensors, self.channels)).encode())
         for buffer in self.buffers():
-            found.update(buffer.cpu().numpy())
+            found.update(buffer.cpu().numpy().tobytes())
         return found.hexdigest()
 
     def _compiled(self) -> Runner:
