@@ -218,3 +218,29 @@ def create_backbone_without_timm(monkeypatch: pytest.MonkeyPatch) -> TimmBackbon
     backbone = make("resnet10t")
     monkeypatch.setattr("timm.create_model", replaced)
     return backbone
+
+
+def test_frozen_stages_stay_as_they_are_loaded() -> None:
+    torch.manual_seed(0)
+    free = TimmBackbone((64, 32), "test_efficientnet", last_stride=1)
+    for stages in (1, 2, len(free.feature_info)):
+        torch.manual_seed(0)
+        network = TimmBackbone((64, 32), "test_efficientnet", last_stride=1, frozen_stages=stages)
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        assert bool(parameters) == (stages < len(free.feature_info))
+        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        for _ in range(2):
+            maps = network.train()(torch.randn(4, 3, 64, 32))
+            if parameters:
+                sum(grid.square().mean() for grid in maps.values()).backward()
+                optimizer.step()
+        changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+        images = torch.randn(2, 3, 64, 32)
+        with torch.no_grad():
+            now, then = network.eval()(images), free.eval()(images)
+        same = [torch.equal(now[name], then[name]) for name in free.feature_info]
+        assert same == [True] * stages + [False] * (len(same) - stages)
+        assert all(name in changed for name, p in network.named_parameters() if p.requires_grad)
+    with pytest.raises(BuildError, match=r"frozen_stages is 9; 'test_efficientnet' has the stages stage0"):
+        TimmBackbone((64, 32), "test_efficientnet", frozen_stages=9)
