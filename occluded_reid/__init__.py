@@ -52,9 +52,11 @@ _HOME = {
     "Targets": "contracts",
     "Trainer": "training",
     "Tuned": "evaluation.tuning",
+    "Verdict": "evaluation.same",
     "benchmark_of": "data",
     "build_model": "models",
     "compare": "evaluation",
+    "crops": "data.crops",
     "embed_samples": "evaluation",
     "evaluate": "evaluation",
     "evaluate_matrix": "evaluation",
@@ -67,6 +69,7 @@ _HOME = {
     "open_kinds": "data.occlusion",
     "open_set_study": "evaluation.open_set",
     "parse_folder": "parsing.write",
+    "same": "evaluation.same",
     "sweep": "evaluation.sweep",
     "train": "training",
     "train_parser": "training.parser",
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
         Targets,
     )
     from occluded_reid.data import Benchmark, benchmark_of, extract_cuhk03
+    from occluded_reid.data.crops import crops
     from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
     from occluded_reid.data.occlusion import open_kinds
     from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
@@ -103,6 +107,7 @@ if TYPE_CHECKING:
         find_failures,
     )
     from occluded_reid.evaluation.open_set import open_set_study
+    from occluded_reid.evaluation.same import Verdict, same
     from occluded_reid.evaluation.sweep import Sweeps, sweep
     from occluded_reid.evaluation.tuning import Tuned, tune_model
     from occluded_reid.gallery import Gallery, Hit
@@ -185,10 +190,12 @@ __all__ = [
     "Targets",
     "Trainer",
     "Tuned",
+    "Verdict",
     "__version__",
     "benchmark_of",
     "build_model",
     "compare",
+    "crops",
     "embed_samples",
     "evaluate",
     "evaluate_matrix",
@@ -201,6 +208,7 @@ __all__ = [
     "open_kinds",
     "open_set_study",
     "parse_folder",
+    "same",
     "sweep",
     "train",
     "train_parser",

@@ -1,4 +1,7 @@
-"""The `occluded-reid` command and its exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 stopped by the user."""
+"""The `occluded-reid` command and its exit codes.
+
+0 done, 1 the work failed, 2 wrong usage, 130 stopped by the user; 3 of `same`: not enough is visible to answer.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from occluded_reid.cli import (
     listing,
     open_set,
     parse,
+    same,
     search,
     sweep,
     train,
@@ -63,6 +67,7 @@ app.command("sweep")(sweep.sweep_command)
 app.command("tune")(tune.tune_command)
 app.command("index")(index.index_command)
 app.command("search")(search.search_command)
+app.command("same")(same.same_command)
 app.command("export")(export.export_command)
 app.command("calibrate")(calibrate.calibrate_command)
 app.command("open-set")(open_set.open_set_command)

@@ -24,6 +24,9 @@ _READ = {
     "tuned": "Give the file that `occluded-reid tune` has written",
     "keys_from": "Give a text file with a key in each line",
     "images": "Give files or folders of images",
+    "first": "Give the file of an image",
+    "second": "Give the file of an image",
+    "calibration": "Give the file that `occluded-reid calibrate` has written",
 }
 _FOLDERS = ("output", "report", "save")
 _FILES = ("embeddings", "picture")

@@ -114,12 +114,13 @@ def _exported(
     if preset is not None or outputs is not None:
         raise BuildError(f"'{file}' says itself what it wants and gives; leave preset and outputs out.")
     slots = list(described["slots"])
+    options = {"slots": slots, "visibility": VISIBILITY, "judged": described.get("judged")}
     recipe = {
         "name": described["name"],
         "model": {
             "input": described["input"],
             "backbone": {"type": "onnx", "weights": str(file), "options": {"outputs": [*slots, VISIBILITY]}},
-            "heads": {"exported": {"type": "exported", "options": {"slots": slots, "visibility": VISIBILITY}}},
+            "heads": {"exported": {"type": "exported", "options": options}},
             "matcher": described["matcher"],
         },
     }

@@ -83,6 +83,12 @@ class ReIDModel(nn.Module):
         return self.recipe.name
 
     @property
+    def judged(self) -> tuple[str, ...]:
+        """The slots whose visibility is judged in each image; the others count as visible in all of them."""
+        given = {slot for head in self.parts.values() for slot in head.info.visibility_of}
+        return tuple(slot for slot in self.slots if slot in given)
+
+    @property
     def cautions(self) -> tuple[str, ...]:
         """What should be known before somebody relies on it: that it was never trained, or its visibility was not."""
         return self.origin.cautions(self.name, self.parts)

@@ -141,6 +141,7 @@ def _as_onnx(program: Any, model: ReIDModel) -> bytes:
         "name": model.name,
         "fingerprint": model.fingerprint,
         "slots": model.slots,
+        "judged": list(model.judged),
         "input": model.recipe.model.input.model_dump(mode="json", exclude={"crop"}),
         "matcher": model.recipe.model.matcher.model_dump(mode="json"),
     }

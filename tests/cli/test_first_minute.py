@@ -97,3 +97,50 @@ def test_training_goes_on_from_it(cli: Cli, packaged: Path, people: Path, tmp_pa
     found = cli(*line, *teacher, "--from", "oreid_lite")
     assert found.code == 0, found.err
     assert load_model(tmp_path / "run" / "model").origin.trained
+
+
+def test_same(cli: Cli, packaged: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = sorted((people / "query").iterdir())[:2]
+    found = cli("same", one, two, "--picture", tmp_path / "both.png")
+    assert found.code == 0, found.err
+    for said in ("probability", "compared: global", "first shows", "calibrated on 40 people"):
+        assert said in found.out
+    assert (tmp_path / "both.png").stat().st_size > 1000
+    itself = cli("same", one, one, "--json", "--model", "oreid_lite", "--prior", "0.1").json
+    assert (itself["answer"], itself["distance"], itself["prior"]) == ("same", 0.0, 0.1)
+    assert itself["images"] == [str(one), str(one)]
+    monkeypatch.setattr(
+        "occluded_reid.heads.semantic.stripe_visibility",
+        lambda shown, parts, *_, **__: shown.new_zeros(len(shown), parts),
+    )
+    hidden = cli("same", one, two)
+    assert hidden.code == 3
+    assert "not enough is visible to say" in hidden.out
+    assert cli("same", one, two, "--json").json["probability"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "named"),
+    [
+        ("same gone.png ONE", 2, "'gone.png' does not exist. Give the file of an image"),
+        ("same ONE", 2, "Missing argument"),
+        ("same ONE ONE --model nowhere", 2, "name one that comes with the library: oreid_lite"),
+        ("same ONE ONE --prior 1", 2, "--prior is 1.0"),
+        ("same ONE ONE --calibration nowhere.json", 2, "'nowhere.json' does not exist"),
+        ("same ONE ONE --model TRAINED", 1, "there is no calibration of sorn_lite@"),
+        ("same ONE TEXT", 1, "is not an image that can be read"),
+    ],
+)
+def test_same_asked_wrongly(
+    cli: Cli, packaged: Path, trained: Path, people: Path, tmp_path: Path, line: str, code: int, named: str
+) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    words = {
+        "ONE": sorted((people / "query").iterdir())[0],
+        "TRAINED": trained / "model",
+        "TEXT": tmp_path / "text.png",
+    }
+    found = cli(*(words.get(word, word) for word in line.split()))
+    assert found.code == code
+    assert named in " ".join(found.err.split())
+    assert "Traceback" not in found.err
