@@ -16,6 +16,7 @@ from occluded_reid.yaml12 import parse_yaml
 
 __all__ = [
     "DEFAULT_MODEL",
+    "HUB",
     "PACKAGED",
     "WEIGHTS_LAYOUTS",
     "BackboneConfig",
@@ -31,6 +32,7 @@ __all__ = [
     "Strict",
     "TeacherConfig",
     "apply_overrides",
+    "is_hub",
     "is_packaged",
     "list_recipes",
     "load_recipe",
@@ -43,6 +45,8 @@ PACKAGED = ("oreid_lite",)
 """Names of recipes whose trained weights come with the library."""
 DEFAULT_MODEL = "oreid_lite"
 """The model that is taken where none is named."""
+HUB = "hf-hub:"
+"""What an address of somebody's weights on the Hugging Face hub begins with."""
 WEIGHTS_LAYOUTS = ("auto", "timm", "order", "torchreid", "fast-reid", "reid-strong-baseline", "transreid", "clip-reid")
 """How a weights file may be laid out: as another project does, in timm's names, in timm's order, or what it tells."""
 _DEEPEST = 50
@@ -112,7 +116,9 @@ def _layout(value: Any) -> Any:
 
 
 class BackboneConfig(Strict):
-    """A registered backbone, or any timm name; `weights` is "hub", a local file, or None for random values.
+    """A registered backbone, or any timm name.
+
+    `weights` is "hub" (timm's), a local file, "hf-hub:owner/name" (somebody's safetensors), or None for random values.
 
     `weights_match` says how the file is laid out, one of `WEIGHTS_LAYOUTS`; ``weights: {file: …, layout: …}`` says
     both.
@@ -317,6 +323,11 @@ def read_recipe(name_or_path: str | Path, folder: Path, kind: str = "recipe") ->
 def list_recipes() -> list[str]:
     """Return the sorted names of the recipes that come with the library."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def is_hub(name: object) -> bool:
+    """Return whether a text is an address on the Hugging Face hub."""
+    return isinstance(name, str) and name.startswith(HUB)
 
 
 def is_packaged(name: object) -> bool:

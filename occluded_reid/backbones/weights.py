@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from occluded_reid.backbones.hub_files import hub_weights
 from occluded_reid.backbones.layouts import KINDS, LAYOUTS, Imported, Layout, Unsupported, kind_of, recognise, translate
+from occluded_reid.config import is_hub
 from occluded_reid.errors import UnknownNameError, WeightsError
 from occluded_reid.files import read_safetensors
 from occluded_reid.options import did_you_mean
@@ -53,13 +55,16 @@ class _LeftOut:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a .safetensors file, or a .pth/.pt/.bin file of tensors (nothing else in it is ever run).
 
+    "hf-hub:owner/name" is somebody's .safetensors on the Hugging Face hub, fetched because it is named.
+
     The tensors may lie under a key that is in use for them ("state_dict", "model", "teacher", "model_ema", …); numbers
     of NumPy and settings of argparse beside them are left out.
 
     Raises:
-        WeightsError: the file is missing, damaged, holds other objects than tensors, or holds them under other keys.
+        WeightsError: the file is missing, damaged, holds other objects than tensors, or holds them under other keys; or
+            the hub cannot be reached.
     """
-    path = Path(path)
+    path = hub_weights(str(path)) if is_hub(path) else Path(path)
     if path.suffix == ".safetensors":
         tensors: Mapping[Any, Any] = read_safetensors(path, WeightsError)[0]
     else:

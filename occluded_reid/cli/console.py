@@ -113,7 +113,10 @@ Overrides = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option("--weights", help="Backbone weights: 'hub', 'none', or a file. Default: what the recipe says."),
+    typer.Option(
+        "--weights",
+        help="Backbone weights: 'hub', 'none', a file, or hf-hub:owner/name. Default: what the recipe says.",
+    ),
 ]
 WeightsMatch = Annotated[
     str | None,
@@ -337,10 +340,14 @@ def read_overrides(texts: list[str] | None) -> dict[str, Any]:
 
 def read_weights(weights: str | None, weights_match: str | None) -> dict[str, Any]:
     """Return what --weights and --weights-match replace in a recipe."""
+    from occluded_reid.config import is_hub
+
     changes: dict[str, Any] = {}
     if weights is not None:
-        if weights not in ("hub", "none") and not Path(weights).exists():
-            raise typer.BadParameter(f"--weights '{weights}' does not exist. Give 'hub', 'none', or a file.")
+        if weights not in ("hub", "none") and not is_hub(weights) and not Path(weights).exists():
+            raise typer.BadParameter(
+                f"--weights '{weights}' does not exist. Give 'hub', 'none', a file, or hf-hub:owner/name."
+            )
         changes["model.backbone.weights"] = None if weights == "none" else weights
     if weights_match is not None:
         changes["model.backbone.weights_match"] = weights_match

@@ -50,13 +50,13 @@ def require_words(context: Any) -> None:
 
 
 def _complaints(command: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from occluded_reid.config import PACKAGED, is_packaged
+    from occluded_reid.config import PACKAGED, is_hub, is_packaged
 
     if "gallery" in values:
         yield from _gallery_complaints(command, str(values["gallery"]))
     for name in _MODELS:
         for path in _several(values.get(name)):
-            if not is_packaged(path) and not _exists(path):
+            if not (is_packaged(path) or is_hub(path) or _exists(path)):
                 yield (
                     name,
                     f"'{path}' does not exist; wanted the folder of a saved model. Training writes it: OUTPUT/model. "

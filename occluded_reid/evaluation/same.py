@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from occluded_reid.config import DEFAULT_MODEL, is_packaged
+from occluded_reid.config import DEFAULT_MODEL
 from occluded_reid.errors import CalibrationError
 from occluded_reid.evaluation.failures.ranked_rows import query_row
 from occluded_reid.gallery.images import embed_images
 from occluded_reid.models import ReIDModel, load_model
-from occluded_reid.models.packaged import packaged_folder
+from occluded_reid.models.source import folder_of
 from occluded_reid.pixels import Channels, ImageLike, to_rgb, to_thumbnail
 from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.search.threshold import shared_of_visibility
@@ -184,8 +184,7 @@ def calibration_of(model: ReIDModel) -> Calibration | None:
     """
     if model.source is None:
         return None
-    folder = packaged_folder(model.source) if is_packaged(model.source) else Path(model.source)
-    file = folder / CALIBRATION_FILE
+    file = folder_of(model.source) / CALIBRATION_FILE
     return Calibration.load(file) if file.is_file() else None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from occluded_reid.config import DEFAULT_MODEL, is_packaged
+from occluded_reid.config import DEFAULT_MODEL, is_hub, is_packaged
 from occluded_reid.errors import GalleryError, OccludedReIDError
 from occluded_reid.gallery.build import require_fit
 from occluded_reid.gallery.images import EmbeddingModel
@@ -38,7 +38,7 @@ def place_of(model: EmbeddingModel | None, *, here: bool) -> str | None:
         here: whether the gallery lies in a folder; what others share learns no path of this machine.
     """
     source = getattr(model, "source", None)
-    return source if isinstance(source, str) and (here or is_packaged(source)) else None
+    return source if isinstance(source, str) and (here or is_packaged(source) or is_hub(source)) else None
 
 
 def known_model(gallery: Path, layout: Layout, device: torch.device) -> ReIDModel:
@@ -54,9 +54,11 @@ def known_model(gallery: Path, layout: Layout, device: torch.device) -> ReIDMode
             f"where {short_name(layout.fingerprint)} is. Open it with that model (--model), or give PartEmbeddings."
         )
     from occluded_reid.models import load_model
+    from occluded_reid.models.source import folder_of
 
-    try:
-        model = load_model(layout.model).to(device)
+    try:  # a gallery may be a stranger's: nothing is fetched because it says so
+        model = load_model(folder_of(layout.model) if is_hub(layout.model) else layout.model).to(device)
+        model.source = layout.model
     except OccludedReIDError as cause:
         raise GalleryError(
             f"the gallery '{gallery}' was made with {short_name(layout.fingerprint)} in '{layout.model}', which cannot "

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from occluded_reid.backbones import Backbone, FrozenBackbone, create_backbone, is_frozen
-from occluded_reid.config import Component, Recipe, is_packaged, list_recipes, load_recipe
+from occluded_reid.config import Component, Recipe, is_hub, is_packaged, list_recipes, load_recipe
 from occluded_reid.contracts import BuildInfo, RegionParser
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import BuildError, OccludedReIDError, RecipeError
@@ -191,7 +191,7 @@ def _source(
 
 def _shown(source: str | None) -> str | None:
     """A source as it is recorded: a file by its name alone, for where it lay is nobody's business."""
-    return source if source in (None, "hub") else Path(str(source)).name
+    return source if source in (None, "hub") or is_hub(source) else Path(str(source)).name
 
 
 def _create(registry: Registry[Any], component: Component, where: str, *args: Any, **extra: Any) -> Any:

@@ -9,7 +9,8 @@ from stat import S_ISDIR
 from typing import Any
 
 from occluded_reid.backbones import is_frozen
-from occluded_reid.config import PACKAGED, Recipe, is_packaged, load_recipe
+from occluded_reid.backbones.hub_files import HubAddress
+from occluded_reid.config import PACKAGED, Recipe, is_hub, is_packaged, load_recipe
 from occluded_reid.errors import CheckpointError, RecipeError
 from occluded_reid.files import absolute, as_path, look
 from occluded_reid.models.build import build_model
@@ -17,6 +18,7 @@ from occluded_reid.models.embedder import is_network, load_embedder
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.origin import Origin
 from occluded_reid.models.packaged import describe_model, packaged_folder, read_packaged
+from occluded_reid.models.source import hub_folder
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
 
@@ -49,6 +51,9 @@ def require_model(folder: str | Path) -> None:
     if is_packaged(folder):
         packaged_folder(str(folder))
         return
+    if is_hub(folder):
+        HubAddress.of(str(folder))
+        return
     folder = as_path(folder, CheckpointError)
     if is_network(folder) or look(folder / "model.json", CheckpointError) is not None:
         return
@@ -76,7 +81,9 @@ def load_model(
     Args:
         folder: what `ReIDModel.save` has written; or a network's file, as `load_embedder` takes it; or the name of a
             model that comes with the library, "oreid_lite". As a text that is always this one; a folder of that name is
-            given as a `Path`, or as "./oreid_lite".
+            given as a `Path`, or as "./oreid_lite". Or "hf-hub:owner/name", what somebody else has saved and put onto
+            the Hugging Face hub, perhaps with "@revision": the only name for which anything is fetched, and only
+            safetensors and JSON are.
         num_classes: None loads for inference; a number loads the classifiers too and must be the saved one.
         heads: head classes or instances by name, for a model that was built with such objects.
         preset: of a network's file: what it wants to be shown, see `load_embedder`.
@@ -84,8 +91,14 @@ def load_model(
     Raises:
         CheckpointError: files are missing or damaged, do not belong together, are not those that were shipped, or
             num_classes does not fit.
-        WeightsError, BuildError, MissingExtraError: as `load_embedder`.
+        WeightsError, BuildError, MissingExtraError: as `load_embedder`; or the hub cannot be reached, or has no such
+            model.
     """
+    if is_hub(folder):
+        place, exactly = hub_folder(str(folder))
+        model = load_model(place, num_classes=num_classes, heads=heads)
+        model.source = exactly
+        return model
     packaged = str(folder) if is_packaged(folder) else None
     if packaged is not None and look(Path(packaged) / "model.json", CheckpointError) is not None:
         _LOG.warning(

@@ -47,6 +47,7 @@ COMMANDS = (
     "list",
     "open-set",
     "parse",
+    "same",
     "search",
     "sweep",
     "train",

@@ -83,6 +83,7 @@ OUTPUTS = [
     ("calibrate folder --data folder", "--out", False),
     ("tune folder --data folder --validation 2 --choose threshold=0.1", "--out", False),
     ("search folder file --model folder", "--picture", False),
+    ("same file file --model folder", "--picture", False),
     ("gallery get folder key", "--embeddings", False),
     ("index --model folder --data folder", "", True),
     ("data synthesize", "", True),

@@ -44,6 +44,7 @@ def test_every_recipe_gives_the_same_through_onnx_runtime_and_comes_back(name: s
     assert [output.name for output in session.get_outputs()] == [*model.slots, "visibility"]
     again = load_model(file)
     assert again.slots == model.slots
+    assert again.judged == model.judged
     assert again.matcher.config == model.matcher.config
     assert again.preprocess.config == model.preprocess.config
     draw = np.random.default_rng(0)
