@@ -15,9 +15,11 @@ from occluded_reid.errors import CheckpointError, RecipeError
 from occluded_reid.files import absolute, as_path, look
 from occluded_reid.models.build import build_model
 from occluded_reid.models.embedder import is_network, load_embedder
+from occluded_reid.models.engines import Engine
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.origin import Origin
 from occluded_reid.models.packaged import describe_model, packaged_folder, read_packaged
+from occluded_reid.models.precision import Precision
 from occluded_reid.models.source import hub_folder
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
@@ -75,6 +77,8 @@ def load_model(
     num_classes: int | None = None,
     heads: Mapping[str, Any] | None = None,
     preset: str | None = None,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
 ) -> ReIDModel:
     """Rebuild a saved model, or take a network in a file (.onnx, OpenVINO's .xml) as one.
 
@@ -87,16 +91,25 @@ def load_model(
         num_classes: None loads for inference; a number loads the classifiers too and must be the saved one.
         heads: head classes or instances by name, for a model that was built with such objects.
         preset: of a network's file: what it wants to be shown, see `load_embedder`.
+        engine, precision: how it embeds, see `ReIDModel.embed_with`.
 
     Raises:
         CheckpointError: files are missing or damaged, do not belong together, are not those that were shipped, or
             num_classes does not fit.
         WeightsError, BuildError, MissingExtraError: as `load_embedder`; or the hub cannot be reached, or has no such
             model.
+        BuildError, DeviceError: as `ReIDModel.embed_with`.
     """
+    model = _loaded(folder, num_classes, heads, preset)
+    return model.embed_with(engine=engine, precision=precision)
+
+
+def _loaded(
+    folder: str | Path, num_classes: int | None, heads: Mapping[str, Any] | None, preset: str | None
+) -> ReIDModel:
     if is_hub(folder):
         place, exactly = hub_folder(str(folder))
-        model = load_model(place, num_classes=num_classes, heads=heads)
+        model = _loaded(place, num_classes, heads, None)
         model.source = exactly
         return model
     packaged = str(folder) if is_packaged(folder) else None

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ from occluded_reid.forked import require_threads
 from occluded_reid.heads.base import Head
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.models.engines import Engine, Engines
 from occluded_reid.models.origin import Origin
+from occluded_reid.models.precision import Precision
 from occluded_reid.models.preprocess import Preprocess
 from occluded_reid.models.trained_on import TrainedOn
 
@@ -71,6 +73,7 @@ class ReIDModel(nn.Module):
         self.source: str | None = None
         self._cautioned = False
         self._criterion = criterion
+        self._engines = Engines()
 
     @property
     def parts(self) -> dict[str, Head]:
@@ -129,12 +132,7 @@ class ReIDModel(nn.Module):
         Raises:
             BuildError: the images have another size than the model was built for.
         """
-        size = (self.preprocess.height, self.preprocess.width)
-        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
-            raise BuildError(
-                f"'{self.name}' takes images (N, 3, {size[0]}, {size[1]}); got {tuple(images.shape)}. "
-                "Use model.preprocess, or build with another input size."
-            )
+        self._require_images(images)
         features: FeatureMaps = self.backbone(images)
         context: dict[str, HeadOutput] = {}
         for name, head in self.parts.items():
@@ -142,10 +140,67 @@ class ReIDModel(nn.Module):
                 context[name] = head(features, context, targets)
         return ModelOutput(features, context)
 
+    def _require_images(self, images: Tensor) -> None:
+        size = (self.preprocess.height, self.preprocess.width)
+        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
+            raise BuildError(
+                f"'{self.name}' takes images (N, 3, {size[0]}, {size[1]}); got {tuple(images.shape)}. "
+                "Use model.preprocess, or build with another input size."
+            )
+
+    @property
+    def engine(self) -> str:
+        """What computes embeddings, see `embed_with`."""
+        return self._engines.engine
+
+    @property
+    def precision(self) -> str:
+        """The numbers that embeddings are computed with, see `embed_with`."""
+        return self._engines.precision
+
+    def embed_with(self, *, engine: Engine | None = None, precision: Precision | None = None) -> Self:
+        """Say how `embed` computes from now on; training is not touched by it.
+
+        Args:
+            engine: "torch"; "onnx", ONNX Runtime on a CPU (extra: onnx), from the first image on; or "auto", which is
+                ONNX Runtime where that is installed and all parts of the model are the library's, and torch elsewhere.
+                Both work on a copy whose batch normalisations are folded. It is made when 128 images have come (in a
+                second or two for ONNX Runtime), anew when the weights have changed, and compared with the model on
+                three images: 1e-5 of the largest number is allowed. None leaves the engine as it is.
+            precision: "float32"; "bfloat16" or "float16" where the processor or the GPU has arithmetic for it, which is
+                asked when it embeds. None leaves it as it is.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            BuildError: there is no such engine, or it does not compute in that precision.
+            DeviceError: there is no such precision.
+        """
+        self._engines = Engines(engine or self.engine, precision or self.precision)
+        return self
+
     @torch.inference_mode()
-    def embed(self, images: Tensor) -> PartEmbeddings:
-        """Embed preprocessed images (N, 3, H, W): slots in float32, visibility 1 where no head gives one."""
-        return self.collect(self.infer(images))
+    def embed(self, images: Tensor, *, precision: Precision | None = None) -> PartEmbeddings:
+        """Embed preprocessed images (N, 3, H, W): slots in float32, visibility 1 where no head gives one.
+
+        Args:
+            images: as `preprocess` gives them.
+            precision: for these images, as in `embed_with`; None is the model's own.
+
+        Raises:
+            BuildError: the images have another size, or the engine that was asked for cannot run this model.
+            DeviceError: the device has no arithmetic of that precision; or this process was forked from one that had
+                computed, and would wait for ever.
+            EmbeddingError: the model gives NaN.
+        """
+        self._require_images(images)
+        require_threads("embed images", self.device.type)
+        run = self._engines.choose(self, len(images), precision)
+        if run is None or not torch.isfinite(images.sum()):  # what is no number is not lost in another engine
+            return self.collect(self.infer(images))
+        *embeddings, visibility = run(images.to(self.device))
+        return PartEmbeddings(tuple(self.slots), tuple(embeddings), visibility)
 
     @torch.inference_mode()
     def infer(self, images: Tensor) -> ModelOutput:

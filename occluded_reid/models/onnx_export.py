@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from occluded_reid.contracts import HeadOutput, ModelOutput
 from occluded_reid.errors import BuildError, CheckpointError, MissingExtraError
 from occluded_reid.files import atomic_write
+from occluded_reid.models.graph import InferenceGraph
 from occluded_reid.models.model import ReIDModel
+from occluded_reid.models.onnx_engine import quiet_export
 
 __all__ = ["METADATA", "VISIBILITY", "export_model", "read_metadata"]
 
@@ -65,12 +62,12 @@ def export_model(model: ReIDModel, file: str | Path) -> Path:
         )
     if model.backbone.frozen:
         raise BuildError(f"the backbone of '{model.name}' is a network in a file: take that file itself.")
-    graph = _Graph(model).eval()
+    graph = InferenceGraph(model).eval()
     images = torch.zeros(_TRACED, 3, model.preprocess.height, model.preprocess.width, device=model.device)
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet_export():
             program = torch.export.export(
                 graph, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}}
             )
@@ -105,26 +102,6 @@ def read_metadata(content: bytes) -> dict[str, Any] | None:
             "Export the model again, or update the library."
         )
     return dict(described)
-
-
-class _Graph(nn.Module):
-    """What embedding needs of a model, with plain tensors at both ends."""
-
-    def __init__(self, model: ReIDModel) -> None:
-        super().__init__()
-        self._model = (model,)  # no part of this module: the heads' own names may be words of Python
-        self.backbone = model.backbone
-        self.names = [name for name, head in model.parts.items() if not head.info.training_only]
-        self.heads = nn.ModuleList(model.parts[name] for name in self.names)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.backbone(images)
-        context: dict[str, HeadOutput] = {}
-        for name, head in zip(self.names, self.heads, strict=True):
-            context[name] = head(features, context, None)
-        embeddings, visibility = self._model[0].slot_tensors(ModelOutput(features, context))
-        # An output that is another output's tensor would lose its name.
-        return (*(rows.clone() for rows in embeddings), visibility.clone())
 
 
 def _as_onnx(program: Any, model: ReIDModel) -> bytes:
@@ -177,22 +154,6 @@ def _require_close(content: bytes, graph: nn.Module, traced: Tensor) -> None:
                     f"the exported graph gives '{name}' with a difference of {off:.2g} on {count} images; at most "
                     f"{_CLOSE:g} is allowed. Nothing was written. Report this with the recipe."
                 )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports its own doings; what matters is the comparison afterwards."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _package(name: str) -> Any:
