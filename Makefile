@@ -9,7 +9,7 @@ export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: help demo test lint types docs check clean
 help:
-	@echo "make demo   install, then train, index, search and evaluate on the synthetic set (about 6 minutes)"
+	@echo "make demo   install, then search, train and evaluate on the synthetic set (about 6 minutes)"
 	@echo "make test   install, then run all tests"
 	@echo "make check  lint, types and the documentation build"
 

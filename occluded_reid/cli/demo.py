@@ -43,7 +43,7 @@ def demo_command(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Draw pedestrians, train sorn_lite on them, index, search, evaluate, and write a report.
+    """Draw pedestrians; search them with the model that comes with the library; train sorn_lite, evaluate, report.
 
     A finished demo in the same folder is replaced; the drawn data are kept.
 
@@ -67,19 +67,21 @@ def demo_command(
         seed=seed,
     )
     _clear(output)
-    screen.rule("1 of 5: draw pedestrians")
+    screen.rule("1 of 6: draw pedestrians")
     with progress_bar("drawing") as move:
         generate(output / "data", drawn, progress=move)
     data = load_dataset("synthetic", output / "data")
     screen.print(data.format_card(), markup=False)
-    screen.rule("2 of 5: train sorn_lite from random values")
+    screen.rule("2 of 6: the first minute: no label, no training, the model that comes with the library")
+    _first_minute(data, output)
+    screen.rule("3 of 6: train sorn_lite from random values")
     result = train(recipe, data, output / "run", seed=seed)
     model = load_model(result.model)
-    screen.rule("3 of 5: index the gallery")
+    screen.rule("4 of 6: index the gallery")
     _index(model, data, output / "gallery")
-    screen.rule("4 of 5: search it for three people")
+    screen.rule("5 of 6: search it for three people")
     _search(model, data, output)
-    screen.rule("5 of 5: evaluate, against the same network's global slot alone")
+    screen.rule("6 of 6: evaluate, against the same network's global slot alone")
     with progress_bar("evaluating") as move:
         found = study(
             model, data, matchings=("own", "global", "all_slots", "true"), protocol=Protocol(seed=seed), progress=move
@@ -91,6 +93,8 @@ def demo_command(
     if as_json:
         print_json({**found.to_dict(), "report": str(page)})
 
+
+_CROPS = 120  # of the first minute
 
 DEMO = {
     "model.backbone.weights": None,
@@ -110,11 +114,36 @@ def _clear(output: Path) -> None:
     from occluded_reid.data.synthetic import LISTING
     from occluded_reid.errors import DataError
 
-    left = [output / name for name in ("run", "gallery", "report") if (output / name).exists()]
+    left = [output / name for name in ("crops", "run", "gallery", "report") if (output / name).exists()]
     if left and not (output / "data" / LISTING).is_file():
         raise DataError(f"'{left[0]}' is not of a demo, and would be replaced by it. Choose another --output.")
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_minute(data: ReIDData, output: Path) -> None:
+    """Index some crops that nobody has labelled, search them, and ask whether two images show one person."""
+    from occluded_reid.errors import CheckpointError
+    from occluded_reid.evaluation.pictures import save_picture, search_picture
+    from occluded_reid.evaluation.same import same
+    from occluded_reid.gallery import Gallery
+    from occluded_reid.gallery.known_model import default_model
+
+    screen = console(quiet=True)
+    try:
+        model = default_model()
+    except CheckpointError as cause:  # the rest of the demo needs none
+        screen.say(f"left out: {cause}")
+        return
+    asked, crops = data.query[0].path, [sample.path for sample in data.gallery[:_CROPS]]
+    with Gallery.create(output / "crops", model=model) as gallery, progress_bar("indexing") as move:
+        gallery.add(crops, progress=move)
+        found = gallery.search([asked], 8)
+    picture = save_picture(search_picture(model, [asked], found), output / "first_minute.png")
+    screen.say(f"{len(crops)} crops in {output / 'crops'}; found for {asked}: {picture}")
+    screen.say(f"{asked} and {found[0][0].path}:")
+    for line in same(asked, Path(str(found[0][0].path)), model).lines():
+        screen.say(f"  {line}")
 
 
 def _index(model: ReIDModel, data: ReIDData, folder: Path) -> None:

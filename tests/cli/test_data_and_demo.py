@@ -114,20 +114,32 @@ def test_all_data_sets_are_shown(cli: Cli) -> None:
     assert " ".join(shown.split()).count("withdrawn") == 3
 
 
-def test_demo_walks_the_whole_road_twice(cli: Cli, sets: tuple[str, ...], tmp_path: Path) -> None:
+def test_demo_walks_the_whole_road_twice(cli: Cli, sets: tuple[str, ...], packaged: Path, tmp_path: Path) -> None:
     command = ["demo", "--output", tmp_path / "demo", "--train-identities", 2, "--test-identities", 2, *sets]
     first = cli(*command)
     assert first.code == 0, first.err
     assert f"Open {tmp_path / 'demo' / 'report' / 'report.html'}" in first.out
     for word in ("own", "global", "all_slots", "true", "Rank-1", "clean"):
         assert word in first.out
-    assert (tmp_path / "demo" / "search.png").stat().st_size > 1000
+    for picture in ("first_minute.png", "search.png"):
+        assert (tmp_path / "demo" / picture).stat().st_size > 1000
+    assert "calibrated on 40 people" in first.err
     mark = load_model(tmp_path / "demo" / "run" / "model").fingerprint
     again = cli(*command, "--json")
     assert again.code == 0, again.err
     assert again.json["model"] == mark
     assert [c["matching"] for c in again.json["conditions"]] == ["own", "global", "all_slots", "true"]
     assert Path(again.json["report"]).is_file()
+
+
+def test_demo_without_the_weights_says_what_it_leaves_out(
+    cli: Cli, sets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("occluded_reid.models.packaged.WEIGHTS", tmp_path / "none")
+    found = cli("demo", "--output", tmp_path / "demo", "--train-identities", 2, "--test-identities", 2, *sets)
+    assert found.code == 0, found.err
+    assert "left out: 'oreid_lite' comes with the library, but this installation has no weights of it" in found.err
+    assert not (tmp_path / "demo" / "crops").exists()
 
 
 def test_demo_replaces_nobodys_work(cli: Cli, tmp_path: Path) -> None:
