@@ -77,7 +77,10 @@ def blocks() -> ModuleType:
 
 
 def run_command(arguments: Sequence[str]) -> None:
-    """Run `occluded-reid` in this process, made small where it trains; anything but exit code 0 is a failure."""
+    """Run `occluded-reid` in this process, made small where it trains; anything but exit code 0 is a failure.
+
+    The exit code 3 of `same` is an answer.
+    """
     words = list(arguments)
     if words[:1] in (["train"], ["train-parser"]):
         words += (*SHORT, *TINY.get(words[1], SMALL))
@@ -86,7 +89,7 @@ def run_command(arguments: Sequence[str]) -> None:
     try:
         main()
     except SystemExit as stopped:
-        if stopped.code:
+        if stopped.code and (words[0], stopped.code) != ("same", 3):
             raise AssertionError(f"exit code {stopped.code}: occluded-reid {' '.join(words)}") from stopped
     finally:
         sys.argv = before
@@ -172,6 +175,11 @@ def stocked(reader: Path, larder: Path) -> Path:
     """A reader's folder after README's chain."""
     shutil.copytree(larder, reader, dirs_exist_ok=True)
     return reader
+
+
+@pytest.fixture(autouse=True)
+def _with_weights(packaged: Path) -> None:
+    """A small model of random weights in the place of the one that comes with the library."""
 
 
 @pytest.fixture(autouse=True)
