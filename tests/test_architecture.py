@@ -12,7 +12,7 @@ ROOT = Path(occluded_reid.__file__).parent
 # From the ground up; rooms on one floor may import each other, but only as ALONGSIDE says.
 FLOORS = [
     {"_version", "errors", "printable", "yaml12"},
-    {"options", "forked"},
+    {"ahead", "options", "forked"},
     {"registry"},
     {"files", "pixels", "screen", "sealed", "config", "embeddings", "contracts"},
     {"functional"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from occluded_reid.ahead import ahead, reading_threads
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image, open_mask
 from occluded_reid.data.resize import crop_mask, resize_mask
@@ -17,6 +18,7 @@ from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError, MaskError
 from occluded_reid.files import text_bytes
 from occluded_reid.models import ReIDModel
+from occluded_reid.models.preprocess import Seen
 
 if TYPE_CHECKING:
     from occluded_reid.data.occlusion import Occluders
@@ -188,21 +190,30 @@ def embed_with_truth(
     rows: list[PartEmbeddings] = []
     truths: list[torch.Tensor] = []
     shares = np.zeros(len(samples))
-    for start in range(0, len(samples), batch_size):
-        chunk = samples[start : start + batch_size]
+
+    def prepared(chunk: Sequence[Sample]) -> tuple[Seen, list[np.ndarray], list[float]]:
         parts: list[np.ndarray] = []
+        covered: list[float] = []
         if occlusion is not None:
-            covered: list[float] = []
             seen = model.preprocess.see(_occluded(chunk, occlusion, parts, covered))
-            shares[start : start + len(chunk)] = covered
         else:
             seen = model.preprocess.see([sample.path for sample in chunk])
             parts = [_parts(s, size) for s, size in zip(chunk, seen.sizes, strict=True)] if truth else []
+        return seen, parts, covered
+
+    chunks = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+    # A crop is found by a network, which has the processor's cores itself.
+    threads = 0 if model.preprocess.crops else min(reading_threads(), len(chunks) - 1)
+    done = 0
+    for seen, parts, covered in ahead(prepared, chunks, threads):
+        if covered:
+            shares[done : done + len(covered)] = covered
         rows.append(model.embed(model.preprocess.normalize(seen.pixels)).to("cpu"))
         if truth:
             truths.append(true_visibility(model, [crop_mask(m, box) for m, box in zip(parts, seen.boxes, strict=True)]))
+        done += len(seen.pixels)
         if progress is not None:
-            progress(start + len(chunk), len(samples))
+            progress(done, len(samples))
     identity, camera = data.labels(samples)
     embedded = EmbeddedSet(PartEmbeddings.cat(rows), identity, camera, tuple(s.name for s in samples))
     return EmbeddedWithTruth(embedded, torch.cat(truths) if truths else None, shares)

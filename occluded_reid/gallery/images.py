@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from occluded_reid.ahead import ahead, reading_threads
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, ImageError, ShapeError
 from occluded_reid.matchers.base import Matcher
@@ -176,7 +179,7 @@ def embed_images(
     batch_size: int,
     unreadable: list[int] | None = None,
 ) -> Iterator[PartEmbeddings]:
-    """Embed images batch by batch, on the CPU in the end.
+    """Embed images batch by batch, on the CPU in the end; the next ones are read while the model computes.
 
     Args:
         model: preprocesses and embeds.
@@ -190,30 +193,53 @@ def embed_images(
         ShapeError: an array or a tensor is no image; it is named.
         EmbeddingError: the model gives NaN; the image is named.
     """
-    for first in range(0, len(images), batch_size):
-        numbers = list(range(first, min(first + batch_size, len(images))))
+    from occluded_reid.models.preprocess import Preprocess  # with it come networks, which a search by key needs not
+
+    batches = [range(first, min(first + batch_size, len(images))) for first in range(0, len(images), batch_size)]
+    own = isinstance(model.preprocess, Preprocess)
+    # A crop is found by a network, which has the processor's cores itself; a PIL image that is there twice must not be
+    # decoded by two threads; and what is not the library's may bear none.
+    alone = not own or model.preprocess.crops or any(isinstance(image, Image.Image) for image in images)
+    threads = 0 if alone else min(reading_threads(), len(batches) - 1)
+    read: Callable[[list[ImageLike]], Any] = model.preprocess.pixels if own else model.preprocess
+
+    def prepared(numbers: range) -> _Read:
         try:
-            pixels = model.preprocess([images[number] for number in numbers])
+            return _Read(read([images[number] for number in numbers]), list(numbers), [])
         except (ImageError, OSError, ShapeError):  # which image is it? one by one they tell
-            pixels, numbers = _read_one_by_one(model, images, names, numbers, unreadable)
-        if numbers:
-            yield _embed(model, pixels, [names[number] for number in numbers])
+            return _one_by_one(read, images, names, numbers, skip=unreadable is not None)
+
+    for batch in ahead(prepared, batches, threads):
+        if unreadable is not None:
+            unreadable += batch.unreadable
+        if batch.numbers:
+            pixels = model.preprocess.normalize(batch.pixels) if own else batch.pixels
+            yield _embed(model, pixels, [names[number] for number in batch.numbers])
 
 
-def _read_one_by_one(
-    model: EmbeddingModel,
+class _Read(NamedTuple):
+    """What a model is to see of some images, their numbers, and the numbers of those that cannot be read."""
+
+    pixels: Any
+    numbers: list[int]
+    unreadable: list[int]
+
+
+def _one_by_one(
+    read: Callable[[list[ImageLike]], Any],
     images: Sequence[ImageLike],
     names: Sequence[str],
-    numbers: Sequence[int],
-    unreadable: list[int] | None,
-) -> tuple[Tensor, list[int]]:
-    pixels: list[Tensor] = [torch.empty(0)]
-    readable: list[int] = []
+    numbers: Iterable[int],
+    *,
+    skip: bool,
+) -> _Read:
+    pixels: list[Any] = []
+    readable, unreadable = [], []
     for number in numbers:
         try:
-            pixels.append(model.preprocess([images[number]]))
+            pixels.append(read([images[number]]))
         except (ImageError, OSError) as cause:
-            if unreadable is not None:
+            if skip:
                 unreadable.append(number)
             elif isinstance(cause, ImageError) and isinstance(images[number], str | Path):
                 raise  # it names its file
@@ -223,7 +249,8 @@ def _read_one_by_one(
             raise ShapeError(f"'{names[number]}': {cause}") from cause
         else:
             readable.append(number)
-    return torch.cat(pixels[1:] or pixels), readable
+    together = np.concatenate if pixels and isinstance(pixels[0], np.ndarray) else torch.cat
+    return _Read(together(pixels) if pixels else None, readable, unreadable)
 
 
 def _embed(model: EmbeddingModel, pixels: Tensor, names: Sequence[str]) -> PartEmbeddings:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from occluded_reid.ahead import ahead, reading_threads
 from occluded_reid.config import TeacherConfig
 from occluded_reid.data.dataset import Sample
 from occluded_reid.embeddings import PartEmbeddings
@@ -61,12 +62,18 @@ class Teacher:
         missing = [(name, sample) for name, sample in first.items() if name not in place]
         missing.sort(key=lambda item: item[0])
         parts = [rows]
-        for start in range(0, len(missing), _BATCH):
-            some = missing[start : start + _BATCH]
-            parts.append(one_vector(self.model.embed(self.model.preprocess([sample.path for _, sample in some]))))
+        batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+        see, done = self.model.preprocess, 0
+        read = ahead(
+            lambda some: see.pixels([sample.path for _, sample in some]),
+            batches,
+            0 if see.crops else min(reading_threads(), len(batches) - 1),
+        )
+        for number, (some, pixels) in enumerate(zip(batches, read, strict=True), start=1):
+            parts.append(one_vector(self.model.embed(see.normalize(pixels))))
             names += [name for name, _ in some]
-            done = start + len(some)
-            if done == len(missing) or (start // _BATCH + 1) % _SAVED_EVERY == 0:
+            done += len(some)
+            if done == len(missing) or number % _SAVED_EVERY == 0:
                 self._keep(names, torch.cat(parts))
             if self._progress is not None:
                 self._progress(done, len(missing))

@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from occluded_reid import PartEmbeddings
 from occluded_reid.errors import GalleryError, ImageError, ShapeError
 from occluded_reid.gallery import AddResult, Gallery
+from occluded_reid.gallery.images import embed_images
 
 FRAME = np.random.default_rng(3).integers(0, 200, (60, 90, 3), dtype=np.uint8)
 GOOD = FRAME[5:30, 5:20]
@@ -120,3 +122,29 @@ def test_files_are_found_from_another_folder(
     assert hits == {"0.png": pictures[0].as_posix(), "1.png": pictures[1].as_posix(), "two": "camera-7/frame 12"}
     monkeypatch.chdir(pictures[0].parent)
     assert gallery.add([Path("0.png"), "1.png"]) == AddResult(0, 2, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_files_that_threads_read_give_the_same_as_pictures(
+    tmp_path: Path, model: Any, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("occluded_reid.gallery.images.reading_threads", lambda: threads)
+    draw, files = np.random.default_rng(0), []
+    for number in range(23):
+        files.append(tmp_path / f"{number:02}.jpg")
+        Image.fromarray(draw.integers(0, 256, (50 + number, 30, 3), dtype=np.uint8)).save(files[-1])
+    files[7].write_bytes(files[7].read_bytes()[:200])
+    names = [str(file) for file in files]
+    lost: list[int] = []
+    parts = list(embed_images(model, files, names, 4, lost))
+    assert lost == [7]
+    assert [len(part) for part in parts] == [4, 3, 4, 4, 4, 3]
+    kept = [file for file in files if file != files[7]]
+    pictures = [Image.open(file) for file in kept]
+    arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
+    rows = PartEmbeddings.cat(parts)
+    for images in (pictures, arrays):
+        other = PartEmbeddings.cat(list(embed_images(model, images, names[1:], 4)))
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(rows.embeddings, other.embeddings, strict=True))
+    with pytest.raises(ImageError, match=r"07\.jpg"):
+        list(embed_images(model, files, names, 4))
