@@ -83,6 +83,13 @@ TESTED_ALONE = {
         "test_config.py::test_a_misspelt_key_is_named_with_the_closest_one",
         "cli/test_help_and_usage.py::test_a_wrong_word_in_a_recipe_is_two_and_helps",
     ],
+    "wheel whose weights were altered, or that has none": [
+        "models/test_packaged.py::test_an_altered_file_is_refused",
+        "models/test_packaged.py::test_an_installation_without_weights_says_so",
+        "cli/test_first_minute.py::test_without_weights_in_the_installation",
+    ],
+    "box without area": ["data/test_crops.py::test_a_box_without_area_is_refused_or_told"],
+    "hub out of reach, or a pickle on it": ["backbones/test_hub_files.py::test_what_is_no_model_there"],
     "unknown head": [
         "test_registry.py::test_unknown_names_suggest_the_closest",
         "models/test_build.py::test_what_does_not_fit_is_said_when_it_is_built",

@@ -99,6 +99,7 @@ def test_the_types_are_shipped() -> None:
     data = [name.strip() for name in setup["options.package_data"]["occluded_reid"].split(",")]
     assert "py.typed" in data
     assert "recipes/*.yaml" in data
+    assert "weights/*/*" in data
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,8 @@ def same(
     Example:
         ``print(same("a.jpg", "b.jpg"))``
     """
+    if prior is not None and (isinstance(prior, bool) or not isinstance(prior, int | float)):
+        raise CalibrationError(f"the prior is {prior!r}; give a probability between 0 and 1, both excluded.")
     network = model if isinstance(model, ReIDModel) else load_model(DEFAULT_MODEL if model is None else model)
     network.caution()
     known = _calibration(network, calibration)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from occluded_reid import Calibration, Verdict, load_model, same
-from occluded_reid.errors import CalibrationError, ImageError
+from occluded_reid.errors import CalibrationError, ImageError, OccludedReIDError, ShapeError
 from occluded_reid.evaluation.same import calibration_of
 
 
@@ -123,8 +123,14 @@ def test_what_cannot_be_read_is_named(packaged: Path, crops: list[Path]) -> None
         same(crops[0], "gone.jpg")
     with pytest.raises(ImageError, match="the second image"):
         same(crops[0], b"nothing")
-    with pytest.raises(CalibrationError, match="prior"):
-        same(*crops, prior=1.0)
+    for prior in (0.0, 1.0, True, "even"):
+        with pytest.raises(CalibrationError, match=f"the prior is {prior!r}; give a probability"):
+            same(*crops, prior=prior)  # type: ignore[arg-type]
+    for strange in ({"model": 3}, {"calibration": 3}, {"channels": "hsv"}):
+        with pytest.raises(OccludedReIDError):
+            same(*crops, **strange)
+    with pytest.raises(ShapeError, match="the first image"):
+        same(None, crops[0])  # type: ignore[arg-type]
 
 
 def test_a_model_that_judges_nothing_compares_everything(system: Any, crops: list[Path], packaged: Path) -> None:
