@@ -11,7 +11,6 @@ from PIL import Image
 from occluded_reid.config import DEFAULT_MODEL
 from occluded_reid.errors import CalibrationError
 from occluded_reid.evaluation.failures.ranked_rows import query_row
-from occluded_reid.gallery.images import embed_images
 from occluded_reid.models import ReIDModel, load_model
 from occluded_reid.models.source import folder_of
 from occluded_reid.pixels import Channels, ImageLike, to_rgb, to_thumbnail
@@ -55,7 +54,7 @@ class Verdict:
     slot_distances: dict[str, float]
     model: str
     calibrated_on: str
-    _seen: tuple[ReIDModel, ImageLike, ImageLike] = field(repr=False, compare=False)
+    _seen: tuple[ReIDModel, Image.Image, Image.Image] = field(repr=False, compare=False)
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -95,11 +94,7 @@ class Verdict:
         }
 
     def picture(self) -> Image.Image:
-        """Draw both images, what the model sees of each, and how much of each slot was compared.
-
-        Raises:
-            ImageError: a file is not there any more.
-        """
+        """Draw both images, what the model sees of each, and how much of each slot was compared."""
         model, *images = self._seen
         rows = []
         for image, other in (images, images[::-1]):
@@ -148,20 +143,18 @@ def same(
     network.caution()
     known = _calibration(network, calibration)
     known.require(matcher=network.matcher, slots=network.slots, fingerprint=network.fingerprint)
-    names = [str(image) if isinstance(image, str | Path) else f"the {nth} image" for image, nth in _both(first, second)]
-    if channels != "rgb":  # from here on everything is in this order
-        first, second = (
-            to_rgb(image, name=f"'{name}'", channels=channels)
-            for image, name in zip((first, second), names, strict=True)
-        )
-    (rows,) = embed_images(network, [first, second], names, batch_size=2)
+    one, two = (
+        to_rgb(image, name=None if isinstance(image, str | Path) else f"the {which} image", channels=channels)
+        for image, which in ((first, "first"), (second, "second"))
+    )
+    rows = network.embed(network.preprocess([one, two])).to("cpu")
     details = network.matcher.explain(rows, rows, [0], [1])
     shared = dict(zip(rows.names, details.shared[0].tolist(), strict=True))
     distance, count = float(details.distance[0]), shared_of_visibility(shared, network.matcher)
     judged = [slot for slot in network.judged if slot in shared]
     enough = count > 0 and (not judged or any(shared[slot] > 0 for slot in judged))
     chance = float(known.probability([distance], [count], prior=prior)[0])
-    one, two = (dict(zip(rows.names, row, strict=True)) for row in rows.visibility.tolist())
+    seen = [dict(zip(rows.names, row, strict=True)) for row in rows.visibility.tolist()]
     return Verdict(
         answer="not enough visible" if not enough else "same" if chance >= 0.5 else "different",
         probability=chance if enough else None,
@@ -169,12 +162,12 @@ def same(
         distance=distance,
         within=bool(known.accepts([distance], [count])[0]) if enough else None,
         promise=known.promise,
-        visibility=(one, two),
+        visibility=(seen[0], seen[1]),
         shared=shared,
         slot_distances=dict(zip(rows.names, details.slot_distance[0].tolist(), strict=True)),
         model=network.fingerprint,
         calibrated_on=f"{len(known.people) or 'unnamed'} people of '{known.data}' ({known.part})",
-        _seen=(network, first, second),
+        _seen=(network, one, two),
     )
 
 
@@ -203,7 +196,3 @@ def _calibration(model: ReIDModel, given: Calibration | str | Path | None) -> Ca
             "occluded-reid calibrate MODEL --data DATA --per comparison --out MODEL/calibration.json; or give its file."
         )
     return found
-
-
-def _both(first: ImageLike, second: ImageLike) -> tuple[tuple[ImageLike, str], tuple[ImageLike, str]]:
-    return (first, "first"), (second, "second")
