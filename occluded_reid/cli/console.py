@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from occluded_reid.cli.workers import this_worker
 
 if TYPE_CHECKING:
     from occluded_reid.data.dataset import ReIDData, Split
+    from occluded_reid.models import ReIDModel
     from occluded_reid.screen import Screen
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "Masks",
     "ModelArgument",
     "Overrides",
+    "PrecisionName",
+    "PrecisionOption",
     "Resume",
     "Seed",
     "SkipUnreadable",
@@ -56,7 +60,17 @@ __all__ = [
     "read_weights",
     "read_widths",
     "say_notes",
+    "set_precision",
 ]
+
+
+class PrecisionName(StrEnum):
+    """Numbers that a network computes with."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
 
 ModelArgument = Annotated[
     str,
@@ -129,6 +143,15 @@ WeightsMatch = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="Where to compute: 'cpu', 'cuda', 'cuda:1'; 'auto' is a GPU where there is one.")
 ]
+PrecisionOption = Annotated[
+    PrecisionName | None,
+    typer.Option(
+        "--precision",
+        help="Numbers that the network computes with; refused where the processor or the GPU has no arithmetic for "
+        "them. Default: those of the gallery where there is one, else float32.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     int, typer.Option("--workers", help="Processes that prepare batches; 0 prepares them in line.", min=0)
 ]
@@ -141,6 +164,19 @@ def console(*, quiet: bool = False) -> Screen:
     from occluded_reid.screen import Screen
 
     return Screen(stderr=quiet)
+
+
+def set_precision(network: ReIDModel, precision: PrecisionName | None) -> None:
+    """Let a model compute with such numbers, or refuse them before anything else is done; None leaves it as it is.
+
+    Raises:
+        DeviceError: the processor or the GPU has no arithmetic for them.
+    """
+    from occluded_reid.models.precision import require_precision
+
+    if precision is not None:
+        require_precision(precision.value, network.device)
+        network.embed_with(precision=precision.value)
 
 
 def bold(text: object) -> str:

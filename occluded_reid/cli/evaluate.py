@@ -17,6 +17,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     ModelArgument,
+    PrecisionOption,
     Seed,
     SkipUnreadable,
     bold,
@@ -27,6 +28,7 @@ from occluded_reid.cli.console import (
     print_json,
     progress_bar,
     read_widths,
+    set_precision,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def evaluate_command(
         ),
     ] = None,
     exclude_same_camera: CameraRule = None,
+    precision: PrecisionOption = None,
     skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -124,6 +127,7 @@ def evaluate_command(
     from occluded_reid.search.reciprocal import KReciprocal
 
     network = load_model(model)
+    set_precision(network, precision)
     widths = read_widths(reduce)
     readable: tuple[Split, ...] = (*(("train",) if widths else ()), "query", "gallery") if skip_unreadable else ()
     loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)

@@ -15,12 +15,14 @@ from occluded_reid.cli.console import (
     Holdout,
     Json,
     Masks,
+    PrecisionOption,
     Seed,
     bold,
     console,
     print_json,
     progress_bar,
     read_widths,
+    set_precision,
 )
 from occluded_reid.cli.given_images import given_images
 from occluded_reid.cli.workers import this_worker, wait_for
@@ -152,6 +154,7 @@ def index_command(
         str | None, typer.Option(help="Build this index afterwards, such as 'auto', 'Flat' or 'IVF1024,Flat'.")
     ] = None,
     device: Device = "auto",
+    precision: PrecisionOption = None,
     skip_unreadable: Annotated[bool, typer.Option(help="Count unreadable images instead of stopping.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -171,6 +174,7 @@ def index_command(
     from occluded_reid.evaluation.reduction_loss import fit_on_training
     from occluded_reid.gallery import Gallery
     from occluded_reid.gallery.keys import distinct_prefix
+    from occluded_reid.gallery.known_model import compute_alike
     from occluded_reid.search.device import choose_device
 
     found = given_images(
@@ -190,6 +194,7 @@ def index_command(
     if device == "auto" and worker.count > 1 and place.type == "cuda":
         place = choose_device(f"cuda:{worker.local}")
     network = _network(gallery, model).to(place)
+    set_precision(network, precision)
     widths = read_widths(reduce)
     loaded = found.load(masks, holdout, seed, options)
     split = split or (Split.GALLERY if data is not None else Split.ALL)
@@ -206,6 +211,8 @@ def index_command(
         wait_for(lambda: Gallery.exists(gallery), f"the gallery '{gallery}'", _WAIT)
     if Gallery.exists(gallery):
         store = Gallery.open(gallery, model=network, device=str(place))
+        if precision is None:
+            compute_alike(store.layout, network)
         if widths and not worker.index:
             raise GalleryError(f"'{gallery}' exists, and --reduce is for a new gallery. Choose another folder.")
     else:

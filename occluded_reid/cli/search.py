@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import typer
 
 from occluded_reid.cli.completing import complete_model
-from occluded_reid.cli.console import Device, Json, bold, check_picture, console, print_json, progress_bar
+from occluded_reid.cli.console import (
+    Device,
+    Json,
+    PrecisionOption,
+    bold,
+    check_picture,
+    console,
+    print_json,
+    progress_bar,
+    set_precision,
+)
 from occluded_reid.cli.quick import wait_quietly
 
 if TYPE_CHECKING:
@@ -90,6 +100,7 @@ def search_command(
         bool, typer.Option("--include-self", help="Show the query itself, too, where it is in the gallery.")
     ] = False,
     device: Device = "auto",
+    precision: PrecisionOption = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -104,8 +115,11 @@ def search_command(
     """
     if bool(images) == bool(keys):
         raise typer.BadParameter("give query images, or keys of images in the gallery by --key.")
+    if keys and precision is not None:
+        raise typer.BadParameter("--precision is about images; what is stored under --key is not computed again.")
     wait_quietly()
     from occluded_reid.gallery import Gallery, hits_table
+    from occluded_reid.gallery.known_model import compute_alike
     from occluded_reid.models import load_model
 
     effort_asked = _effort(effort)
@@ -117,9 +131,12 @@ def search_command(
     with Gallery.open(gallery, model=network, device=device) as store:
         if network is not None:
             network.to(store.device)
+            compute_alike(store.layout, network)
         elif images or picture is not None:
             with progress_bar("loading the model"):
                 network = cast("ReIDModel", store.model)
+        if network is not None:
+            set_precision(network, precision)
         found = store.search(
             list(images) if images else None,
             k,

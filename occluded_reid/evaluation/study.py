@@ -74,12 +74,13 @@ def study(
         raise EvaluationError(f"'{model.name}' has no slot 'global' (it has {', '.join(model.slots)}).")
     named = Protocol.of(data)
     protocol = protocol or named
+    lower = () if model.precision == "float32" else (f"embeddings are computed in {model.precision}",)
     protocol = replace(
         protocol,
         dataset=protocol.dataset or named.dataset,
         split=protocol.split or named.split,
         cameras_known=data.cameras_known,
-        notes=(*named.notes, *model.cautions),
+        notes=(*named.notes, *model.cautions, *lower),
     )
     things = occluders or Occluders.generated(0)
     seeds = tuple(dict.fromkeys(seeds)) if fractions else (0,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from abc import abstractmethod
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import CalibrationError, GalleryError, ImageError
+from occluded_reid.errors import CalibrationError, GalleryError, GalleryMismatchError, ImageError
 from occluded_reid.files import absolute
 from occluded_reid.forked import require_own_process, require_threads
 from occluded_reid.gallery.browsing import Browsing
+from occluded_reid.gallery.build import other_precision
 from occluded_reid.gallery.cameras import given_cameras
 from occluded_reid.gallery.efforts import EffortLike, require_effort
 from occluded_reid.gallery.filters import Where
@@ -55,6 +57,8 @@ from occluded_reid.search.reduction import Reduction
 
 __all__ = ["Answer", "GalleryBase", "Images", "Query"]
 
+_LOG = logging.getLogger("occluded_reid")
+
 Query: TypeAlias = "PartEmbeddings | Images | Sequence[Sequence[ImageLike]] | Sequence[PartEmbeddings]"
 """What is searched for: a query for each image or row, or for each list of images of one person."""
 
@@ -88,6 +92,7 @@ class GalleryBase(Browsing):
         self._model = model
         self._finding = threading.Lock()
         self._pinned = pinned
+        self._precision_said = False
         self._owner = os.getpid()
         caution = getattr(model, "caution", None)  # a model of somebody else's need not know itself
         if caution is not None:
@@ -159,7 +164,8 @@ class GalleryBase(Browsing):
         Raises:
             GalleryLockedError: another writer is at work; it is named.
             GalleryError: a key is taken by other content, labels do not fit, or the folder cannot be written.
-            GalleryMismatchError: embeddings have other slots than the gallery.
+            GalleryMismatchError: embeddings have other slots than the gallery, or the model computes in another
+                precision than the one that the gallery was made with.
             ImageError: an image cannot be read, or has no pixels; it is named.
             ShapeError: an array or a tensor has another type or shape than an image; it is named.
         """
@@ -176,6 +182,11 @@ class GalleryBase(Browsing):
                 self._written()
                 return result
         model = self.model
+        if (difference := other_precision(self.layout, model)) is not None:
+            raise GalleryMismatchError(
+                f"the gallery '{self.path}' {difference}. Let it compute as the gallery does "
+                "(model.embed_with(precision=…), --precision), or make a gallery of its own."
+            )
         pictures = as_list(images, channels)
         if keys is None:
             keys = [_key(image, number, skip_unreadable) for number, image in enumerate(pictures)]
@@ -467,6 +478,9 @@ class GalleryBase(Browsing):
         if (several := tracks_of_rows(query)) is not None:
             return mean_queries(self._fit(rows, "the query has") for rows in several), [[] for _ in several]
         model, tracklets = self.model, tracklets_of(query, channels)
+        if (difference := other_precision(self.layout, model)) is not None and not self._precision_said:
+            _LOG.warning("the gallery '%s' %s: distances differ a little from those within it", self.path, difference)
+            self._precision_said = True
         if tracklets is None:
             images = as_list(cast("Images", query), channels)
         else:

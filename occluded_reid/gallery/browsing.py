@@ -108,6 +108,7 @@ class GalleryInfo:
         slots: slot -> width as stored.
         slots_in: slot -> width of the model's embeddings, where they are reduced on the way in.
         dtype: how embeddings are stored.
+        precision: the numbers that the model computes them with; None where nobody has said.
         matcher: type and options of the matcher of its searches.
         created: when, ISO 8601.
         version: number of the version that was looked at.
@@ -128,6 +129,7 @@ class GalleryInfo:
     slots: dict[str, int]
     slots_in: dict[str, int] | None
     dtype: str
+    precision: str | None
     matcher: dict[str, Any]
     created: str
     version: int
@@ -150,11 +152,12 @@ class GalleryInfo:
     def lines(self) -> list[str]:
         """Return it as lines of text."""
         reduced = f", reduced from {describe_slots(self.slots_in)}" if self.slots_in else ""
+        computed = f"computed in {self.precision}, kept " if self.precision else ""
         kept = f" (that can be opened: {self.versions})" if self.versions is not None else ""
         lines = [
             f"{self.path}: {self.images:,} images",
             f"model: {short_name(self.model)}",
-            f"slots: {describe_slots(self.slots)}{reduced}, as {self.dtype}",
+            f"slots: {describe_slots(self.slots)}{reduced}, {computed}as {self.dtype}",
             f"matcher: {self.matcher.get('type')}",
             f"people: {self.identities:,} with a name; {self.unidentified:,} images without",
             f"tracks: {self.tracks:,}",
@@ -264,6 +267,7 @@ class Browsing(ABC):
             slots=dict(layout.slots),
             slots_in=None if layout.slots_in is None else dict(layout.slots_in),
             dtype=layout.dtype,
+            precision=layout.precision,
             matcher=dict(layout.matcher),
             created=layout.created,
             version=reader.version,

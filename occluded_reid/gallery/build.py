@@ -18,7 +18,7 @@ from occluded_reid.pixels import Images
 from occluded_reid.registry import MATCHERS
 from occluded_reid.search.reduction import REDUCTION_FILE, Reduction
 
-__all__ = ["fit_reduction", "make", "matcher_of", "read_reduction", "require_fit", "require_slots"]
+__all__ = ["fit_reduction", "make", "matcher_of", "other_precision", "read_reduction", "require_fit", "require_slots"]
 
 
 def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> None:
@@ -78,6 +78,18 @@ def require_fit(folder: Path, layout: Layout, model: EmbeddingModel) -> None:
             f"the gallery '{folder}/' holds embeddings of {layout.describe()}; this model is {mark} "
             f"({describe_slots(slots)}). Open it with the model that built it, or index the images again."
         )
+
+
+def other_precision(layout: Layout, model: EmbeddingModel) -> str | None:
+    """Return how the numbers that a model computes with differ from the gallery's, in words; None where they do not.
+
+    What nobody has said is no difference: a gallery of embeddings alone, or a model that is not the library's.
+    """
+    own = getattr(model, "precision", None)
+    kept = layout.precision or ("float32" if layout.fingerprint is not None else None)
+    if own is None or kept is None or own == kept:
+        return None
+    return f"holds embeddings computed in {kept}; this model computes in {own}"
 
 
 def fit_reduction(

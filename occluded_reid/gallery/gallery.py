@@ -121,6 +121,7 @@ class Gallery(FolderGallery):
             slots_in=None if reduction is None else widths,
             reduction=None if reduction is None else reduction.fingerprint,
             dtype=dtype,
+            precision=getattr(model, "precision", None),
             matcher=chosen.config,
         )
         require_slots(chosen, layout)

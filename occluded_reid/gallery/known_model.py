@@ -16,7 +16,7 @@ from occluded_reid.gallery.layout import Layout, short_name
 if TYPE_CHECKING:
     from occluded_reid.models import ReIDModel
 
-__all__ = ["default_model", "known_model", "place_of"]
+__all__ = ["compute_alike", "default_model", "known_model", "place_of"]
 
 
 def default_model() -> ReIDModel:
@@ -65,4 +65,13 @@ def known_model(gallery: Path, layout: Layout, device: torch.device) -> ReIDMode
             f"be loaded from there: {cause} If it lies elsewhere now, open the gallery with it (--model)."
         ) from cause
     require_fit(gallery, layout, model)
+    compute_alike(layout, model)
     return model
+
+
+def compute_alike(layout: Layout, model: ReIDModel) -> None:
+    """Let a model compute with the numbers that a gallery was made with, where its device has arithmetic for them."""
+    from occluded_reid.models.precision import has_precision
+
+    if layout.precision is not None and has_precision(layout.precision, model.device):
+        model.embed_with(precision=layout.precision)

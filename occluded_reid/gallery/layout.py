@@ -41,6 +41,9 @@ class Layout(BaseModel):
         slots_in: slot -> width of the model's embeddings, where they are reduced on the way in.
         reduction: fingerprint of what reduces them.
         dtype: how embeddings are stored.
+        precision: the numbers that the model computes them with, see `ReIDModel.embed_with`; None where that is not
+            known, as in galleries made before it was kept, whose models knew float32 alone. Not written where it is
+            None.
         matcher: type and options of the matcher that searches use.
     """
 
@@ -56,6 +59,7 @@ class Layout(BaseModel):
     slots_in: dict[str, PositiveInt] | None = None
     reduction: str | None = None
     dtype: Literal["float16", "float32"] = "float16"
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
     matcher: dict[str, Any]
 
     @staticmethod
@@ -112,7 +116,9 @@ class Layout(BaseModel):
 
     def content(self) -> dict[str, Any]:
         """Return what is kept, as plain JSON."""
-        return self.model_dump(mode="json", exclude={"model"} if self.model is None else None)
+        return self.model_dump(
+            mode="json", exclude={name for name in ("model", "precision") if getattr(self, name) is None}
+        )
 
     @property
     def columns(self) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from occluded_reid import load_model
 from occluded_reid.models import packaged as packaging
+from occluded_reid.models import precision
 
 Cli = Callable[..., Any]
 
@@ -144,3 +145,27 @@ def test_same_asked_wrongly(
     assert found.code == code
     assert named in " ".join(found.err.split())
     assert "Traceback" not in found.err
+
+
+def test_precision_is_refused_or_goes_with_the_gallery(
+    cli: Cli, packaged: Path, photos: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = sorted((people / "query").iterdir())[0]
+    monkeypatch.setattr(precision, "_missing", lambda name, _: None if name == "float32" else "it has none")
+    refused = cli("index", tmp_path / "mall", photos, "--precision", "bfloat16")
+    assert refused.code == 1
+    assert "precision is 'bfloat16', and it has none" in refused.err
+    assert not (tmp_path / "mall").exists()
+    monkeypatch.setattr(precision, "_missing", lambda *_: None)
+    assert cli("index", tmp_path / "mall", photos / "hall", "--root", photos, "--precision", "bfloat16").code == 0
+    assert "computed in bfloat16, kept as float16" in cli("gallery", "info", tmp_path / "mall").out
+    assert cli("index", tmp_path / "mall", photos, "--json").json["added"] == 4  # as the gallery computes
+    assert "computes in" not in cli("search", tmp_path / "mall", asked).err
+    assert "computes in" not in cli("search", tmp_path / "mall", asked, "--model", "oreid_lite").err
+    other = cli("search", tmp_path / "mall", asked, "--precision", "float32")
+    assert other.code == 0
+    assert "holds embeddings computed in bfloat16; this model computes in float32" in " ".join(other.err.split())
+    assert cli("index", tmp_path / "mall", photos, "--prefix", "x/", "--precision", "float32").code == 1
+    assert cli("search", tmp_path / "mall", "--key", "a", "--precision", "float32").code == 2
+    card = cli("evaluate", "oreid_lite", "--data", people, "--dataset", "synthetic", "--precision", "bfloat16")
+    assert "embeddings are computed in bfloat16" in " ".join(card.out.split())

@@ -126,8 +126,9 @@ def test_files_are_found_from_another_folder(
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_files_that_threads_read_give_the_same_as_pictures(
-    tmp_path: Path, model: Any, threads: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Any, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    model = tiny(None)
     monkeypatch.setattr("occluded_reid.gallery.images.reading_threads", lambda: threads)
     draw, files = np.random.default_rng(0), []
     for number in range(23):
