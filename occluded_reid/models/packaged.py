@@ -87,7 +87,7 @@ def describe_model(model: ReIDModel) -> dict[str, Any]:
 
 
 def round_to_half(model: ReIDModel) -> ReIDModel:
-    """Round a model's numbers to those that float16 has, in place, and forget where its recipe found files.
+    """Round a model's numbers to those that float16 has, in place; forget its places and what it froze.
 
     What is calibrated and measured afterwards is what `write_packaged` stores and what will be loaded.
 
@@ -103,8 +103,10 @@ def round_to_half(model: ReIDModel) -> ReIDModel:
             if not half.isfinite().all():
                 raise CheckpointError(f"'{name}' holds numbers beyond ±65,504, which float16 has not. Scale it down.")
             tensor.copy_(half)
-    weights = "hub" if model.origin.weights == "hub" else None
-    changes: dict[str, Any] = {"data.teacher": None, "model.backbone.weights": weights}
+    backbone = model.recipe.model.backbone.model_dump()
+    backbone["weights"] = "hub" if model.origin.weights == "hub" else None
+    backbone["options"].pop("frozen_stages", None)  # whoever trains it further decides that anew
+    changes: dict[str, Any] = {"data.teacher": None, "model.backbone": backbone}
     if model.recipe.model.parser is not None:
         changes["model.parser.weights"] = None
     model.recipe = model.recipe.override(changes)

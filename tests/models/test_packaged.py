@@ -155,7 +155,8 @@ def test_what_is_not_fit_for_a_package_is_refused(tiny: Any, system: Any, tmp_pa
 
 
 def test_where_the_recipe_found_files_is_forgotten(system: Any, tmp_path: Path) -> None:
-    made = system("oreid_lite", None)
+    backbone = {"type": "test_efficientnet", "options": {"last_stride": 1, "frozen_stages": 5}}
+    made = system("oreid_lite", None, **{"model.backbone": backbone})
     places = {
         "model.backbone.weights": "/mnt/weights/lite0.safetensors",
         "data.teacher": {"model": "/mnt/teacher.xml", "cache": "/mnt/cache"},
@@ -168,3 +169,6 @@ def test_where_the_recipe_found_files_is_forgotten(system: Any, tmp_path: Path) 
     again = load_model(tmp_path / "packaged")
     assert again.fingerprint == mark
     assert again.recipe.data.teacher is None
+    assert again.recipe.model.backbone.options == {"last_stride": 1}
+    learner = build_model(again.recipe, num_classes=3, pretrained=False)
+    assert all(parameter.requires_grad for parameter in learner.parameters())
