@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from occluded_reid.arguments import checked
 from occluded_reid.errors import RecipeError
 from occluded_reid.files import as_path
 from occluded_reid.registry import did_you_mean
@@ -272,6 +273,7 @@ class Recipe(Strict):
         return _validate(apply_overrides(self.model_dump(mode="json"), overrides), self.name)
 
 
+@checked(RecipeError)
 def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Load a recipe by the name of a system, from a YAML file, or from a mapping.
 

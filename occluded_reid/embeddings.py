@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occluded_reid.errors import EmbeddingError, ShapeError
+from occluded_reid.arguments import checked, is_several, shown
+from occluded_reid.errors import DeviceError, EmbeddingError, ShapeError
+from occluded_reid.numbered import whole_numbers
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["EmbeddedSet", "PartEmbeddings"]
@@ -43,8 +45,12 @@ class PartEmbeddings:
     visibility: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
-        object.__setattr__(self, "embeddings", tuple(self.embeddings))
+        for field, value in (("names", self.names), ("embeddings", self.embeddings)):
+            if not is_several(value):
+                raise ShapeError(f"{field} is {shown(value)}; give one for each slot, in a tuple.")
+            object.__setattr__(self, field, tuple(value))
+        if not all(isinstance(name, str) for name in self.names):
+            raise ShapeError(f"slot names are texts; got {shown(self.names)}.")
         if not self.names or len(set(self.names)) != len(self.names):
             raise ShapeError(f"slot names must be given and differ; got {self.names}. Name each slot once.")
         if len(self.embeddings) != len(self.names):
@@ -114,11 +120,19 @@ class PartEmbeddings:
             object.__setattr__(cut, "embeddings", tuple(e[rows] for e in self.embeddings))
             object.__setattr__(cut, "visibility", self.visibility[rows])
             return cut
-        index = torch.as_tensor(rows)
-        if isinstance(index, Tensor) and not index.numel():
-            index = index.long()  # an empty list has no type of its own
-        return PartEmbeddings(self.names, tuple(e[index] for e in self.embeddings), self.visibility[index])
+        try:
+            index = torch.as_tensor(rows)
+            if not index.numel():
+                index = index.long()  # an empty list has no type of its own
+            return PartEmbeddings(self.names, tuple(e[index] for e in self.embeddings), self.visibility[index])
+        except (IndexError, RuntimeError, TypeError, ValueError) as cause:
+            if isinstance(cause, EmbeddingError | ShapeError):
+                raise
+            raise EmbeddingError(
+                f"rows {shown(rows)} cannot be taken of {len(self)}: {cause}. Give a slice, or a list of whole numbers."
+            ) from cause
 
+    @checked(EmbeddingError)
     def slot(self, name: str) -> Tensor:
         """Return the (N, D) embeddings of one slot.
 
@@ -127,6 +141,7 @@ class PartEmbeddings:
         """
         return self.embeddings[self._position(name)]
 
+    @checked(EmbeddingError)
     def select(self, names: Sequence[str]) -> PartEmbeddings:
         """Return the same rows with these slots only, in this order."""
         positions = [self._position(name) for name in names]
@@ -137,17 +152,26 @@ class PartEmbeddings:
         return PartEmbeddings(self.names, self.embeddings, visibility)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PartEmbeddings:
-        """Return the same rows on another device, or with embeddings of another type (visibility stays float32)."""
-        return PartEmbeddings(
-            self.names,
-            tuple(e.to(device=device, dtype=dtype) for e in self.embeddings),
-            self.visibility.to(device=device),
-        )
+        """Return the same rows on another device, or with embeddings of another type (visibility stays float32).
+
+        Raises:
+            DeviceError: there is no such device or type.
+        """
+        try:
+            moved = tuple(e.to(device=device, dtype=dtype) for e in self.embeddings)
+            visibility = self.visibility.to(device=device)
+        except (RuntimeError, TypeError, ValueError) as cause:
+            raise DeviceError(
+                f"embeddings cannot be moved to device {shown(device)} and type {shown(dtype)}: "
+                f"{str(cause).splitlines()[0]}. Give 'cpu', 'cuda' or the like, and a floating-point type of torch."
+            ) from cause
+        return PartEmbeddings(self.names, moved, visibility)
 
     def concatenate(self) -> Tensor:
         """Return all slots side by side, (N, ΣD), without visibility."""
         return torch.cat(self.embeddings, dim=1)
 
+    @checked(EmbeddingError)
     def require_same_slots(self, other: PartEmbeddings) -> None:
         """Raise EmbeddingError unless the other rows have the same slots and widths."""
         if self.widths != other.widths or self.names != other.names:
@@ -157,6 +181,7 @@ class PartEmbeddings:
             )
 
     @staticmethod
+    @checked(EmbeddingError)
     def cat(parts: Sequence[PartEmbeddings]) -> PartEmbeddings:
         """Return the rows of several objects with equal slots, one after another.
 
@@ -218,7 +243,7 @@ class EmbeddedSet:
         paths: N names of images for pictures and messages, or empty.
 
     Raises:
-        ShapeError: the labels have another length than the rows.
+        ShapeError: the labels have another length than the rows, or are no whole numbers.
     """
 
     embeddings: PartEmbeddings
@@ -227,12 +252,20 @@ class EmbeddedSet:
     paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "identity", np.asarray(self.identity, dtype=np.int64))
-        object.__setattr__(self, "camera", np.asarray(self.camera, dtype=np.int64))
+        if not isinstance(self.embeddings, PartEmbeddings):
+            raise ShapeError(f"embeddings are {shown(self.embeddings)}; give PartEmbeddings, as model.embed() does.")
+        for name in ("identity", "camera"):
+            object.__setattr__(self, name, whole_numbers(name, getattr(self, name), ShapeError))
         rows = len(self.embeddings)
         for name, length in (("identity", self.identity.shape), ("camera", self.camera.shape)):
             if length != (rows,):
                 raise ShapeError(f"{name} must be ({rows},), one for each embedded row; got {length}.")
+        if not is_several(self.paths):
+            raise ShapeError(f"paths is {shown(self.paths)}; give the name of each image as a text, or nothing.")
+        object.__setattr__(self, "paths", tuple(self.paths))
+        if not all(isinstance(path, str) for path in self.paths):
+            odd = next(path for path in self.paths if not isinstance(path, str))
+            raise ShapeError(f"paths holds {shown(odd)}; give the name of each image as a text.")
         if self.paths and len(self.paths) != rows:
             raise ShapeError(f"paths must be empty or name all {rows} rows; got {len(self.paths)}.")
 

@@ -54,11 +54,14 @@ def as_path(path: object, error: type[OccludedReIDError] = OccludedReIDError) ->
     """Return a path that a caller gave.
 
     Raises:
-        error: it is neither a text nor a path.
+        error: it is neither a text nor a path, or holds NUL, which no file's name can.
     """
     if isinstance(path, str | os.PathLike):
         with suppress(TypeError):  # a path-like object that gives bytes
-            return Path(path)
+            found = Path(path)
+            if "\0" in str(found):
+                raise error(f"the path {str(found)[:300]!r} holds NUL, which no file's name can. Correct it.")
+            return found
     raise error(f"a path is of type {type(path).__name__}; give a text or a pathlib.Path.")
 
 
@@ -323,8 +326,9 @@ def read_safetensors(
     """
     from safetensors import SafetensorError, safe_open
 
+    path = as_path(path, error)
     try:
-        open_file(Path(path)).close()
+        open_file(path).close()
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as cause:

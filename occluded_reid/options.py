@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from occluded_reid.arguments import resolve_annotation
 from occluded_reid.errors import UnknownOptionError
 
 __all__ = ["check_options", "did_you_mean"]
@@ -55,7 +56,7 @@ def check_options(
             raise UnknownOptionError(
                 f"{where} takes no '{key}'.{did_you_mean(key, accepted)} Accepted: {', '.join(accepted) or 'nothing'}."
             )
-        annotation = _resolve(target, parameters[key].annotation)
+        annotation = resolve_annotation(target, parameters[key].annotation)
         try:
             adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
         except PydanticUserError:  # the annotation carries a configuration of its own (a model or a dataclass)
@@ -67,16 +68,3 @@ def check_options(
                 f"{where}: '{key}' was given {value!r}; {error.errors()[0]['msg'].lower()}."
             ) from error
     return checked
-
-
-def _resolve(target: Callable[..., Any], annotation: Any) -> Any:
-    """The type behind a string annotation, or Any where it names something that exists for type checkers only."""
-    if annotation is inspect.Parameter.empty:
-        return Any
-    if not isinstance(annotation, str):
-        return annotation
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return eval(annotation, dict(getattr(function, "__globals__", {})))  # the author's own annotation
-    except NameError:
-        return Any

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from occluded_reid.arguments import checked, is_several, shown
 from occluded_reid.errors import ImageError, MaskError, ShapeError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ _UPRIGHT = {
 }
 
 
+@checked(ShapeError, only=("name", "max_pixels"))
 def to_rgb(
     image: ImageLike, *, name: str | None = None, channels: Channels = "rgb", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
@@ -185,8 +187,8 @@ def require_channels(channels: str) -> None:
     Raises:
         ShapeError: it is neither "rgb" nor "bgr".
     """
-    if channels not in ("rgb", "bgr"):
-        raise ShapeError(f"channels is {channels!r}; give 'rgb', or 'bgr' for arrays as OpenCV makes them.")
+    if not isinstance(channels, str) or channels not in ("rgb", "bgr"):
+        raise ShapeError(f"channels is {shown(channels)}; give 'rgb', or 'bgr' for arrays as OpenCV makes them.")
 
 
 def as_list(images: Images, channels: Channels = "rgb") -> list[ImageLike]:
@@ -206,6 +208,8 @@ def as_list(images: Images, channels: Channels = "rgb") -> list[ImageLike]:
         single = given.ndim in (2, 3) and given.dtype.kind not in "OU"
     elif _is_tensor(given):
         single = given.ndim < 4
+    if not single and not is_several(given):
+        raise ShapeError(f"images is {shown(given)}; an image is given as {TAKEN}, and several in a list.")
     several: list[Any] = [given] if single else list(given)
     return several if channels == "rgb" else [_swapped(image, number) for number, image in enumerate(several)]
 

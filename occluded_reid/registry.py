@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from occluded_reid.arguments import checked
 from occluded_reid.errors import DuplicateNameError, PluginWarning, RegistryError, UnknownNameError
 from occluded_reid.options import check_options, did_you_mean
 
@@ -75,6 +76,7 @@ class Registry(Generic[T]):
     def __repr__(self) -> str:
         return f"Registry({self.kind!r}, {len(self.names())} names)"
 
+    @checked(RegistryError)
     def register(self, name: str, aliases: Sequence[str] = (), *, override: bool = False) -> Callable[[F], F]:
         """Return a decorator that registers a class or factory; also usable as ``register("x")(cls)``.
 

@@ -12,7 +12,8 @@ ROOT = Path(occluded_reid.__file__).parent
 # From the ground up; rooms on one floor may import each other, but only as ALONGSIDE says.
 FLOORS = [
     {"_version", "errors", "printable", "yaml12"},
-    {"ahead", "options", "forked"},
+    {"arguments"},
+    {"ahead", "options", "forked", "numbered"},
     {"registry"},
     {"files", "pixels", "screen", "sealed", "config", "embeddings", "contracts"},
     {"functional"},

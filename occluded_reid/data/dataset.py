@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.benchmark import Benchmark
 from occluded_reid.errors import DataError, MaskError
 from occluded_reid.files import absolute, is_file, is_folder
@@ -118,7 +119,7 @@ class ReIDData:
         Raises:
             DataError: there is no such split.
         """
-        if name not in SPLITS:
+        if not isinstance(name, str) or name not in SPLITS:
             raise DataError(f"there is no split '{name}'; a data set has {', '.join(SPLITS)}.")
         return {"train": self.train, "query": self.query, "gallery": self.gallery}[name]
 
@@ -159,6 +160,7 @@ class ReIDData:
                 "column identity. Without identities images can be indexed and searched."
             )
 
+    @checked(DataError)
     def labels(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
         """Return identities and cameras of some samples as numbers; equal numbers mean the same in every split.
 
@@ -239,6 +241,7 @@ class ReIDData:
         return {identity: number for number, identity in enumerate(sorted(known))}
 
 
+@checked(DataError, but=("name",))  # the registry has words for it
 def load_dataset(
     name: str,
     root: str | Path,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import SPLITS, ReIDData, Split
 from occluded_reid.data.images import open_image
 from occluded_reid.data.left_out import LeftOut
@@ -20,6 +21,7 @@ _CHUNK = 256
 _NAMED = 20
 
 
+@checked(DataError)
 def without_unreadable(
     data: ReIDData, splits: Collection[Split] = SPLITS, *, progress: Callable[[int, int], None] | None = None
 ) -> ReIDData:

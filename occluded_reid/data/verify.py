@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.counts import Comparison, compare_counts
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split
 from occluded_reid.data.images import open_image, open_mask
-from occluded_reid.errors import ImageError, MaskError
+from occluded_reid.errors import DataError, ImageError, MaskError
 
 __all__ = ["Duplicate", "Finding", "VerifyReport", "verify_dataset"]
 
@@ -164,6 +165,7 @@ class VerifyReport:
             yield problem, [duplicate for duplicate in self.duplicates if duplicate.problem == problem]
 
 
+@checked(DataError)
 def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
     """Read every image and mask of a data set and report what is wrong; nothing found is raised.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
 from occluded_reid.evaluation.intervals import Comparison, Difference, Interval, bootstrap_means, interval_of
@@ -247,6 +248,7 @@ def _points(difference: Difference) -> str:
     return f"{difference.value * 100:+.1f} [{low:+.1f}, {high:+.1f}]{' *' if difference.clear else ''}"
 
 
+@checked(EvaluationError)
 def compare(reports: Mapping[str, Report | Sequence[Report]], base: str | None = None) -> Compared:
     """Compare systems over the same queries and gallery, by the same rules.
 

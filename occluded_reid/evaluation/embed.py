@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from occluded_reid.ahead import ahead, reading_threads
+from occluded_reid.arguments import check_fields, checked
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_image, open_mask
 from occluded_reid.data.resize import crop_mask, resize_mask
@@ -46,6 +47,9 @@ class Occlusion:
     occluders: Occluders
     seed: int = 0
     place: Place = "anywhere"
+
+    def __post_init__(self) -> None:
+        check_fields(self, EvaluationError)
 
     def generator(self, name: str) -> np.random.Generator:
         """Return the generator of one image."""
@@ -115,6 +119,7 @@ class EmbeddedWithTruth:
         return float(self.shares.mean())
 
 
+@checked(EvaluationError)
 def embed_samples(
     model: ReIDModel,
     data: ReIDData,
@@ -146,6 +151,7 @@ def embed_samples(
     ).embedded
 
 
+@checked(EvaluationError)
 def embed_sides(
     model: ReIDModel,
     data: ReIDData,
@@ -163,6 +169,7 @@ def embed_sides(
     return query, embed_samples(model, data, data.gallery, progress=after(len(data.query)))
 
 
+@checked(EvaluationError)
 def embed_with_truth(
     model: ReIDModel,
     data: ReIDData,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from occluded_reid.arguments import checked, shown
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EmbeddingError, EvaluationError
 from occluded_reid.evaluation.measures import measures, report_of, require_answers
@@ -18,6 +19,7 @@ from occluded_reid.evaluation.single_shot import rank_single_shot_by
 from occluded_reid.evaluation.streaming import Labelled, places, rank_matches_by
 from occluded_reid.forked import require_threads
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.numbered import whole_numbers
 from occluded_reid.search.blocks import Distances, MatrixDistances, PlainDistances
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.reranked import RerankedDistances
@@ -25,6 +27,7 @@ from occluded_reid.search.reranked import RerankedDistances
 __all__ = ["evaluate", "evaluate_matrix", "require_rows"]
 
 
+@checked(EvaluationError)
 def evaluate(
     query: EmbeddedSet,
     gallery: EmbeddedSet,
@@ -117,6 +120,7 @@ class _Labels:
         return len(self.identity)
 
 
+@checked(EvaluationError)
 def evaluate_matrix(
     distance: np.ndarray | torch.Tensor,
     query_identity: Sequence[int] | np.ndarray,
@@ -138,7 +142,8 @@ def evaluate_matrix(
         protocol: what counts; None is the common rule of the re-identification benchmarks.
 
     Raises:
-        EvaluationError: shapes do not fit, a distance is NaN or infinite, or no query has an image to find.
+        EvaluationError: shapes do not fit, a label is no whole number, a distance is NaN or infinite, or no query has
+            an image to find.
 
     Example:
         >>> distance = np.array([[0.3, 0.1, 0.2], [0.9, 0.5, 0.4]])
@@ -147,10 +152,19 @@ def evaluate_matrix(
         (0.5416666666666666, 0.0)
     """
     protocol = protocol or Protocol()
-    matrix = distance.detach().cpu().numpy() if isinstance(distance, torch.Tensor) else np.asarray(distance)
+    try:
+        matrix = distance.detach().cpu().numpy() if isinstance(distance, torch.Tensor) else np.asarray(distance)
+    except ValueError as cause:  # rows of different lengths
+        raise EvaluationError(f"distance is {shown(distance)}; give a matrix (Nq, Ng) of numbers.") from cause
     sides = [
-        _Labels(np.asarray(identity, dtype=np.int64), np.asarray(camera, dtype=np.int64))
-        for identity, camera in ((query_identity, query_camera), (gallery_identity, gallery_camera))
+        _Labels(
+            whole_numbers(f"{side}_identity", identity, EvaluationError),
+            whole_numbers(f"{side}_camera", camera, EvaluationError),
+        )
+        for side, identity, camera in (
+            ("query", query_identity, query_camera),
+            ("gallery", gallery_identity, gallery_camera),
+        )
     ]
     shapes = [array.shape for side in sides for array in (side.identity, side.camera)]
     if matrix.ndim != 2 or shapes != [(n,) for n in matrix.shape for _ in range(2)]:

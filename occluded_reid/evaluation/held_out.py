@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.embed import embed_sides
@@ -14,6 +15,7 @@ from occluded_reid.models import ReIDModel
 __all__ = ["held_out_scores"]
 
 
+@checked(EvaluationError)
 def held_out_scores(data: ReIDData, *, exclude_same_camera: bool = True) -> Callable[[ReIDModel], dict[str, float]]:
     """Return a function from a model to ``{"Rank-1": …, "mAP": …}`` on the data set's queries and gallery.
 

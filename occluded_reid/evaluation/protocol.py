@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-
+from occluded_reid.arguments import check_fields, is_several, shown
 from occluded_reid.data.dataset import NO_CAMERAS, ReIDData
 from occluded_reid.errors import EvaluationError
 
-__all__ = ["CAMERAS_UNKNOWN", "MAX_RANK", "Protocol"]
+__all__ = ["CAMERAS_UNKNOWN", "MAX_RANK", "MOST_DRAWS", "Protocol"]
 
 CAMERAS_UNKNOWN = (
     "which camera took an image is not known: other images of the same moment count as matches, so Rank-1 and mAP look "
@@ -21,6 +19,10 @@ CAMERAS_UNKNOWN = (
 
 MAX_RANK = 50
 """Length of the CMC curve in pictures and files; `Report.rank` answers for any rank."""
+
+
+MOST_DRAWS = 10_000_000
+"""Resamples, or galleries, that are drawn: what still fits into memory."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,10 @@ class Protocol:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self._require_numbers()
-        object.__setattr__(self, "notes", tuple(self.notes))
+        for name in ("ranks", "notes"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if is_several(value) else value)
+        check_fields(self, EvaluationError)
         if not self.ranks or any(rank < 1 for rank in self.ranks):
             raise EvaluationError(f"ranks are {self.ranks}; give one or more, each at least 1.")
         if self.ap not in ("hits", "trapezoid"):
@@ -81,25 +85,15 @@ class Protocol:
             )
         if self.seed < 0:
             raise EvaluationError(f"the seed is {self.seed}; give 0 or more.")
+        if max(self.bootstrap, self.draws) > MOST_DRAWS:
+            raise EvaluationError(
+                f"bootstrap is {shown(self.bootstrap)} and draws {shown(self.draws)}; give at most {MOST_DRAWS:,}."
+            )
         if self.bootstrap < 0 or self.tile_rows < 1 or not 0 < self.confidence < 1:
             raise EvaluationError(
                 f"bootstrap is {self.bootstrap}, tile_rows {self.tile_rows} and confidence {self.confidence}; "
                 "wanted at least 0, at least 1, and between 0 and 1."
             )
-
-    def _require_numbers(self) -> None:
-        """Refuse what is no number where one is wanted."""
-        if isinstance(self.ranks, str) or not isinstance(self.ranks, Iterable):
-            raise EvaluationError(f"ranks are {self.ranks!r}; give one or more whole numbers, each at least 1.")
-        object.__setattr__(self, "ranks", tuple(self.ranks))
-        if isinstance(self.notes, str) or not isinstance(self.notes, Iterable):
-            raise EvaluationError(f"notes are {self.notes!r}; give several texts.")
-        whole = {name: getattr(self, name) for name in ("draws", "bootstrap", "seed", "tile_rows")}
-        for name, value in [*whole.items(), *(("ranks", rank) for rank in self.ranks)]:
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise EvaluationError(f"{name} holds {value!r}; give a whole number.")
-        if isinstance(self.confidence, bool) or not isinstance(self.confidence, int | float | np.floating):
-            raise EvaluationError(f"confidence is {self.confidence!r}; give a number between 0 and 1.")
 
     @staticmethod
     def of(data: ReIDData, **changes: Any) -> Protocol:

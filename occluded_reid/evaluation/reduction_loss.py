@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
@@ -142,6 +143,7 @@ def reduction_loss(
     return ReductionLoss(full, reduced, difference, reduction, fitted_on)
 
 
+@checked(EvaluationError)
 def fit_on_training(
     model: ReIDModel,
     data: ReIDData,

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid.arguments import checked, shown
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.card import ProtocolCard
 from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
 from occluded_reid.evaluation.intervals import FEW, Comparison, Difference, Interval, bootstrap_means, interval_of
-from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN, MAX_RANK, Protocol
+from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN, MAX_RANK, MOST_DRAWS, Protocol
 from occluded_reid.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Report:
         """Mean of (matches / rank of the last match) of the queries."""
         return float(self.inverse_negative_penalty[self.answerable].mean())
 
+    @checked(EvaluationError)
     def rank(self, k: int) -> float:
         """Return CMC at any rank k: the share of queries with a match among the first k images.
 
@@ -94,6 +96,7 @@ class Report:
         means = bootstrap_means(self._values(), self.protocol.bootstrap, self.protocol.seed)
         return {name: interval_of(means[:, i], self.protocol.confidence) for i, name in enumerate(self.metrics)}
 
+    @checked(EvaluationError)
     def compare(self, other: Report, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95) -> Comparison:
         """Subtract another report over the same queries, with paired bootstrap intervals of the differences.
 
@@ -107,8 +110,12 @@ class Report:
             EvaluationError: the reports are of different queries, galleries or rules.
         """
         self.require_same(other)
-        if resamples < 1:
-            raise EvaluationError(f"{resamples} resamples were asked for; give at least 1.")
+        if not 1 <= resamples <= MOST_DRAWS:
+            raise EvaluationError(f"{shown(resamples)} resamples were asked for; give 1 to {MOST_DRAWS:,}.")
+        if seed < 0 or not 0 < confidence < 1:
+            raise EvaluationError(
+                f"seed is {seed} and confidence {confidence}; wanted at least 0, and between 0 and 1."
+            )
         names = list(self.metrics)
         values = self._values() - other._values(self.protocol.ranks)
         means = bootstrap_means(values, resamples, seed)
@@ -118,6 +125,7 @@ class Report:
         }
         return Comparison(differences, len(values), confidence)
 
+    @checked(EvaluationError)
     def require_same(self, other: Report) -> None:
         """Raise EvaluationError unless another report is of the same queries and gallery, by the same rules."""
         if self.card.queries_sha256 != other.card.queries_sha256 or not np.array_equal(
@@ -158,6 +166,7 @@ class Report:
         }
 
     @staticmethod
+    @checked(EvaluationError)
     def from_dict(content: Mapping[str, Any]) -> Report:
         """Rebuild a report from `to_dict`; its numbers are computed again from those of each query.
 

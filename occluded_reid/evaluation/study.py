@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.embeddings import EmbeddedSet
@@ -27,6 +28,7 @@ from occluded_reid.search.reciprocal import KReciprocal
 __all__ = ["MATCHINGS", "Condition", "Study", "study"]
 
 
+@checked(EvaluationError)
 def study(
     model: ReIDModel,
     data: ReIDData,

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeAlias, cast
 import numpy as np
 import torch
 
+from occluded_reid.arguments import checked, shown
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError, GalleryMismatchError, ImageError
 from occluded_reid.files import absolute
@@ -47,7 +48,7 @@ from occluded_reid.gallery.reranking import require_rerank
 from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.table import TableReader
 from occluded_reid.gallery.thresholds import Answer, Threshold, answer_within
-from occluded_reid.gallery.values import finite, require_keys, require_whole, shown
+from occluded_reid.gallery.values import finite, require_keys, require_whole
 from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Channels, ImageLike, Images
@@ -109,6 +110,7 @@ class GalleryBase(Browsing):
     def _written(self) -> None:
         """Do what follows a write, while the store is still held for writing."""
 
+    @checked(GalleryError, only=("replace", "skip_unreadable", "progress"))
     def add(
         self,
         images: PartEmbeddings | Images,
@@ -221,6 +223,7 @@ class GalleryBase(Browsing):
             self._written()
             return count
 
+    @checked(GalleryError, only=("exclude_self", "combine"))
     def search(
         self,
         query: Query | None = None,
@@ -353,6 +356,7 @@ class GalleryBase(Browsing):
         """Number of each camera that has a name; the same name is the same camera for ever."""
         return dict(self._opened().cameras().numbers)
 
+    @checked(GalleryError, only=("names",))
     def name_cameras(self, names: Mapping[str, int], *, wait: float = 0.0) -> None:
         """Give names to cameras that have numbers, for good: hits then tell them, and searches understand them.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from occluded_reid.arguments import is_several
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.cameras import CameraTable, given_cameras
@@ -24,7 +25,7 @@ from occluded_reid.gallery.records import Labels, Record, make_records
 from occluded_reid.gallery.relabel import relabel_rows
 from occluded_reid.gallery.store import ROW_ID, Store, to_embeddings
 from occluded_reid.gallery.table import TableReader
-from occluded_reid.gallery.values import is_series, require_keys
+from occluded_reid.gallery.values import require_keys
 
 __all__ = ["KEEP", "Browsing", "CameraCount", "GalleryImage", "GalleryInfo", "Keep"]
 
@@ -318,7 +319,7 @@ class Browsing(ABC):
         """
         store, named = (
             self._writable(),
-            [*keys] if is_series(keys) and not isinstance(keys, str) else require_keys(keys),
+            [*keys] if is_several(keys) else require_keys(keys),
         )
         given = {"identity": identity, "camera": camera, "time": time, "track": track, "metadata": metadata}
         labels = {name: None if value is KEEP else value for name, value in given.items()}

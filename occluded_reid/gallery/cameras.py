@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from occluded_reid.arguments import is_several
 from occluded_reid.data.camera_names import camera_of_text
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.checksums import unseal
 from occluded_reid.gallery.conditions import Condition
 from occluded_reid.gallery.filters import Where
-from occluded_reid.gallery.values import is_series
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["CAMERAS", "FIRST_NUMBER", "CameraTable", "given_cameras"]
@@ -194,7 +194,7 @@ def given_cameras(camera: Any) -> Any:
 
     Whole floats count as numbers, as tables write them. What is neither is left as it is, for others to refuse.
     """
-    if isinstance(camera, str | bytes | np.generic | Mapping) or not is_series(camera):
+    if not is_several(camera):
         return _given(camera)
     return [_given(value) for value in camera]
 

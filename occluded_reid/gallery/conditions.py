@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, NoReturn
 
 import numpy as np
 
+from occluded_reid.arguments import is_several, shown
 from occluded_reid.data.camera_names import camera_of_text
 from occluded_reid.data.times import seconds_of
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS
-from occluded_reid.gallery.values import INT64, finite, is_series, is_text, is_whole, shown
+from occluded_reid.gallery.values import INT64, finite, is_text, is_whole
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["MILVUS_KNOWN", "Condition", "Field", "equal_to", "field", "one_of", "unknown", "unknown_camera"]
@@ -234,7 +235,7 @@ class Field:
 
     def is_in(self, values: Iterable[object]) -> Condition:
         """Return the condition that the value is one of these; nothing is in an empty list."""
-        if isinstance(values, str | bytes | Mapping) or not is_series(values):
+        if not is_several(values):
             raise GalleryError(f"where: '{self._column}'.is_in takes a list of values; got {shown(values)}.")
         return one_of(self._column, values)
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
+from occluded_reid.arguments import shown
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.rows import TableRows
-from occluded_reid.gallery.values import is_whole, shown
+from occluded_reid.gallery.values import is_whole
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.recall import Effort, NotItself, try_efforts
 from occluded_reid.search.topk import exact_topk

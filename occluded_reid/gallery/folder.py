@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import DeviceError, GalleryError, GalleryLockedError
 from occluded_reid.gallery.base import Answer, GalleryBase
@@ -96,6 +97,7 @@ class FolderGallery(GalleryBase):
         """Return the versions that `open` can open, oldest first: number, time, images, and what made it."""
         return kept_versions(self._opened())
 
+    @checked(GalleryError, only=("progress",))
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every file of every version and compare it with the sha256 that was taken before the version counted.
 
@@ -113,6 +115,7 @@ class FolderGallery(GalleryBase):
         """
         return verify_store(self._opened(), progress)
 
+    @checked(GalleryError, only=("progress",))
     def compact(self, keep_versions: int = 2, *, wait: float = 0.0, progress: Progress | None = None) -> CompactResult:
         """Put small files together without hidden rows, and delete old versions and what crashed writers have left.
 
@@ -135,6 +138,7 @@ class FolderGallery(GalleryBase):
         """
         return compact(self._writable(), keep_versions, wait, progress)
 
+    @checked(GalleryError, only=("caches", "progress"))
     def erase(
         self,
         keys: Sequence[str] | str,
@@ -172,6 +176,7 @@ class FolderGallery(GalleryBase):
             self._written()
             return result
 
+    @checked(GalleryError)
     def estimate_index(self, factory: str | None = None) -> Estimate:
         """Say what a FAISS index of every slot takes before it is built: disk, memory, images to train on.
 
@@ -189,6 +194,7 @@ class FolderGallery(GalleryBase):
         copy = rows * (layout.width * (2 if layout.dtype == "float16" else 4) + 4 * len(layout.slots))
         return replace(needed, disk=needed.disk + copy)
 
+    @checked(GalleryError, but=("training_rows", "seed", "wait"))
     def build_index(
         self,
         factory: str | None = None,
@@ -234,6 +240,7 @@ class FolderGallery(GalleryBase):
             keep_request(store, request)
             return IndexInfo.of(self._searcher())
 
+    @checked(GalleryError, only=("query", "gallery"))
     def calibrate(self, query: EmbeddedSet, gallery: EmbeddedSet, *, wait: float = 0.0, **options: Any) -> Calibration:
         """Find the distances from which on a hit is nobody, and keep them for ``search(threshold="calibrated")``.
 
@@ -256,6 +263,7 @@ class FolderGallery(GalleryBase):
         self.keep_calibration(found, wait=wait)
         return found
 
+    @checked(GalleryError, only=("calibration",))
     def keep_calibration(self, calibration: Calibration, *, wait: float = 0.0) -> None:
         """Keep a calibration for ``search(threshold="calibrated")``.
 
@@ -273,6 +281,7 @@ class FolderGallery(GalleryBase):
         file = Path(self.path) / CALIBRATION_FILE
         return Calibration.load(file) if file.is_file() else None
 
+    @checked(GalleryError, only=("k1", "progress"))
     def build_neighbours(
         self,
         k1: int = 20,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast
 
+from occluded_reid.arguments import shown
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.files import look
@@ -19,7 +20,7 @@ from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.known_model import default_model, place_of
 from occluded_reid.gallery.layout import FILE, Layout
 from occluded_reid.gallery.store import Store
-from occluded_reid.gallery.values import is_text, is_whole, require_whole, shown
+from occluded_reid.gallery.values import is_text, is_whole, require_whole
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
 from occluded_reid.search.device import choose_device
 from occluded_reid.search.reduction import Reduction
@@ -97,8 +98,8 @@ class Gallery(FolderGallery):
             raise GalleryError("give either a model, or the slots (and, if known, the fingerprint) of one.")
         if model is None and slots is None:
             model = default_model().to(choose_device(device.partition(",")[0] if isinstance(device, str) else "cpu"))
-        if dtype not in ("float16", "float32"):
-            raise GalleryError(f"dtype is {dtype!r}; give 'float16' or 'float32'.")
+        if not isinstance(dtype, str) or dtype not in ("float16", "float32"):
+            raise GalleryError(f"dtype is {shown(dtype)}; give 'float16' or 'float32'.")
         _require_kinds(model, matcher, fingerprint)
         if slots is not None and not isinstance(slots, Mapping):
             raise GalleryError(f"slots are {shown(slots)}; give a mapping of names to widths.")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from occluded_reid.arguments import shown
 from occluded_reid.errors import DeviceError, GalleryError, OccludedReIDError, RegistryError
 from occluded_reid.files import read_json, write_json
 from occluded_reid.gallery.index_build import BuildRequest, build, merge, usual_factory
 from occluded_reid.gallery.indexes import NOT_USED, EffortEntry, GalleryIndex, lost, require_slot_matcher
 from occluded_reid.gallery.store import Store
-from occluded_reid.gallery.values import require_whole, shown
+from occluded_reid.gallery.values import require_whole
 from occluded_reid.matchers import Matcher
 from occluded_reid.registry import INDEXES, MATCHERS, check_options
 from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex

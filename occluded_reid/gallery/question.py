@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from occluded_reid.arguments import shown
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.efforts import EffortLike
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.images import Source
-from occluded_reid.gallery.values import is_whole, require_whole, shown
+from occluded_reid.gallery.values import is_whole, require_whole
 from occluded_reid.search.reciprocal import KReciprocal
 
 __all__ = ["GroupBy", "Question", "cameras_of", "identities_of", "require_k"]

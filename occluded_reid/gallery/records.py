@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from occluded_reid.arguments import is_several, shown
 from occluded_reid.data.times import seconds_of
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS, Layout
-from occluded_reid.gallery.values import finite, is_series, is_text, shown
+from occluded_reid.gallery.values import finite, is_text
 
 __all__ = ["Labels", "Record", "make_records", "record_of", "same_rows", "to_table"]
 
@@ -123,7 +124,7 @@ def _lists(matrix: np.ndarray) -> pa.Array:
 
 
 def _column(name: str, values: Any, count: int) -> Sequence[Any]:
-    if isinstance(values, str | bytes | np.generic | Mapping) or not is_series(values):
+    if not is_several(values):
         if name == "keys":
             raise GalleryError(f"keys is {values!r}; give a sequence with a text for each of the {count} images.")
         return [values] * count

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from occluded_reid.arguments import shown
 from occluded_reid.errors import EmbeddingError, GalleryError
 from occluded_reid.gallery import checksums
 from occluded_reid.gallery.derived import remove_entry, require_no_link
 from occluded_reid.gallery.maintenance import INDEXES
 from occluded_reid.gallery.question import Question
-from occluded_reid.gallery.values import shown
 from occluded_reid.search.neighbours import NeighbourLists
 from occluded_reid.search.reciprocal import KReciprocal
 from occluded_reid.search.topk import TopK

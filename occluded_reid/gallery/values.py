@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from occluded_reid.arguments import is_several, shown
 from occluded_reid.errors import GalleryError
 
 __all__ = [
     "INT64",
     "finite",
-    "is_series",
     "is_text",
     "is_whole",
     "require_keys",
     "require_seconds",
     "require_whole",
-    "shown",
 ]
 
 INT64 = 1 << 63
 """Whole numbers of a gallery lie below it, on either side of 0."""
-
-_LONGEST_SHOWN = 60
-
-
-def shown(value: object) -> str:
-    """Return a value as a message shows it: short, whatever it is.
-
-    Example:
-        >>> shown("x" * 100), shown(10**5000)
-        ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…", 'a int of very many digits')
-    """
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of more digits than Python writes
-        return f"a {type(value).__name__} of very many digits"
-    except RecursionError:
-        return f"a {type(value).__name__} of very many levels"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def finite(value: float) -> bool:
@@ -88,11 +68,6 @@ def require_seconds(wait: Any) -> float:
     return float(wait)
 
 
-def is_series(value: object) -> bool:
-    """Whether a value is several values; an array without any axis, which calls itself iterable, is one."""
-    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
-
-
 def require_keys(keys: Any) -> list[str]:
     """Return keys of images, one or several.
 
@@ -101,7 +76,7 @@ def require_keys(keys: Any) -> list[str]:
     """
     if isinstance(keys, str):
         keys = [keys]
-    if isinstance(keys, bytes | Mapping) or not is_series(keys):
+    if not is_several(keys):
         raise GalleryError(f"keys is {shown(keys)}; give the keys of images, each a text.")
     listed = list(keys)
     for key in listed:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import UnknownOptionError
 from occluded_reid.functional.distances import LARGEST_DISTANCE, NO_SHARED_SLOT, slot_weights
@@ -41,6 +42,7 @@ class SlotMatcher(Matcher):
     name: ClassVar[str] = ""
     """Registered name, as reports show it; empty: module and class."""
 
+    @checked(UnknownOptionError, but=("metric",))
     def __init__(
         self,
         *,

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 
+from occluded_reid.arguments import checked, shown
 from occluded_reid.backbones import Backbone, FrozenBackbone, create_backbone, is_frozen
 from occluded_reid.config import Component, Recipe, is_hub, is_packaged, list_recipes, load_recipe
 from occluded_reid.contracts import BuildInfo, RegionParser
@@ -35,6 +36,8 @@ __all__ = ["build_model", "find_recipe", "list_models"]
 
 _LOG = logging.getLogger(__name__)
 
+_MOST_CLASSES = 1 << 31  # a classifier of more has a terabyte of weights
+
 HeadSpec = str | Component | Mapping[str, Any] | type[Head] | Callable[[BuildInfo], Head] | Head | None
 
 
@@ -43,6 +46,7 @@ def list_models() -> list[str]:
     return sorted({*list_recipes(), *MODELS.names()})
 
 
+@checked(BuildError)
 def build_model(
     name_or_recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
@@ -84,8 +88,11 @@ def build_model(
         return _build_packaged(str(name_or_recipe), num_classes, backbone, heads, overrides)
     recipe = find_recipe(name_or_recipe, overrides)
     whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
-    if num_classes is not None and not (whole and num_classes >= 1):
-        raise BuildError(f"num_classes is {num_classes!r}; give a whole number of at least 1, or None for inference.")
+    if num_classes is not None and not (whole and 1 <= num_classes <= _MOST_CLASSES):
+        raise BuildError(
+            f"num_classes is {shown(num_classes)}; give a whole number from 1 to {_MOST_CLASSES:,}, or None for "
+            "inference."
+        )
     if backbone is not None:
         if not isinstance(backbone, str | Mapping):
             raise BuildError(f"backbone is of type {type(backbone).__name__}; give its name, or a mapping with 'type'.")
@@ -286,6 +293,8 @@ def _merge_heads(
     components: dict[str, Any] = {name: c.model_dump() for name, c in recipe.model.heads.items()}
     made: dict[str, Callable[[BuildInfo], Head] | Head] = {}
     for name, spec in heads.items():
+        if not isinstance(name, str):
+            raise BuildError(f"heads holds {shown(name)} as a name; give a text.")
         if "." in name:
             raise BuildError(f"a head is to be named '{name}'; names have no dot. Call it '{name.replace('.', '_')}'.")
         if spec is None:
@@ -296,6 +305,11 @@ def _merge_heads(
             components[name] = spec.model_dump()
         elif isinstance(spec, Mapping):
             components[name] = dict(spec)
+        elif not isinstance(spec, Head) and not callable(spec):
+            raise BuildError(
+                f"heads['{name}'] is {shown(spec)}; give a registered name, a mapping with 'type', a Head or its "
+                "class, or None to remove the head."
+            )
         else:
             made[name] = spec
             label = type(spec) if isinstance(spec, Head) else spec

@@ -8,6 +8,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
+from occluded_reid.arguments import checked
 from occluded_reid.backbones import is_frozen
 from occluded_reid.backbones.hub_files import HubAddress
 from occluded_reid.config import PACKAGED, Recipe, is_hub, is_packaged, load_recipe
@@ -71,6 +72,7 @@ def require_model(folder: str | Path) -> None:
     )
 
 
+@checked(CheckpointError)
 def load_model(
     folder: str | Path,
     *,

@@ -13,11 +13,12 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from occluded_reid.arguments import shown
 from occluded_reid.backbones.base import Backbone
 from occluded_reid.config import OptimConfig, Recipe
 from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadOutput, ModelOutput, Targets
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import BuildError
+from occluded_reid.errors import BuildError, ShapeError
 from occluded_reid.forked import require_threads
 from occluded_reid.heads.base import Head
 from occluded_reid.losses.criterion import Criterion
@@ -207,8 +208,14 @@ class ReIDModel(nn.Module):
         """Return all outputs in evaluation mode, for pictures and tests; the mode before is restored.
 
         Raises:
+            ShapeError: they are no tensor (N, 3, H, W).
             DeviceError: this process was forked from one that had computed, and would wait for ever.
         """
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            raise ShapeError(
+                f"images are {tuple(images.shape) if isinstance(images, Tensor) else shown(images)}; give a tensor "
+                "(N, 3, H, W) as model.preprocess(images) makes it."
+            )
         require_threads("embed images", self.device.type)
         was_training = self.training
         self.eval()

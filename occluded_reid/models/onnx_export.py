@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from occluded_reid.errors import BuildError, CheckpointError, MissingExtraError
-from occluded_reid.files import atomic_write
+from occluded_reid.files import as_path, atomic_write
 from occluded_reid.models.graph import InferenceGraph
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.onnx_engine import quiet_export
@@ -51,7 +51,7 @@ def export_model(model: ReIDModel, file: str | Path) -> Path:
         CheckpointError: the graph differs from the model, or the file cannot be written.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
-    file = Path(file)
+    file = as_path(file, CheckpointError)
     if file.suffix not in (".onnx", ".pt2"):
         raise BuildError(f"'{file}' ends in '{file.suffix}'; give a name that ends in .onnx, or .pt2 for torch.")
     if model.preprocess.crops:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import require_folder
 from occluded_reid.data.images import image_files, open_image, open_mask
 from occluded_reid.data.left_out import LeftOut
@@ -31,6 +32,7 @@ _CHUNK_IMAGES = 32
 _CHUNK_PIXELS = 16_000_000
 
 
+@checked(DataError)
 def parse_folder(
     images: str | Path,
     teacher: Teacher,

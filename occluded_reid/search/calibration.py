@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import CalibrationError
 from occluded_reid.files import read_json, write_json
@@ -97,6 +98,7 @@ class Calibration(BaseModel):
     groups: list[SharedGroup] = Field(min_length=1)
 
     @staticmethod
+    @checked(CalibrationError)
     def fit(
         query: EmbeddedSet,
         gallery: EmbeddedSet,
@@ -181,6 +183,7 @@ class Calibration(BaseModel):
         """
         return np.asarray(checked_distances(distance) <= self.threshold(shared))
 
+    @checked(CalibrationError, only=("prior",))
     def probability(
         self,
         distance: Sequence[float] | np.ndarray,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from occluded_reid.embeddings import EmbeddedSet
+from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import Matcher, Prepared, Rows
 from occluded_reid.search.device import full_precision
 
@@ -117,6 +118,8 @@ class Comparisons:
         walks: int = 2,
     ) -> None:
         query.embeddings.require_same_slots(gallery.embeddings)
+        if tile_rows < 1:
+            raise ShapeError(f"tile_rows is {tile_rows}; give at least 1.")
         self.query, self.gallery, self.matcher = query, gallery, matcher
         self.exclude_same_camera, self.tile_rows = exclude_same_camera, tile_rows
         self.prepared = matcher.prepare(query.embeddings)

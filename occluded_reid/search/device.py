@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from occluded_reid.arguments import shown
 from occluded_reid.errors import DeviceError
 
 __all__ = ["choose_device", "describe_device", "full_precision"]
@@ -37,7 +38,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         >>> choose_device("cpu")
         device(type='cpu')
     """
-    if device != "auto":
+    if not isinstance(device, str) or device != "auto":
         return _named(device)
     chosen = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     _log.info("Device 'auto' is %s.", describe_device(chosen))
@@ -65,8 +66,8 @@ def describe_device(device: str | torch.device) -> str:
 def _named(device: str | torch.device) -> torch.device:
     try:
         wanted = torch.device(device)
-    except (RuntimeError, TypeError) as cause:
-        raise DeviceError(f"device is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:<number>'.") from cause
+    except (RuntimeError, TypeError, ValueError) as cause:
+        raise DeviceError(f"device is {shown(device)}; give 'auto', 'cpu', 'cuda' or 'cuda:<number>'.") from cause
     if wanted.type == "cpu":
         return torch.device("cpu")
     if wanted.type == "mps":

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid.arguments import check_fields
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import DECIMALS, NO_SHARED_SLOT, Matcher
 
@@ -62,9 +63,7 @@ class KReciprocal:
     squared: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("k1", self.k1), ("k2", self.k2)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ShapeError(f"{name} is {value!r}; give a whole number.")
+        check_fields(self, ShapeError)
         if self.k1 < 1 or not 1 <= self.k2 <= self.k1 + 1:
             raise ShapeError(
                 f"k1 is {self.k1} and k2 is {self.k2}; k1 must be at least 1, and k2 between 1 and k1 + 1: "

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError
 from occluded_reid.files import read_safetensors, write_safetensors
@@ -67,6 +68,7 @@ class Reduction:
     model: str | None = None
 
     @staticmethod
+    @checked(EmbeddingError)
     def fit(
         sample: PartEmbeddings,
         widths: Mapping[str, int],
@@ -116,6 +118,7 @@ class Reduction:
         slots_out = {name: widths.get(name, width) for name, width in sample.widths.items()}
         return Reduction(sample.widths, slots_out, projections, means, unit, explained, rows, model)
 
+    @checked(EmbeddingError)
     def apply(self, rows: PartEmbeddings) -> PartEmbeddings:
         """Return the rows with reduced slots, in the order of `slots_in`; visibility stays.
 

@@ -20,6 +20,7 @@ _SPREAD = 4  # memory is looked at in place where at least every fourth row is w
 T = TypeVar("T")
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """Gallery rows that are read in tiles, and again one by one."""
 

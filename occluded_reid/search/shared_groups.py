@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from occluded_reid.arguments import shown
 from occluded_reid.errors import CalibrationError
+from occluded_reid.numbered import whole_numbers
 
 __all__ = ["SharedGroup", "by_shared", "checked_distances"]
 
@@ -55,27 +57,29 @@ def by_shared(shared: Sequence[int] | np.ndarray, values: Sequence[float], nothi
         >>> by_shared([2, 0, 1], [0.3, 0.5], -np.inf)
         array([ 0.5, -inf,  0.3])
     """
-    numbers = np.asarray(shared)
-    if numbers.size and not (np.issubdtype(numbers.dtype, np.integer) and numbers.min() >= 0):
+    numbers = whole_numbers("shared", shared, CalibrationError)
+    if numbers.size and numbers.min() < 0:
         raise CalibrationError(
-            f"numbers of shared slots are whole and not negative; got {numbers.dtype} {numbers}. "
-            "Count them with shared_slots()."
+            f"numbers of shared slots are not negative; got {numbers.min()}. Count them with shared_slots()."
         )
     if numbers.size and numbers.max() > len(values):
         raise CalibrationError(
             f"a pair is said to share {numbers.max()} slots; the calibration knows pairs that share up to "
             f"{len(values)}. Calibrate the matcher and the slots that are in use."
         )
-    return np.asarray(np.array([nothing, *values])[numbers.astype(np.int64)])
+    return np.asarray(np.array([nothing, *values])[numbers])
 
 
 def checked_distances(distance: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return distances as float64.
 
     Raises:
-        CalibrationError: one of them is NaN.
+        CalibrationError: one of them is no number, or NaN.
     """
-    values = np.asarray(distance, dtype=np.float64)
+    try:
+        values = np.asarray(distance, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as cause:
+        raise CalibrationError(f"distance is {shown(distance)}; give numbers, as a matcher gives them.") from cause
     if np.isnan(values).any():
         raise CalibrationError("a distance is NaN; distances of a matcher never are. Look at where it comes from.")
     return values

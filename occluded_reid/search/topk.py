@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, Prepared
@@ -45,6 +46,7 @@ class TopK:
         return len(self.positions)
 
 
+@checked(ShapeError, but=("device",))
 def exact_topk(
     query: PartEmbeddings,
     rows: RowSource,

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from occluded_reid.arguments import checked
 from occluded_reid.config import Component, DataConfig, InputConfig, OptimConfig
 from occluded_reid.contracts import FeatureMaps, HeadOutput, ModelOutput, Targets
 from occluded_reid.data.cache import DecodedImages
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.images import open_mask
 from occluded_reid.data.loader import TrainLoader
-from occluded_reid.errors import BuildError, DataError, TrainingError
+from occluded_reid.errors import BuildError, DataError, EvaluationError, TrainingError
 from occluded_reid.files import absolute, write_json
 from occluded_reid.functional import smoothed_segmentation_loss
 from occluded_reid.losses.criterion import LossValues
@@ -72,6 +73,7 @@ class ParserResult:
         return "\n".join([*lines, *([] if self.scores is None else [self.scores.format()])])
 
 
+@checked(TrainingError)
 def train_parser(
     recipe: str | Path | Mapping[str, Any] | ParserRecipe,
     data: ReIDData,
@@ -179,6 +181,7 @@ def region_areas(parser: ParsingNetwork, images: Sequence[np.ndarray]) -> Tensor
     )
 
 
+@checked(EvaluationError)
 def evaluate_parser(
     parser: ParsingNetwork,
     samples: Sequence[Sample],

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from occluded_reid.arguments import checked
 from occluded_reid.config import Recipe
 from occluded_reid.contracts import HeadInfo
 from occluded_reid.data.dataset import ReIDData
@@ -31,6 +32,7 @@ __all__ = ["train"]
 _LOG = logging.getLogger(__name__)
 
 
+@checked(TrainingError)
 def train(
     recipe: str | Path | Mapping[str, Any] | Recipe | ReIDModel,
     data: ReIDData,

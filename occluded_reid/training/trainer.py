@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from occluded_reid.arguments import checked
 from occluded_reid.config import OptimConfig
 from occluded_reid.contracts import Batch
 from occluded_reid.data.dataset import ReIDData
@@ -84,6 +85,7 @@ class Trainer:
         MissingExtraError: TensorBoard is asked for and not installed.
     """
 
+    @checked(TrainingError, but=("data", "model"))
     def __init__(
         self,
         model: ReIDModel,
@@ -131,6 +133,7 @@ class Trainer:
         self._journal = Journal(self.output, tensorboard=tensorboard) if self.processes.is_main else None
         self._description = describe_run(model, self.loader, seed, self.processes.count)
 
+    @checked(TrainingError)
     def fit(self, *, resume: bool = False) -> TrainResult:
         """Train to the last epoch of the recipe.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import SPLITS, Split, require_folder
 from occluded_reid.data.images import image_files
 from occluded_reid.errors import DataError, MissingExtraError
@@ -48,6 +49,7 @@ def packed(root: Path) -> Path | None:
     return _first(root, _MAT)
 
 
+@checked(DataError)
 def extract_cuhk03(root: str | Path, out: str | Path | None = None, *, progress: Progress | None = None) -> Path:
     """Write the images of ``cuhk-03.mat`` as PNG files, once; `load_dataset("cuhk03", …)` reads those.
 

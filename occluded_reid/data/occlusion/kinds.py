@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import Sample
 from occluded_reid.data.occlusion.occluders import SUFFIXES, Occluders
 from occluded_reid.data.occlusion.pins import Place
@@ -41,6 +42,7 @@ class OcclusionKind:
     stock: str
 
 
+@checked(DataError)
 def open_kinds(
     names: Sequence[str] = tuple(OCCLUSION_KINDS),
     *,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.occlusion.cutouts import Cutout, make_cutout
 from occluded_reid.data.occlusion.generated import GeneratedCutouts
 from occluded_reid.errors import DataError, ImageError, ShapeError
@@ -55,6 +56,7 @@ class Occluders:
         return cls([("generated", GeneratedCutouts(seed, max(count, 0)))])
 
     @classmethod
+    @checked(DataError)
     def from_folder(cls, folder: str | Path, *, crops: bool = False) -> Occluders:
         """Return the cut-outs of a folder: PNG, WebP or TIFF files with transparency, in the order of their names.
 

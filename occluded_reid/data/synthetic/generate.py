@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.synthetic.canvas import Bytes
 from occluded_reid.data.synthetic.options import FORMAT_VERSION, SyntheticOptions, generator
 from occluded_reid.data.synthetic.render import Sample, render
@@ -28,6 +29,7 @@ SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 _FIRST_DISTRACTOR = 10_000  # behind every identity that four digits can name
 
 
+@checked(DataError)
 def generate(
     root: str | Path,
     options: SyntheticOptions | None = None,

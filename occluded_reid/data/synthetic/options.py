@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from occluded_reid.arguments import check_fields
 from occluded_reid.errors import DataError
 
 FORMAT_VERSION = 1
@@ -105,6 +106,7 @@ class SyntheticOptions:
     difficulty: Difficulty = field(default_factory=Difficulty)
 
     def __post_init__(self) -> None:
+        check_fields(self, DataError)
         least = {"cameras": 1, "width": 16, "height": 48}
         for item in fields(self):
             value = getattr(self, item.name)

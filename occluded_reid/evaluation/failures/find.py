@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EmbeddingError, EvaluationError
 from occluded_reid.evaluation.evaluate import require_rows
@@ -23,6 +24,7 @@ from occluded_reid.matchers.base import Matcher
 __all__ = ["find_failures"]
 
 
+@checked(EvaluationError)
 def find_failures(
     query: EmbeddedSet,
     gallery: EmbeddedSet,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from occluded_reid.arguments import checked
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
@@ -23,6 +24,7 @@ HITS = 10
 """Gallery images of a row."""
 
 
+@checked(EvaluationError)
 def ranked_rows(
     model: ReIDModel,
     data: ReIDData,

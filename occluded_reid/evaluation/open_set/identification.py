@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import markdown_table
@@ -152,6 +153,7 @@ class Identification:
         return [*rows, ["AUROC of known against unknown searches, by the person's own image", str(self.auroc_mate)]]
 
 
+@checked(EvaluationError)
 def evaluate_identification(
     query: EmbeddedSet,
     gallery: EmbeddedSet,
@@ -196,6 +198,7 @@ def evaluate_identification(
         EmbeddingError: the slots of both sides differ.
     """
     resampling = resampling or PeopleResampling()
+    ranks, false_alarm_rates = tuple(ranks), tuple(false_alarm_rates)
     if not ranks or min(ranks) < 1 or not false_alarm_rates or not all(0 < rate < 1 for rate in false_alarm_rates):
         raise EvaluationError(
             f"ranks are {list(ranks)} and false-alarm rates {list(false_alarm_rates)}; give ranks from 1, and rates "

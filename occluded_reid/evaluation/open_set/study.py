@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import markdown_table
@@ -147,6 +148,7 @@ _CHARTS = (
 )
 
 
+@checked(EvaluationError)
 def open_set_study(
     query: EmbeddedSet,
     gallery: EmbeddedSet,

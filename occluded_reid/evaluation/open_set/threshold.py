@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.intervals import Interval
@@ -107,6 +108,7 @@ class OpenSetReport:
         }
 
 
+@checked(EvaluationError)
 def evaluate_open_set(
     query: EmbeddedSet,
     gallery: EmbeddedSet,

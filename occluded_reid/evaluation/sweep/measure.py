@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from occluded_reid._version import __version__
+from occluded_reid.arguments import checked, shown
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.occlusion.kinds import OcclusionKind, open_kinds
 from occluded_reid.data.occlusion.pins import Place
@@ -41,6 +43,7 @@ _FROM: Mapping[Place, str] = {
 _NO_RULES = ("dataset", "split", "name", "tile_rows", "bootstrap", "confidence", "cameras_known", "notes")
 
 
+@checked(EvaluationError)
 def sweep(
     model: ReIDModel,
     data: ReIDData,
@@ -153,6 +156,11 @@ def sweep_settings(
         EvaluationError: no share above 0, one outside 0 … 1, no seed, a negative one, or no kind or one twice.
         ImageError, MaskError: a file cannot be read.
     """
+    severities, seeds = tuple(severities), tuple(seeds)
+    if odd := [share for share in severities if isinstance(share, bool | str) or not isinstance(share, Real)]:
+        raise EvaluationError(f"the share of the body to occlude is {shown(odd[0])}; give a number in 0 … 1.")
+    if odd := [seed for seed in seeds if isinstance(seed, bool) or not isinstance(seed, Integral)]:
+        raise EvaluationError(f"the seed to occlude with is {shown(odd[0])}; give a whole number.")
     shares = sorted({0.0, *map(float, severities)})
     if outside := [share for share in shares if not 0 <= share <= 1]:
         raise EvaluationError(f"the share of the body to occlude is {outside[0]}; give 0 … 1: 0.35 means 35 %.")

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.intervals import Difference, Interval, bootstrap_means, interval_of
 from occluded_reid.evaluation.sweep.settings import SweepSettings
@@ -148,6 +149,7 @@ class Sweep:
         """The numbers that tables and figures show: the first CMC rank, and mAP where it is defined."""
         return tuple(dict.fromkeys(m for m in (self.metrics[0], "mAP") if m in self.metrics))
 
+    @checked(EvaluationError)
     def to_dict(self, *, per_query: bool = True) -> dict[str, Any]:
         """Return the sweep as JSON knows it.
 

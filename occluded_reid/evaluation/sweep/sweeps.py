@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from occluded_reid.arguments import checked
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import csv_text, markdown_table
 from occluded_reid.evaluation.intervals import Difference
@@ -203,6 +204,7 @@ class Sweeps:
         )
         return "\n\n".join(parts) + "\n"
 
+    @checked(EvaluationError)
     def to_dict(self, *, per_query: bool = True) -> dict[str, Any]:
         """Return everything as JSON knows it; see `Sweep.to_dict`."""
         first = self.sweeps[0]

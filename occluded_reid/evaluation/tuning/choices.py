@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from occluded_reid.arguments import checked
 from occluded_reid.config import apply_overrides
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.embeddings import PartEmbeddings
@@ -76,6 +77,7 @@ def candidates_of(model: ReIDModel, choices: Mapping[str, Sequence[Any]]) -> tup
     return {default: found.get(default, own), **found}, default
 
 
+@checked(EvaluationError)
 def tune_model(
     model: ReIDModel,
     data: ReIDData,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid.arguments import checked
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.evaluate import evaluate
@@ -66,6 +67,7 @@ class Candidate:
         )
 
 
+@checked(EvaluationError)
 def tune(
     query: EmbeddedSet,
     gallery: EmbeddedSet,
