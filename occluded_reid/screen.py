@@ -6,6 +6,7 @@ On a terminal work draws a bar; elsewhere (a log, `nohup`) it says every half mi
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ __all__ = ["PULSE", "Bar", "Pulse", "Screen", "cell", "draws_bars", "progress_ba
 PULSE = 30.0
 """Seconds between two lines about unfinished work, where there is no terminal."""
 
+_PATIENCE = 2.0  # seconds that the end of a display waits for its thread, which is always enough
+_LONGEST_LINE = 512  # bytes that every system takes at once where it takes any (POSIX's least PIPE_BUF)
 _LINES = "\n\t"  # what our own texts may hold of the controls
 
 
@@ -90,7 +93,9 @@ class Bar:
 
 
 class Pulse:
-    """While entered, writes a line to stderr every half minute.
+    """While entered, writes a line to stderr every half minute; a line that nobody reads in time is left out.
+
+    Nothing is written once it is left, whatever stderr's descriptor is used for from then on.
 
     Args:
         describe: gives the line; it is called in a thread of its own.
@@ -100,17 +105,25 @@ class Pulse:
     def __init__(self, describe: Callable[[], str], seconds: float | None = None) -> None:
         self._describe, self._seconds = describe, PULSE if seconds is None else seconds
         self._ended = threading.Event()
+        self._writing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._due = 0.0
 
     def __enter__(self) -> Self:
         self.said()
-        threading.Thread(target=self._run, name="progress", daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Bounded: a process that was forked in the middle of a line inherits a lock that nobody will open.
+        held = self._writing.acquire(timeout=_PATIENCE)
         self._ended.set()
+        if held:
+            self._writing.release()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE)
 
     def said(self) -> None:
         """Tell that a line has been written by somebody else; the next one is due half a minute later."""
@@ -121,12 +134,23 @@ class Pulse:
             if time.monotonic() < self._due:
                 continue
             self.said()
-            # Straight to the descriptor: a process forked meanwhile must not inherit a lock that this thread holds.
+            # Straight to the descriptor: a process forked meanwhile must not inherit a lock of Python's own streams.
             try:
-                line = printable(self._describe()) + "\n"
-                os.write(sys.stderr.fileno(), line.encode(sys.stderr.encoding or "utf-8", "backslashreplace"))
+                line = printable(self._describe()).encode(sys.stderr.encoding or "utf-8", "backslashreplace")
+                with self._writing:
+                    if not self._ended.is_set() and _takes_more(sys.stderr.fileno()):
+                        os.write(sys.stderr.fileno(), line[: _LONGEST_LINE - 1] + b"\n")
+            except BlockingIOError:
+                continue
             except (OSError, ValueError, AttributeError):
                 return  # nobody can read it any more: stderr is closed, full, or no file
+
+
+def _takes_more(descriptor: int) -> bool:
+    """Whether a short line can be written at once: a pipe that nobody empties would hold the writer for ever."""
+    if sys.platform == "win32":  # there, only sockets can be asked
+        return True
+    return bool(select.select([], [descriptor], [], 0)[1])
 
 
 def draws_bars() -> bool:

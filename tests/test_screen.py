@@ -136,6 +136,104 @@ def test_a_stderr_that_is_gone_ends_the_pulse(monkeypatch: pytest.MonkeyPatch) -
     assert len(asked) == 1
 
 
+def pulses() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "progress"]
+
+
+def test_nothing_is_written_once_a_pulse_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left in the middle of a line that takes its time, while the descriptor is used for something else."""
+    describing, go_on = threading.Event(), threading.Event()
+    reader, writer = os.pipe()
+    monkeypatch.setattr(sys, "stderr", Elsewhere(writer))
+    monkeypatch.setattr("occluded_reid.screen._PATIENCE", 0.05)
+
+    def describe() -> str:
+        describing.set()
+        go_on.wait(20)
+        return "too late"
+
+    with Pulse(describe, seconds=0.001):
+        assert describing.wait(20)
+    (thread,) = pulses()  # whoever leaves it does not wait for ever
+    go_on.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    os.close(writer)
+    assert read(reader, 1) == [""]
+
+
+def test_a_pulse_ends_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(sys, "stderr", Elsewhere(writer))
+    for _ in range(50):
+        with Pulse(lambda: "tick", seconds=0.0):
+            pass
+        assert not pulses()
+    os.close(writer)
+    os.close(reader)
+
+
+def test_a_pulse_may_be_left_from_within_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(sys, "stderr", Elsewhere(writer))
+
+    def describe() -> str:
+        pulse.__exit__(None, None, None)
+        return "never"
+
+    pulse = Pulse(describe, seconds=0.001)
+    pulse.__enter__()
+    for thread in pulses():
+        thread.join(20)
+    assert not pulses()
+    os.close(writer)
+    assert read(reader, 1) == [""]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be asked there")
+def test_a_pipe_that_nobody_empties_does_not_hold_a_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    full = 0
+    while True:
+        try:
+            full += os.write(writer, b"x" * 4096)
+        except BlockingIOError:
+            break
+    os.set_blocking(writer, True)
+    monkeypatch.setattr(sys, "stderr", Elsewhere(writer))
+    described = threading.Semaphore(0)
+
+    def describe() -> str:
+        described.release()
+        return "tick"
+
+    started = time.monotonic()
+    with Pulse(describe, seconds=0.001):
+        for _ in range(3):
+            assert described.acquire(timeout=20)
+    assert time.monotonic() - started < 20
+    assert not pulses()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        assert stream.read() == b"x" * full
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_leaves_a_pulse_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("occluded_reid.screen._PATIENCE", 0.05)
+    with Pulse(lambda: "tick", seconds=30.0) as pulse, pulse._writing:
+        child = os.fork()
+        if child == 0:  # the lock is held by a thread that the child has not
+            try:
+                pulse.__exit__(None, None, None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_bars_inside_bars_share_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("occluded_reid.screen.PULSE", 0.01)
     reader, writer = os.pipe()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +52,12 @@ class Given:
     bytes: tuple[int, ...]
 
 
-class Runner:
+class Runner(ABC):
     """A compiled network: (N, 3, H, W) float32 in, the chosen tensors out, each with N rows."""
 
+    @abstractmethod
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """Run a batch."""
-        raise NotImplementedError
 
 
 class FrozenBackbone(Backbone):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.checksums import unseal
 from occluded_reid.gallery.conditions import Condition
 from occluded_reid.gallery.filters import Where
+from occluded_reid.gallery.where_tokens import replace_compared
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["CAMERAS", "FIRST_NUMBER", "CameraTable", "given_cameras"]
@@ -29,15 +29,6 @@ FIRST_NUMBER = 1000
 _INT64 = 1 << 63
 _SHOWN = 8
 _LONGEST_TEXT = 10_000  # of a filter whose names are looked up; longer ones are not for people
-# A text in quotes; a quote in it is doubled. Possessive, so that no text makes it try again and again.
-_TEXT = r"'(?:[^']|'')*+'"
-_COLUMN = r"(?<![\w`\"])(?P<{0}>[`\"]?)camera(?P={0})(?![\w`\"])"
-_IN_SQL = re.compile(
-    rf"(?P<compared>{_COLUMN.format('q1')}\s*(?:==|=|!=|<>)\s*)(?P<text>{_TEXT})"
-    rf"|(?P<listed>{_COLUMN.format('q2')}\s+(?:NOT\s+)?IN\s*\()(?P<texts>[^()']*+(?:{_TEXT}[^()']*+)++)\)"
-    r"|'(?:[^']|'')*+(?:'|$)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -170,23 +161,15 @@ class CameraTable:
         if isinstance(where, Condition):
             return where.with_cameras(lambda name: self.number_of(name, "where: 'camera'"))
         if isinstance(where, str):
-            return _IN_SQL.sub(self._in_sql, where) if len(where) <= _LONGEST_TEXT else where
+            if len(where) > _LONGEST_TEXT:
+                return where
+            return replace_compared(where, "camera", lambda name: str(self.number_of(name, "where: 'camera'")))
         if isinstance(where, Mapping) and "camera" in where:
             value = (
                 sorted(where["camera"], key=repr) if isinstance(where["camera"], set | frozenset) else where["camera"]
             )
             return {**where, "camera": self.asked(value, "where: 'camera'")}
         return where
-
-    def _in_sql(self, found: re.Match[str]) -> str:
-        def number(text: str) -> str:
-            return str(self.number_of(text[1:-1].replace("''", "'"), "where: 'camera'"))
-
-        if found["text"]:
-            return found["compared"] + number(found["text"])
-        if found["texts"]:
-            return found["listed"] + re.sub(_TEXT, lambda text: number(text[0]), found["texts"]) + ")"
-        return found[0]
 
 
 def given_cameras(camera: Any) -> Any:

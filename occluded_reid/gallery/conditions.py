@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, NoReturn
@@ -17,13 +18,24 @@ import numpy as np
 
 from occluded_reid.arguments import is_several, shown
 from occluded_reid.data.camera_names import camera_of_text
-from occluded_reid.data.times import seconds_of
+from occluded_reid.data.times import read_time, seconds_of
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.layout import LABELS
 from occluded_reid.gallery.values import INT64, finite, is_text, is_whole
+from occluded_reid.gallery.where_tokens import replace_compared
 from occluded_reid.registry import did_you_mean
 
-__all__ = ["MILVUS_KNOWN", "Condition", "Field", "equal_to", "field", "one_of", "unknown", "unknown_camera"]
+__all__ = [
+    "MILVUS_KNOWN",
+    "Condition",
+    "Field",
+    "equal_to",
+    "field",
+    "in_seconds",
+    "one_of",
+    "unknown",
+    "unknown_camera",
+]
 
 MILVUS_KNOWN = {name: f"{name}_known" for name in ("identity", "camera", "time", "track", "path", "sha256")}
 """Milvus before 2.5 has no NULL: an unknown value is stored there as 0 or "", and this column beside it is false."""
@@ -315,12 +327,15 @@ def _value(column: str, value: object) -> str | int | float:
         value = value.item()
     wanted = {
         "camera": "a whole number of 64 bits, a camera's name",
-        "time": "a finite number, a datetime",
+        "time": "a finite number, a datetime, a time such as '2024-05-01T10:00' or '20240501_100000'",
         "identity": "a text that UTF-8 can hold, a whole number",
         "track": "a text that UTF-8 can hold, a whole number",
     }.get(column, "a text that UTF-8 can hold")
     if column == "time" and isinstance(value, datetime):
         value = seconds_of(value)
+    elif column == "time" and isinstance(value, str):
+        with suppress(ValueError, OverflowError):
+            value = read_time(value)
     if column in ("identity", "track") and is_whole(value):
         return str(value)
     if column not in ("camera", "time"):
@@ -342,6 +357,19 @@ def _value(column: str, value: object) -> str | int | float:
     raise GalleryError(
         f"where: '{column}' is compared with {shown(value)}; give {wanted}, None, or a list of such values."
     )
+
+
+def in_seconds(where: str) -> str:
+    """Return a text with seconds for the times in quotes that `time` is compared with.
+
+    Raises:
+        GalleryError: one of them is no time.
+
+    Example:
+        >>> in_seconds("time >= '2024-05-01T10:00' AND camera = 3")
+        'time >= 1714557600.0 AND camera = 3'
+    """
+    return replace_compared(where, "time", lambda text: repr(_value("time", text)))
 
 
 def _numbered(column: str, value: str | int | float, number_of: Callable[[str], int]) -> str | int | float:

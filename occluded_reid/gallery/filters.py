@@ -12,6 +12,7 @@ from occluded_reid.gallery.conditions import (
     Field,
     equal_to,
     field,
+    in_seconds,
     one_of,
     unknown,
     unknown_camera,
@@ -29,10 +30,10 @@ def to_sql(where: Where | None) -> str | None:
     """Return the filter as SQL for LanceDB.
 
     Args:
-        where: text is passed on as it is (a quote inside a string is doubled: ``'O''Brien'``), once `require_where` has
-            looked at its length, its depth and the functions that it calls. In a mapping every entry
-            must hold: a value must be equal, a list or set holds the values that are welcome, None means "not known".
-            A condition of `field` says more than that.
+        where: text is passed on (a quote inside a string is doubled: ``'O''Brien'``), once `require_where` has looked
+            at its length, its depth and the functions that it calls, with seconds for the times that it compares
+            ``time`` with. In a mapping every entry must hold: a value must be equal, a list or set holds the values
+            that are welcome, None means "not known". A condition of `field` says more than that.
 
     Raises:
         GalleryError: the text is blank or beyond those bounds, a column does not exist, or a value has a type that no
@@ -74,7 +75,7 @@ def _parsed(where: Where | None, check: Callable[[str], None]) -> tuple[str | No
         if not where.strip():
             raise GalleryError("where is blank; leave it out to search the whole gallery.")
         check(where)
-        return where, []
+        return in_seconds(where), []
     if isinstance(where, Condition):
         return None, [where.with_cameras(unknown_camera)]
     if not isinstance(where, Mapping):

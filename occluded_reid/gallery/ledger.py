@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.checksums import OTHER, Sums, files_of, make_durable, open_plain, seal, sync, unseal
+from occluded_reid.gallery.checksums import (
+    OTHER,
+    Sums,
+    files_of,
+    make_durable,
+    odd_files,
+    open_plain,
+    seal,
+    sync,
+    unseal,
+)
 from occluded_reid.gallery.layout import FILE, TABLE
 from occluded_reid.gallery.manifest import read_manifest
 
@@ -320,10 +330,13 @@ class Ledger:
 
 
 def require_plain(folder: Path) -> None:
-    """Refuse a gallery of which a part is a link: what it leads to is none of the gallery's business.
+    """Refuse a gallery of which a part is a link or a pipe, before LanceDB follows it or waits for it.
+
+    What a link leads to is none of the gallery's business.
 
     Raises:
         GalleryError: there is one; it is named.
+        OSError: a folder may not be looked into.
     """
     for name in _OWN:
         if (folder / name).is_symlink():
@@ -331,6 +344,11 @@ def require_plain(folder: Path) -> None:
                 f"'{folder / name}' is a link. A gallery's own files and folders are plain: ask where this one comes "
                 "from; to have a gallery on another disk, move its whole folder, which may be reached by a link."
             )
+    for name in odd_files(folder, TABLE_FOLDER):
+        raise GalleryError(
+            f"'{folder / name}' is no plain file, but a link, a pipe, a device or the like, and LanceDB would read it. "
+            "A gallery's own files are plain: ask where this one comes from, and restore it from a copy."
+        )
 
 
 def manifest_versions(folder: Path) -> dict[int, Path]:

@@ -88,7 +88,6 @@ class Store(TableReader):
         self._lock = WriterLock(folder)
         self._present: set[str] = set()
         with self.errors("opened"):
-            require_plain(folder)
             self._table = self._open(version)
             self._base = self.version
             self._require_columns()
@@ -251,6 +250,7 @@ class Store(TableReader):
                 raise GalleryError(f"the gallery '{self.folder}' has no version {version}. It has kept {known}.")
             if not kept:
                 self._counting()  # a gallery of format 1 has no list yet: every commit counts
+                require_plain(self.folder)
             try:
                 if kept:
                     self._require_whole(version or kept[-1])
@@ -265,11 +265,14 @@ class Store(TableReader):
         raise self._restless("opened")
 
     def _require_whole(self, version: int) -> None:
-        """Compare a version's small files with their sums; one that was dropped meanwhile is LanceDB's to miss.
+        """Look for links and pipes, and compare a version's small files with their sums, before LanceDB reads any.
+
+        A version that was dropped meanwhile is LanceDB's to miss.
 
         Raises:
-            GalleryError: one is damaged.
+            GalleryError: one is damaged, or no plain file.
         """
+        require_plain(self.folder)
         try:
             if version in self.ledger.versions():
                 self.ledger.require_whole(version)
@@ -308,10 +311,11 @@ class Store(TableReader):
     def _begin(self) -> None:
         """Go to the newest version that counts, past what a writer that died has left."""
         with self.errors("written"):
-            require_plain(self.folder)
             kept = self._counting()
             if kept:
                 self._require_whole(kept[-1])
+            else:
+                require_plain(self.folder)
             self._table.checkout_latest()
             self._adopt()
             newest = self.ledger.versions()[-1]

@@ -10,6 +10,7 @@ import re
 from typing import NoReturn
 
 from occluded_reid.errors import GalleryError
+from occluded_reid.gallery.where_tokens import tokens
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["FUNCTIONS", "LONGEST_WHERE", "require_bounds", "require_where"]
@@ -31,23 +32,11 @@ _SIGNS = 200  # of arithmetic: LanceDB's time for a sum grows with the square of
 _LONGEST_TERM = 400  # words and signs between two of AND, OR and comma: each may lie within the one before
 _SHOWN = 80
 
-# Possessive, so that no text makes it try again and again.
-_TOKEN = re.compile(
-    r"(?P<space>\s++)"
-    r"|(?P<text>'(?:[^']|'')*+')"
-    r"|(?P<name>`[^`]*+`|\"[^\"]*+\")"
-    r"|(?P<number>\d[\w.]*+(?:(?<=[eE])[-+]\d++)?|\.\d++)"
-    r"|(?P<word>[^\W\d]\w*+)"
-    r"|(?P<remark>--|/\*)"
-    r"|(?P<sign><=|>=|<>|!=|==|&&|\|\||::|[-+*/%<>=!~^&|.:])"
-    r"|(?P<comma>,)"
-    r"|(?P<open>[(\[])"
-    r"|(?P<close>[)\]])"
-)
 _BEFORE_PARENTHESIS = {
     "and", "or", "not", "in", "is", "between", "like", "ilike", "escape", "any", "all", "case", "when", "then", "else",
 }  # fmt: skip
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
 _LAST_WORDS = {"null", "true", "false", "unknown", "end", "nan"}
 _BEFORE_VALUE = {*_BEFORE_PARENTHESIS, "from", "distinct", "similar", "to"}
 _ARITHMETIC = {"+", "-", "*", "/", "%", "^", "&", "|", "||", "::", ".", "~", "[", "case"}
@@ -80,31 +69,31 @@ def require_where(text: str) -> None:
     """
     if len(text) > LONGEST_WHERE:
         _refuse(text, f"has {len(text):,} characters; at most {LONGEST_WHERE:,} are read")
-    joined = signs = term = place = 0
+    joined = signs = term = 0
     terms: list[int] = []
     before = ""  # the word or name that stands directly before
     last = ""  # the token before, and whether a value ends with it
     value = loose = False
-    while place < len(text):
-        found = _TOKEN.match(text, place)
-        if found is None:
+    for kind, token, start, stop in tokens(text):
+        if not kind:
             raise GalleryError(
-                f"where {_shown(text)} is not understood: {text[place]!r} at character {place + 1} is no part of a "
+                f"where {_shown(text)} is not understood: {token!r} at character {start + 1} is no part of a "
                 "filter, or is not closed. Write SQL such as \"camera = 3 AND identity = '0002'\", with a quote inside "
                 "a string doubled, or give a mapping: {'camera': 3}."
             )
-        kind, token = str(found.lastgroup), found[0].lower()
-        place = found.end()
-        if kind == "space":
-            continue
         if kind == "remark":
             _refuse(text, f"holds the remark {token!r}; leave remarks out, and put a space between two minus signs")
-        if kind == "text" and before and text[found.start() - 1] not in " \t\r\n":
+        if kind == "text" and before and text[start - 1] not in " \t\r\n":
             _refuse(text, f"holds {before + token[:1]}…, a kind of text that is not read; write 'text' alone")
+        if kind == "number" and (day := _DAY.match(text, start)):
+            raise GalleryError(
+                f"where {_shown(text)} holds {day[0]} without quotes, which would be a subtraction. Quote times: "
+                f"time >= '{day[0]}T10:00', in UTC unless they say otherwise, or give seconds since 1970."
+            )
         if kind == "number" and not _NUMBER.fullmatch(token):
             raise GalleryError(
-                f"where {_shown(text)} holds {found[0]!r}, which is no number. Quote a text: 'a'; a time is "
-                "compared with a number, such as seconds since 1970, as the gallery keeps it."
+                f"where {_shown(text)} holds {text[start:stop]!r}, which is no number. Quote a text: 'a'; and a time: "
+                "time >= '2024-05-01T10:00'."
             )
         named = kind == "name" or (kind == "word" and token not in _BEFORE_VALUE | _LAST_WORDS)
         loose = not terms and named and (value or last == "as")
