@@ -98,7 +98,7 @@ class Calibration(BaseModel):
     groups: list[SharedGroup] = Field(min_length=1)
 
     @staticmethod
-    @checked(CalibrationError)
+    @checked(CalibrationError, but=("per",))
     def fit(
         query: EmbeddedSet,
         gallery: EmbeddedSet,

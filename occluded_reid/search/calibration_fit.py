@@ -217,7 +217,7 @@ def _require_sense(rate: float, per: str, gallery_size: int | None, prior: float
         raise CalibrationError(
             f"false_match_rate is {rate} and prior {prior}; give numbers between 0 and 1: 0.01 means 1 %."
         )
-    if per not in ("comparison", "search"):
+    if not isinstance(per, str) or per not in ("comparison", "search"):
         raise CalibrationError(
             f"per is {per!r}; give 'search' (of searches for somebody unknown, at most so many find anything) or "
             "'comparison' (of pairs of two people, at most so many look like one)."

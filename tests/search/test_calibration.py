@@ -423,7 +423,7 @@ def test_another_model_matcher_or_reduction_is_refused() -> None:
         ({"false_match_rate": 1.0}, "between 0 and 1"),
         ({"false_match_rate": float("nan")}, "between 0 and 1"),
         ({"prior": 1.0}, "between 0 and 1"),
-        ({"per": "day"}, "give 'comparison' or 'search'"),
+        ({"per": "day"}, "give 'search'"),
         ({"gallery_size": 0}, "gallery_size is 0"),
         ({"gallery_size": 9, "per": "comparison"}, "a rate per comparison has none"),
         ({"false_match_rate": 0.001}, "40 queries cannot promise .* at least 999 are needed"),
