@@ -25,7 +25,8 @@ _LABELS = ("identity", "camera", "time", "track")
 
 Folder = Annotated[str, typer.Argument(help="Folder, or address, of the gallery.")]
 Where = Annotated[
-    str | None, typer.Option("--where", help="SQL filter: \"camera = 'hall' AND time > 8.5\".", show_default=False)
+    str | None,
+    typer.Option("--where", help="SQL filter: \"camera = 'hall' AND time >= '2024-05-01T10:00'\".", show_default=False),
 ]
 
 
@@ -117,8 +118,9 @@ def get_command(
 ) -> None:
     """Say all that is known about an image.
 
-    Example: [bold]occluded-reid gallery get mall/ photos/1.jpg[/bold]
+    Example: [bold]occluded-reid gallery get shop/ a.jpg[/bold]
     """
+    from occluded_reid.data.times import time_text
     from occluded_reid.gallery import Gallery
 
     with Gallery.open(gallery) as store:
@@ -128,7 +130,11 @@ def get_command(
     if as_json:
         print_json(image.to_dict())
         return
-    for name, value in image.to_dict().items():
+    told = image.to_dict()
+    if image.time is not None:
+        number, text = f"{image.time:.15g}", time_text(image.time)
+        told["time"] = number if number == text else f"{text} ({number})"
+    for name, value in told.items():
         console().say(f"{name}: {'–' if value is None else value}")
     if image.embeddings is not None:
         seen = zip(image.embeddings.names, image.embeddings.visibility[0].tolist(), strict=True)
@@ -260,6 +266,7 @@ def read_keys(keys: list[str] | None, file: Path | None) -> list[str]:
 def _table(images: Sequence[GalleryImage]) -> Table:
     from rich.table import Table
 
+    from occluded_reid.data.times import time_text
     from occluded_reid.screen import cell
 
     table = Table("key", *_LABELS)
@@ -267,7 +274,7 @@ def _table(images: Sequence[GalleryImage]) -> Table:
     for image in images:
         told: Mapping[str, Any] = image.to_dict()
         values = (image.camera_name or image.camera if name == "camera" else told[name] for name in _LABELS)
-        shown = ("–" if value is None else f"{value:.15g}" if isinstance(value, float) else value for value in values)
+        shown = ("–" if value is None else time_text(value) if isinstance(value, float) else value for value in values)
         table.add_row(cell(image.key), *(cell(value) for value in shown))
     return table
 

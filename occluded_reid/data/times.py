@@ -6,7 +6,7 @@ import math
 import re
 from datetime import UTC, datetime
 
-__all__ = ["TIME_FORMATS", "read_time", "seconds_of"]
+__all__ = ["TIME_FORMATS", "read_time", "seconds_of", "time_text"]
 
 TIME_FORMATS = (
     "seconds or frames (12.5, 000123), milliseconds since 1970 (13 digits), 20240501093000, 20240501_093000 or "
@@ -14,6 +14,7 @@ TIME_FORMATS = (
 )
 """What `read_time` understands without a format, for messages."""
 
+_DATES = (1e8, 1e11)  # seconds since 1970 from 1973 to 5138; numbers of frames are smaller, milliseconds larger
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?", re.ASCII)
 _COMPACT = re.compile(r"(\d{8})[T_ -]?(\d{6})(?:[.,](\d{1,6}))?", re.ASCII)
 _DASHED = re.compile(r"(\d{4}-\d{2}-\d{2})[T_ ](\d{2})[:-](\d{2})[:-](\d{2}(?:[.,]\d{1,6})?)", re.ASCII)
@@ -51,6 +52,22 @@ def read_time(text: str, pattern: str | None = None) -> float:
         day, hours, minutes, seconds = found.groups()
         text = f"{day}T{hours}:{minutes}:{seconds.replace(',', '.')}"
     return seconds_of(datetime.fromisoformat(text))
+
+
+def time_text(seconds: float) -> str:
+    """Return a time for people to read: a date in UTC, which `read_time` understands, or the number that it is.
+
+    Nobody says in which unit a time was given. What would be a date from 1973 on is shown as one.
+
+    Example:
+        >>> [time_text(time) for time in (1714557600.0, 1714557600.25, 12.5, 123.0)]
+        ['2024-05-01T10:00:00Z', '2024-05-01T10:00:00.25Z', '12.5', '123']
+    """
+    if not _DATES[0] <= seconds < _DATES[1]:
+        return f"{seconds:.15g}"
+    moment = datetime.fromtimestamp(seconds, UTC)
+    rest = f".{moment.microsecond:06d}".rstrip("0").rstrip(".")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{rest}Z"
 
 
 def seconds_of(moment: datetime) -> float:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from occluded_reid.arguments import is_several
+from occluded_reid.data.times import time_text
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.cameras import CameraTable, given_cameras
 from occluded_reid.gallery.filters import Where, to_sql
 from occluded_reid.gallery.images import Source
 from occluded_reid.gallery.layout import LABELS, Layout, describe_slots, short_name
+from occluded_reid.gallery.near_keys import near_keys
 from occluded_reid.gallery.records import Labels, Record, make_records
 from occluded_reid.gallery.relabel import relabel_rows
 from occluded_reid.gallery.store import ROW_ID, Store, to_embeddings
@@ -30,6 +32,7 @@ from occluded_reid.gallery.values import require_keys
 __all__ = ["KEEP", "Browsing", "CameraCount", "GalleryImage", "GalleryInfo", "Keep"]
 
 _SHOWN = 5
+_CAMERAS_SHOWN = 20
 
 Origins = list[list[Source]]  # here, where `list` is not yet a method
 
@@ -96,7 +99,7 @@ class CameraCount:
 
     def __str__(self) -> str:
         called = "unknown" if self.number is None else self.name or str(self.number)
-        return f"{called} {self.images:,}"
+        return f"{called}: {self.images:,}"
 
 
 @dataclass(frozen=True)
@@ -162,13 +165,20 @@ class GalleryInfo:
             f"matcher: {self.matcher.get('type')}",
             f"people: {self.identities:,} with a name; {self.unidentified:,} images without",
             f"tracks: {self.tracks:,}",
-            f"cameras: {', '.join(map(str, self.cameras)) or 'none'}",
-            "times: " + (f"{self.times[0]:.15g} to {self.times[1]:.15g}" if self.times else "none"),
+            f"cameras: {self._cameras()}",
+            "times: " + (" to ".join(map(time_text, self.times)) if self.times else "none"),
             f"version: {self.version}{kept}, created {self.created}",
         ]
         lines += [f"size: {self.bytes / 1e6:,.1f} MB"] if self.bytes is not None else []
         built = "none; searches compare with every image" if self.index is None else _index_line(self.index)
         return [*lines, f"index: {built}", f"calibration: {'kept' if self.calibrated else 'none'}"]
+
+    def _cameras(self) -> str:
+        known = [camera for camera in self.cameras if camera.number is not None]
+        without = sum(camera.images for camera in self.cameras if camera.number is None)
+        more = ", …" if len(known) > _CAMERAS_SHOWN else ""
+        each = f" ({', '.join(map(str, known[:_CAMERAS_SHOWN]))}{more})" if known else ""
+        return f"{len(known):,}{each}; {without:,} images without"
 
 
 def _index_line(index: Mapping[str, Any]) -> str:
@@ -386,12 +396,13 @@ def _find(reader: TableReader, keys: Sequence[str]) -> np.ndarray:
             raise GalleryError(f"keys: number {number} is {key!r}; give a text that UTF-8 can hold.")
     found = reader.find(["key"], [sorted(set(keys))])
     place = dict(zip(found.column("key").to_pylist(), found.column(ROW_ID).to_pylist(), strict=True))
-    missing = [repr(key) for key in keys if key not in place]
+    missing = [key for key in keys if key not in place]
     if missing:
         more = ", …" if len(missing) > _SHOWN else ""
         raise GalleryError(
             f"{len(missing)} of {len(keys)} keys are not in the gallery '{reader.folder}': "
-            f"{', '.join(missing[:_SHOWN])}{more}. Gallery.list() (`occluded-reid gallery list`) names the keys."
+            f"{', '.join(map(repr, missing[:_SHOWN]))}{more}.{near_keys(reader, missing[0])} "
+            "Gallery.list() (`occluded-reid gallery list`) names the keys."
         )
     return np.array([place[key] for key in keys], dtype=np.uint64)
 

@@ -14,6 +14,7 @@ from occluded_reid.errors import GalleryError, ImageError
 from occluded_reid.gallery.derived import links_below
 from occluded_reid.gallery.images import identify
 from occluded_reid.gallery.maintenance import INDEXES, begin, require_sound
+from occluded_reid.gallery.near_keys import near_keys
 from occluded_reid.gallery.store import ROW_ID, Store
 from occluded_reid.gallery.writer import Progress
 
@@ -60,8 +61,9 @@ def erase_keys(
         if missing:
             names = ", ".join(repr(key) for key in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
             raise GalleryError(
-                f"{len(missing)} of {len(wanted)} keys are in no version of the gallery '{store.folder}': {names}. "
-                "Nothing was erased; leave them out. Where one was removed, and the versions that showed it were "
+                f"{len(missing)} of {len(wanted)} keys are in no version of the gallery '{store.folder}': {names}."
+                f"{near_keys(store, missing[0])} Nothing was erased; leave them out. Where one was "
+                "removed, and the versions that showed it were "
                 "dropped, compact(keep_versions=1) deletes what is left of it."
             )
         if not wanted:

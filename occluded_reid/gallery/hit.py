@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from occluded_reid.data.times import time_text
 from occluded_reid.printable import printable
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def hits_table(hits: Sequence[Hit]) -> Table:
         if hit.camera_name is not None:
             known["camera"] = hit.camera_name
         labels = (
-            "–" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)
+            "–" if value is None else time_text(value) if isinstance(value, float) else str(value)
             for value in known.values()
         )
         likely = [f"{hit.probability or 0:.1%}"] if judged else []

@@ -14,6 +14,7 @@ from occluded_reid.errors import GalleryError, ImageError
 from occluded_reid.gallery.hit import AddResult
 from occluded_reid.gallery.images import EmbeddingModel, ImageLike, embed_images, identify
 from occluded_reid.gallery.layout import LABELS
+from occluded_reid.gallery.near_keys import near_keys
 from occluded_reid.gallery.records import Record, record_of, same_rows, to_table
 from occluded_reid.gallery.store import ROW_ID, Store, to_embeddings
 
@@ -197,8 +198,8 @@ def remove_keys(store: Store, keys: Sequence[str]) -> int:
     if missing:
         names = ", ".join(repr(key) for key in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
         raise GalleryError(
-            f"{len(missing)} of {len(wanted)} keys are not in the gallery '{store.folder}': {names}. "
-            "Nothing was removed; leave them out."
+            f"{len(missing)} of {len(wanted)} keys are not in the gallery '{store.folder}': {names}."
+            f"{near_keys(store, missing[0])} Nothing was removed; leave them out."
         )
     store.delete(found.column("row").to_pylist())
     return int(found.num_rows)

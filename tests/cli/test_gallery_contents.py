@@ -70,7 +70,14 @@ def test_list(mall: Path) -> None:
         }
     ]
     found = run("list", mall, "--limit", 4)
-    for text in ("[a]", "hall", "1714555800", "t1", "4 images shown, 5 in the gallery; more with --limit"):
+    for text in (
+        "[a]",
+        "hall",
+        "1.5",
+        "2024-05-01T09:30:00Z",
+        "t1",
+        "4 images shown, 5 in the gallery; more with --limit",
+    ):
         assert text in found.output
     assert "5 images shown, 5 in the gallery\n" in run("list", mall).output
     for wrong in (("--identity", "a", "--unidentified"), ("--where", "true", "--camera", "1"), ("--limit", "-1")):
@@ -83,7 +90,7 @@ def test_info_and_cameras(mall: Path) -> None:
     assert isinstance(info, dict)
     assert (info["images"], info["identities"], info["unidentified"]) == (5, 2, 2)
     assert info["cameras"][1] == {"number": 1000, "name": "hall", "images": 2}
-    assert "cameras: 3 2, hall 2, unknown 1" in run("info", mall).output
+    assert "cameras: 2 (3: 2, hall: 2); 1 images without" in run("info", mall).output
     assert told("cameras", mall, "--name", "yard=3") == [
         {"number": 3, "name": "yard", "images": 2},
         {"number": 1000, "name": "hall", "images": 2},
@@ -105,6 +112,16 @@ def test_get(mall: Path, tmp_path: Path) -> None:
     assert "key: [a]" in shown
     assert "visibility: global 1.00" in shown
     assert isinstance(run("get", mall, "none").exception, GalleryError)
+
+
+def test_times_are_dates_for_people_and_numbers_for_programs(mall: Path) -> None:
+    assert [image["time"] for image in told("list", mall)] == [1.5, None, 1714555800.0, None, None]
+    dated = told("list", mall, "--where", "time >= '2024-05-01T09:30'")
+    assert [image["time"] for image in dated] == [1714555800.0]
+    assert "time: 2024-05-01T09:30:00Z (1714555800)" in run("get", mall, dated[0]["key"]).output
+    assert "time: 1.5\n" in run("get", mall, "d").output
+    assert "times: 1.5 to 2024-05-01T09:30:00Z" in run("info", mall).output
+    assert told("info", mall)["times"] == [1.5, 1714555800.0]
 
 
 def test_relabel(mall: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from occluded_reid.data import ReIDData, load_dataset
 from occluded_reid.data.folder import load_folder
-from occluded_reid.data.times import read_time
+from occluded_reid.data.times import read_time, time_text
 from occluded_reid.data.unlabelled import load_images, unlabelled
 from occluded_reid.errors import DataError
 
@@ -104,6 +104,24 @@ def test_patterns_that_do_not_fit(tmp_path: Path, options: dict[str, Any], why: 
 )
 def test_read_time(text: str, seconds: float) -> None:
     assert read_time(text) == seconds
+    assert read_time(time_text(seconds)) == pytest.approx(seconds, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1714557600.0, "2024-05-01T10:00:00Z"),
+        (1714557600.5, "2024-05-01T10:00:00.5Z"),
+        (1e8, "1973-03-03T09:46:40Z"),
+        (99_999_999.0, "99999999"),
+        (1714557600000.0, "1714557600000"),
+        (12.5, "12.5"),
+        (-3.0, "-3"),
+        (0.0, "0"),
+    ],
+)
+def test_times_are_shown_as_dates_where_they_can_be_one(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
 
 
 @pytest.mark.parametrize("text", ["", "noon", "99999999999999", "9" * 400, "2024-13-01T00:00:00"])
