@@ -80,7 +80,9 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def absolute(path: str | Path, error: type[OccludedReIDError] = OccludedReIDError) -> Path:
-    """Return a path that stays the same file when the program changes its working folder later; links are kept.
+    """Return a path that stays the same file when the program changes its working folder later.
+
+    Links are kept, and ``..`` is gone: a file has one such name from wherever it is named.
 
     Whatever keeps a path for later, rather than using it at once, keeps it like this.
 
@@ -88,12 +90,22 @@ def absolute(path: str | Path, error: type[OccludedReIDError] = OccludedReIDErro
         error: the path is relative, and the working folder is gone; or it is neither a text nor a path.
     """
     try:
-        return as_path(path, error).absolute()
+        return _without_climbing(as_path(path, error).absolute())
     except OSError as cause:
         raise error(
             f"'{path}' is relative to the working folder, which is gone: {cause.strerror or cause}. "
             "Give a path from the root."
         ) from cause
+
+
+def _without_climbing(path: Path) -> Path:
+    """The same place without ``..``; what stands before one may be a link, and then it climbs from where that leads."""
+    if ".." not in path.parts:
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[1:]:
+        found = Path(os.path.realpath(found)).parent if part == ".." else found / part
+    return found
 
 
 def look(path: Path, error: type[OccludedReIDError] = OccludedReIDError) -> os.stat_result | None:

@@ -290,6 +290,11 @@ def open_file(source: str | Path | _BYTES, max_pixels: int, error: _Refusal, cal
         kind = "is empty" if size == 0 else "is not an image that can be read"
         raise error(f"{called} {kind}. Copy it again, convert it to PNG or JPEG, or remove it.") from cause
     except _DAMAGE as cause:
+        if isinstance(source, str | Path) and Path(source).is_dir():
+            raise error(
+                f"{called} is a folder, and an image is wanted. Give the images in it: "
+                f"sorted(Path({str(source)!r}).rglob('*.jpg')); `occluded-reid index` takes whole folders."
+            ) from cause
         reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
         raise error(f"{called} cannot be opened: {reason}. Look at the file and its permissions.") from cause
     try:

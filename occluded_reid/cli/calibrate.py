@@ -17,6 +17,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     ModelArgument,
+    Preset,
     Seed,
     SkipUnreadable,
     Validation,
@@ -82,6 +83,7 @@ def calibrate_command(
     validation: Validation = 0,
     exclude_same_camera: CameraRule = None,
     skip_unreadable: SkipUnreadable = False,
+    preset: Preset = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -98,7 +100,7 @@ def calibrate_command(
     from occluded_reid.models import load_model
     from occluded_reid.search.calibration import Calibration
 
-    network = load_model(model)
+    network = load_model(model, preset=preset)
     readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
     loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options, readable=readable)
     require_apart(loaded)
@@ -167,7 +169,9 @@ def _table(found: Calibration) -> Table:
     made_with = (
         f"made with {found.queries} queries and {found.gallery} gallery images of {len(found.people)} people of "
     )
-    table = Table(title=found.promise, caption=escape(f"{made_with}'{found.data}' ({found.part})"))
+    known = found.auroc is not None
+    told_apart = f"; a match is nearer than two people in {found.auroc:.1%} of cases" if known else ""
+    table = Table(title=found.promise, caption=escape(f"{made_with}'{found.data}' ({found.part}){told_apart}"))
     for name in ("shared slots", "threshold", "pairs of two people", "of one person", "of one person within it"):
         table.add_column(name, justify="right")
     for group in found.groups:

@@ -36,6 +36,7 @@ __all__ = [
     "Overrides",
     "PrecisionName",
     "PrecisionOption",
+    "Preset",
     "Resume",
     "Seed",
     "SkipUnreadable",
@@ -122,6 +123,15 @@ CameraRule = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that draws.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="Of a network's file: what it wants to be shown, 'imagenet', 'half', 'bytes' or 'openvino-retail'. "
+        "Default: a guess, which is said. A saved model knows itself.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a key of the recipe: --set optim.epochs=20 (repeatable).")
 ]

@@ -18,6 +18,7 @@ from occluded_reid.cli.console import (
     Masks,
     ModelArgument,
     PrecisionOption,
+    Preset,
     Seed,
     SkipUnreadable,
     bold,
@@ -113,6 +114,7 @@ def evaluate_command(
     exclude_same_camera: CameraRule = None,
     precision: PrecisionOption = None,
     skip_unreadable: SkipUnreadable = False,
+    preset: Preset = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -126,7 +128,7 @@ def evaluate_command(
     from occluded_reid.models import load_model
     from occluded_reid.search.reciprocal import KReciprocal
 
-    network = load_model(model)
+    network = load_model(model, preset=preset)
     set_precision(network, precision)
     widths = read_widths(reduce)
     readable: tuple[Split, ...] = (*(("train",) if widths else ()), "query", "gallery") if skip_unreadable else ()

@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     ModelArgument,
+    Preset,
     Seed,
     SkipUnreadable,
     bold,
@@ -64,6 +65,7 @@ def failures_command(
     ] = AveragePrecision.HITS,
     exclude_same_camera: CameraRule = None,
     skip_unreadable: SkipUnreadable = False,
+    preset: Preset = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -81,7 +83,7 @@ def failures_command(
     from occluded_reid.files import write_json
     from occluded_reid.models import load_model
 
-    network = load_model(model)
+    network = load_model(model, preset=preset)
     readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
     loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
     require_apart(loaded)

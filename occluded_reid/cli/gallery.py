@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -196,7 +197,7 @@ def erase_command(
 
     wanted = read_keys(keys, keys_from)
     if not yes:
-        typer.confirm(f"Erase {len(set(wanted))} images and all older versions of '{gallery}' for good?", abort=True)
+        _confirm(f"Erase {len(set(wanted))} images and all older versions of '{gallery}' for good?")
     with Gallery.open(gallery) as store, progress_bar("verifying before") as move:
         result = store.erase(wanted, caches=caches or [], wait=wait, progress=move)
         total = len(store)
@@ -208,3 +209,22 @@ def erase_command(
             f"versions dropped, {result.crops_forgotten} cached crops forgotten",
             soft_wrap=True,
         )
+
+
+def _confirm(question: str) -> None:
+    """Ask on stderr, so that stdout stays what the command answers; end the line where nobody has pressed Enter.
+
+    Raises:
+        Abort: the answer is no, or there is none.
+    """
+    if sys.stdin is None:
+        raise typer.BadParameter("there is nobody to ask; give --yes.")
+    try:
+        answer = typer.confirm(question, err=True)
+    except typer.Abort:
+        typer.echo(err=True)
+        raise
+    if not sys.stdin.isatty():
+        typer.echo(err=True)
+    if not answer:
+        raise typer.Abort

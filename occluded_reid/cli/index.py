@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     PrecisionOption,
+    Preset,
     Seed,
     bold,
     console,
@@ -153,6 +154,7 @@ def index_command(
     build_index: Annotated[
         str | None, typer.Option(help="Build this index afterwards, such as 'auto', 'Flat' or 'IVF1024,Flat'.")
     ] = None,
+    preset: Preset = None,
     device: Device = "auto",
     precision: PrecisionOption = None,
     skip_unreadable: Annotated[bool, typer.Option(help="Count unreadable images instead of stopping.")] = False,
@@ -193,7 +195,7 @@ def index_command(
     place = choose_device(device)
     if device == "auto" and worker.count > 1 and place.type == "cuda":
         place = choose_device(f"cuda:{worker.local}")
-    network = _network(gallery, model).to(place)
+    network = _network(gallery, model, preset).to(place)
     set_precision(network, precision)
     widths = read_widths(reduce)
     loaded = found.load(masks, holdout, seed, options)
@@ -273,14 +275,16 @@ def index_command(
             console().say(f"left out, cannot be read: {path}")
 
 
-def _network(gallery: str, model: str | None) -> ReIDModel:
+def _network(gallery: str, model: str | None, preset: str | None) -> ReIDModel:
     """The model that is named; or else the one that the gallery was made with, or that comes with the library."""
     from occluded_reid.gallery import Gallery
     from occluded_reid.gallery.known_model import default_model
     from occluded_reid.models import load_model
 
     if model is not None:
-        return load_model(model)
+        return load_model(model, preset=preset)
+    if preset is not None:
+        raise typer.BadParameter("--preset is about the network of --model, and none is given. Leave it out.")
     if not Gallery.exists(gallery):
         return default_model()
     with Gallery.open(gallery, device="cpu") as store:

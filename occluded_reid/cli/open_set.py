@@ -17,6 +17,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     ModelArgument,
+    Preset,
     Seed,
     SkipUnreadable,
     bold,
@@ -78,6 +79,7 @@ def open_set_command(
     holdout: Holdout = 0,
     exclude_same_camera: CameraRule = None,
     skip_unreadable: SkipUnreadable = False,
+    preset: Preset = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +97,7 @@ def open_set_command(
     from occluded_reid.models import load_model
     from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
 
-    network = load_model(model)
+    network = load_model(model, preset=preset)
     readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
     loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
     require_apart(loaded)

@@ -14,6 +14,7 @@ from occluded_reid.cli.console import (
     Device,
     Json,
     PrecisionOption,
+    Preset,
     bold,
     check_picture,
     console,
@@ -99,6 +100,7 @@ def search_command(
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Show the query itself, too, where it is in the gallery.")
     ] = False,
+    preset: Preset = None,
     device: Device = "auto",
     precision: PrecisionOption = None,
     picture: Annotated[
@@ -117,6 +119,8 @@ def search_command(
         raise typer.BadParameter("give query images, or keys of images in the gallery by --key.")
     if keys and precision is not None:
         raise typer.BadParameter("--precision is about images; what is stored under --key is not computed again.")
+    if preset is not None and model is None:
+        raise typer.BadParameter("--preset is about the network of --model, and none is given. Leave it out.")
     wait_quietly()
     from occluded_reid.gallery import Gallery, hits_table
     from occluded_reid.gallery.known_model import compute_alike
@@ -127,7 +131,7 @@ def search_command(
     network = None
     if model is not None:
         with progress_bar("loading the model"):
-            network = load_model(model)
+            network = load_model(model, preset=preset)
     with Gallery.open(gallery, model=network, device=device) as store:
         if network is not None:
             network.to(store.device)

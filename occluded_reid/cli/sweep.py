@@ -18,6 +18,7 @@ from occluded_reid.cli.console import (
     Holdout,
     Json,
     Masks,
+    Preset,
     Seed,
     SkipUnreadable,
     bold,
@@ -85,6 +86,7 @@ def sweep_command(
     ] = Take.ALL,
     exclude_same_camera: CameraRule = None,
     skip_unreadable: SkipUnreadable = False,
+    preset: Preset = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -98,11 +100,14 @@ def sweep_command(
     from occluded_reid.evaluation.sweep.measure import SEVERITIES, is_sweep_of, sweep, sweep_settings
     from occluded_reid.evaluation.sweep.sweeps import Sweeps, read_sweeps
     from occluded_reid.models import load_model
+    from occluded_reid.models.embedder import is_network
     from occluded_reid.models.export import require_model
 
     screen = console(quiet=as_json)
     for folder in models:
         require_model(folder)
+    if preset is not None and not any(map(is_network, models)):
+        raise typer.BadParameter("--preset is about networks' files (.onnx, .xml), and none is given. Leave it out.")
     readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
     loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
     protocol = Protocol.of(loaded, seed=seed, exclude_same_camera=camera_rule(loaded, exclude_same_camera))
@@ -124,7 +129,7 @@ def sweep_command(
     kept = [replace(found, settings=settings) for found in kept]  # intervals as they are wanted now
     done: list[Sweep] = []
     for number, folder in enumerate(models, start=1):
-        network = load_model(folder)
+        network = load_model(folder, preset=preset if is_network(folder) else None)
         if any(is_sweep_of(found, network, settings) for found in done):
             screen.print(f"{bold(folder)} is given twice; measured once.", soft_wrap=True)
             continue

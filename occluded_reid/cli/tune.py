@@ -16,6 +16,7 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     ModelArgument,
+    Preset,
     Seed,
     SkipUnreadable,
     bold,
@@ -56,6 +57,7 @@ def tune_command(
     holdout: Holdout = 0,
     exclude_same_camera: CameraRule = None,
     skip_unreadable: SkipUnreadable = False,
+    preset: Preset = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +73,7 @@ def tune_command(
     from occluded_reid.models import load_model
 
     choices = _read_choices(choose)
-    network = load_model(model)
+    network = load_model(model, preset=preset)
     readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()
     loaded = open_data(dataset, data, masks, holdout, seed, validation=validation, options=options, readable=readable)
     with progress_bar("embedding") as embedding, progress_bar("trying") as trying:

@@ -66,6 +66,8 @@ def _complaints(command: str, values: dict[str, Any]) -> Iterator[tuple[str, str
         for path in _several(values.get(name)):
             if not _exists(path):
                 yield name, f"'{path}' does not exist. {wanted}."
+            elif name == "images" and command == "search" and Path(path).is_dir():
+                yield name, f"'{path}' is a folder; give images to search for, such as {Path(path) / '*.jpg'}."
     if "root" in values and command in ("verify", "extract-cuhk03") and not _exists(values["root"]):
         yield "root", f"'{values['root']}' does not exist. Give the folder of the data set."
     written: list[tuple[str, Any, Any]] = [
@@ -91,8 +93,22 @@ def _gallery_complaints(command: str, gallery: str) -> Iterator[tuple[str, str]]
         return
     if command == "index":
         yield from _unwritable("gallery", Path(gallery), check_output_folder)
+        yield from _not_for_a_gallery(Path(gallery))
     elif not _exists(gallery):
         yield "gallery", f"there is no gallery '{gallery}'. Make one with `occluded-reid index`, or correct the path."
+
+
+def _not_for_a_gallery(folder: Path) -> Iterator[tuple[str, str]]:
+    """Say so where a gallery would be made among other things, before a model is loaded for it."""
+    try:
+        taken = folder.is_dir() and not (folder / "gallery.json").exists() and any(folder.iterdir())
+    except OSError:  # it may not be looked into: the command says so
+        return
+    if taken:
+        yield (
+            "gallery",
+            f"'{folder}' holds something and is no gallery. Give a gallery, or a folder that is empty or missing.",
+        )
 
 
 def _unwritable(name: str, path: Path, check: Any) -> Iterator[tuple[str, str]]:

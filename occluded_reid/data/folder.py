@@ -78,7 +78,8 @@ def load_folder(
     if unknown := sum(sample.identity is None for _, _, sample in rows):
         notes.append(f"nobody has said who is on the {unknown} images: they can be indexed and searched")
     if not known:
-        notes.insert(0, f"{NO_CAMERAS}: no image is excluded from evaluation as of the same camera")
+        evaluated = "" if unknown else ": no image is excluded from evaluation as of the same camera"
+        notes.insert(0, f"{NO_CAMERAS}{evaluated}")
     cameras, names = number_cameras([camera_of_text(camera) for _, camera, _ in rows])
     splits: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
     for (split, _, sample), camera in zip(rows, cameras, strict=True):

@@ -356,7 +356,6 @@ class GalleryBase(Browsing):
         """Number of each camera that has a name; the same name is the same camera for ever."""
         return dict(self._opened().cameras().numbers)
 
-    @checked(GalleryError, only=("names",))
     def name_cameras(self, names: Mapping[str, int], *, wait: float = 0.0) -> None:
         """Give names to cameras that have numbers, for good: hits then tell them, and searches understand them.
 
@@ -370,6 +369,8 @@ class GalleryBase(Browsing):
             GalleryLockedError: another writer is at work.
             GalleryError: a name is known under another number, or a number under another name; both are named.
         """
+        if not isinstance(names, Mapping):
+            raise GalleryError(f"cameras are named {shown(names)}; give a mapping of names to numbers.")
         for name, number in names.items():
             if not isinstance(name, str) or isinstance(given_cameras(name), int):
                 raise GalleryError(f"a camera is named {name!r}; give a text that is not the writing of a number.")

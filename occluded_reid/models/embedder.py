@@ -135,7 +135,7 @@ def _preset(file: Path, preset: str | Preset | None) -> Preset:
         if preset == "imagenet":
             _log.warning(
                 "'%s' does not say what it wants to be shown: RGB with ImageNet's mean and deviation is taken. If its "
-                "authors did otherwise, say so: load_model(file, preset=…).save(folder), and give the folder.",
+                "authors did otherwise, say so: load_model(file, preset=…), or --preset.",
                 file.name,
             )
     if preset not in PRESETS:

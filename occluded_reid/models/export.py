@@ -12,10 +12,10 @@ from occluded_reid.arguments import checked
 from occluded_reid.backbones import is_frozen
 from occluded_reid.backbones.hub_files import HubAddress
 from occluded_reid.config import PACKAGED, Recipe, is_hub, is_packaged, load_recipe
-from occluded_reid.errors import CheckpointError, RecipeError
+from occluded_reid.errors import BuildError, CheckpointError, RecipeError
 from occluded_reid.files import absolute, as_path, look
 from occluded_reid.models.build import build_model
-from occluded_reid.models.embedder import is_network, load_embedder
+from occluded_reid.models.embedder import Preset, is_network, load_embedder
 from occluded_reid.models.engines import Engine
 from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.origin import Origin
@@ -78,7 +78,7 @@ def load_model(
     *,
     num_classes: int | None = None,
     heads: Mapping[str, Any] | None = None,
-    preset: str | None = None,
+    preset: str | Preset | None = None,
     engine: Engine = "auto",
     precision: Precision = "float32",
 ) -> ReIDModel:
@@ -92,7 +92,7 @@ def load_model(
             safetensors and JSON are.
         num_classes: None loads for inference; a number loads the classifiers too and must be the saved one.
         heads: head classes or instances by name, for a model that was built with such objects.
-        preset: of a network's file: what it wants to be shown, see `load_embedder`.
+        preset: of a network's file: what it wants to be shown, see `load_embedder`. A saved model takes none.
         engine, precision: how it embeds, see `ReIDModel.embed_with`.
 
     Raises:
@@ -107,11 +107,11 @@ def load_model(
 
 
 def _loaded(
-    folder: str | Path, num_classes: int | None, heads: Mapping[str, Any] | None, preset: str | None
+    folder: str | Path, num_classes: int | None, heads: Mapping[str, Any] | None, preset: str | Preset | None
 ) -> ReIDModel:
     if is_hub(folder):
         place, exactly = hub_folder(str(folder))
-        model = _loaded(place, num_classes, heads, None)
+        model = _loaded(place, num_classes, heads, preset)
         model.source = exactly
         return model
     packaged = str(folder) if is_packaged(folder) else None
@@ -126,6 +126,8 @@ def _loaded(
         model.source = str(absolute(folder, CheckpointError))
         return model
     require_model(folder)
+    if preset is not None:
+        raise BuildError(f"'{folder}' is a saved model, which says itself what it wants to be shown; leave preset out.")
     shipped = None if packaged is None else read_packaged(packaged)
     content = read_sealed(folder, "model", CheckpointError) if shipped is None else shipped[0]
     recipe, saved = _recipe_of(folder, content), content.get("num_classes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,9 @@ __all__ = ["CALIBRATION_FILE", "Calibration", "Per"]
 CALIBRATION_FILE = "calibration.json"
 """Its name in the folder of a gallery."""
 
+_log = logging.getLogger("occluded_reid")
+
+_USEFUL = 0.6  # AUROC from which on a model tells people apart at all
 FORMAT = "occluded_reid.calibration"
 FORMAT_VERSION = 1
 
@@ -63,6 +67,8 @@ class Calibration(BaseModel):
         identities: numbers of the people among them, within that data as it was loaded then.
         people: their names, sorted, which stay the same however the data are loaded; empty where not given.
         groups: one for each number of shared slots, from 1.
+        auroc: how often a match was nearer than two people who share as many slots: 1 is perfect, 0.5 is chance. None
+            where it is not known.
 
     Example:
         >>> import torch
@@ -96,6 +102,18 @@ class Calibration(BaseModel):
     identities: list[int]
     people: list[str] = Field(default_factory=list)
     groups: list[SharedGroup] = Field(min_length=1)
+    auroc: float | None = Field(default=None, ge=0, le=1)
+
+    @property
+    def caution(self) -> str | None:
+        """What must be known before these thresholds are used: that the model is hardly better than chance."""
+        if self.auroc is None or self.auroc >= _USEFUL:
+            return None
+        return (
+            f"this model hardly tells these people apart: a match is nearer than two people in {self.auroc:.0%} of "
+            "cases, where 50% is chance. The promise holds, but hardly anybody is found within the thresholds, and the "
+            "probabilities say next to nothing. Was the model trained, and on images like these?"
+        )
 
     @staticmethod
     @checked(CalibrationError, but=("per",))
@@ -162,6 +180,8 @@ class Calibration(BaseModel):
             tile_rows=tile_rows,
             progress=progress,
         )
+        if found.caution is not None:
+            _log.warning("Calibration: %s", found.caution)
         return found.model_copy(update={"people": sorted(set(people)), "part": part})
 
     def threshold(self, shared: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -99,6 +99,7 @@ def fit(
         gallery=len(gallery),
         identities=np.union1d(query.identity, gallery.identity).tolist(),
         groups=groups,
+        auroc=survey.auroc,
     )
 
 

@@ -65,6 +65,25 @@ class Survey:
         middles = (np.arange(cells.shape[1] + 1) + 0.5) * _CELL * self.width
         return np.concatenate([cells, self.histogram[:, -1:]], axis=1), middles
 
+    @property
+    def auroc(self) -> float | None:
+        """How often a match is nearer than an impostor that shares as many slots; ties count half, and 0.5 is chance.
+
+        None where distances lie beyond the bins, so that nobody can tell.
+        """
+        cells, _ = self.cells
+        if cells[1:, -1].sum() > 0.01 * cells[1:].sum():
+            return None
+        nearer, asked = 0.0, 0
+        for n, row in enumerate(cells):
+            distance = self.match_distance[self.match_shared == n]
+            if n and row.sum() and len(distance):
+                place = np.clip(distance / (self.width * _CELL), 0, len(row) - 1).astype(np.int64)
+                farther = row.sum() - np.cumsum(row)[place] + row[place] / 2
+                nearer += float(farther.sum()) / float(row.sum())
+                asked += len(distance)
+        return nearer / asked if asked else None
+
 
 @dataclass(frozen=True)
 class Tile:

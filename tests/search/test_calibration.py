@@ -536,6 +536,23 @@ def test_a_hit_shares_as_many_slots_whether_its_rows_or_its_visibility_are_asked
         assert shared[q].tolist() == [shared_of_visibility(visibility, matcher) for visibility in by_slot]
 
 
+@pytest.mark.parametrize("noise", [0.1, 2.0, 50.0])
+def test_a_model_that_tells_nobody_apart_is_said_to(noise: float, caplog: pytest.LogCaptureFixture) -> None:
+    query, gallery = halves(people(40, 6, seed=3, noise=noise))
+    found = Calibration.fit(query, gallery, PlainMatcher(), false_match_rate=0.1)
+    matches, impostors = [], []
+    table = PlainMatcher().distance(query.embeddings, gallery.embeddings).numpy()
+    for q, g in np.ndindex(table.shape):
+        if query.identity[q] != gallery.identity[g]:
+            impostors.append(table[q, g])
+        elif query.camera[q] != gallery.camera[g]:
+            matches.append(table[q, g])
+    nearer = np.mean([np.mean(np.array(impostors) > match) for match in matches])
+    assert found.auroc == pytest.approx(nearer, abs=2e-3)
+    assert (found.caution is None) == (found.auroc >= 0.6) == (noise < 10)
+    assert ("hardly tells these people apart" in caplog.text) == (noise > 10)
+
+
 def test_progress_is_told_over_both_walks() -> None:
     query, gallery = halves(people(20, 6, 23))
     steps: list[tuple[int, int]] = []
