@@ -11,6 +11,7 @@ import torch
 
 from occluded_reid.errors import CheckpointError, GalleryError, OccludedReIDError
 from occluded_reid.files import (
+    absolute,
     atomic_write,
     inside,
     is_file,
@@ -273,3 +274,30 @@ def test_the_first_write_into_a_folder_removes_what_is_left_there(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     write_text(tmp_path / "other.txt", "whole")
     assert everything(tmp_path) == {"other.txt": b"whole"}
+
+
+def test_a_path_that_is_kept_has_no_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    monkeypatch.chdir(tmp_path / "a")
+    assert absolute("../x.jpg") == tmp_path / "x.jpg"
+    assert absolute("b/../../a/./x.jpg") == tmp_path / "a" / "x.jpg"
+    assert absolute("../missing/../x.jpg") == tmp_path / "x.jpg"
+    assert absolute("../link/x.jpg") == tmp_path / "link" / "x.jpg", "links are kept"
+    assert absolute("../link/../x.jpg") == tmp_path / "far" / "x.jpg", "as the operating system climbs"
+    assert absolute("/../../etc") == Path("/etc")
+    (tmp_path / "far" / "x.jpg").write_bytes(b"far")
+    assert absolute("../link/../x.jpg").read_bytes() == Path("../link/../x.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["a\0b", Path("a\0b"), "\0", "folder/a\0b/c.json"])
+def test_a_path_with_nul_is_refused_everywhere(path: str | Path, tmp_path: Path) -> None:
+    for attempt in (
+        lambda: absolute(path, GalleryError),
+        lambda: write_json(path, {}, GalleryError),
+        lambda: read_json(path, GalleryError),
+        lambda: read_safetensors(path, GalleryError),
+    ):
+        with pytest.raises(GalleryError, match="holds NUL"):
+            attempt()

@@ -168,6 +168,41 @@ def test_a_pipe_in_a_models_folder_is_named(tmp_path: Path, name: str, what: str
         load_model(tmp_path)
 
 
+TABLE_FILES = ["_versions/latest*.json", "_versions/*.manifest", "_transactions/*", "_deletions/*", "data/*"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.parametrize("what", ["pipe", "link"])
+@pytest.mark.parametrize("name", TABLE_FILES)
+def test_a_pipe_in_a_gallerys_table_is_named_and_not_waited_for(gallery: Gallery, name: str, what: str) -> None:
+    gallery.remove("d")
+    gallery.close()
+    file = max((Path(gallery.path) / "images.lance").glob(name))
+    content = file.read_bytes()
+    file.unlink()
+    if what == "pipe":
+        os.mkfifo(file)
+    else:
+        beside = Path(gallery.path).parent / "elsewhere"
+        beside.write_bytes(content)
+        file.symlink_to(beside)
+    for attempt in (Gallery.open, lambda path: Gallery.open(path, version=2)):
+        with pytest.raises(GalleryError, match=f"{file.name}' is no plain file"):
+            attempt(gallery.path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_a_pipe_that_comes_while_a_gallery_is_open_is_named(gallery: Gallery) -> None:
+    with Gallery.open(gallery.path) as reader:
+        [file] = (Path(gallery.path) / "images.lance" / "data").iterdir()
+        file.unlink()
+        os.mkfifo(file)
+        with pytest.raises(GalleryError, match="no plain file"):
+            reader.search(rows(1), k=1)
+        with pytest.raises(GalleryError, match="no plain file"):
+            gallery.add(rows(4)[3:], keys=["e"])
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
 def test_a_pipe_in_an_indexs_folder_is_not_waited_for(gallery: Gallery) -> None:
     gallery.build_index("Flat")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,11 +62,37 @@ def test_remove_and_erase(mall: Path, tmp_path: Path) -> None:
     refused = run("erase", mall, "a", "d", answer="n\n")
     assert (refused.exit_code, len(Gallery.open(mall))) == (1, 3)
     assert "Erase 2 images" in refused.output
+    assert "Erase" not in refused.stdout
     found = run("erase", mall, "a", "d", "--yes")
     assert "2 images erased, 2 are left" in found.output
     assert "1 images removed, 1 are left" in run("remove", mall, "e").output
     told = json.loads(run("erase", mall, "c", "--yes", "--json").stdout)
     assert (told["images"], told["total"]) == (1, 0)
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "y\n"])
+def test_a_question_that_nobody_answers_at_a_keyboard_ends_its_line(
+    cli: Callable[..., Any], mall: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    done = cli("gallery", "erase", mall, "a", "d", "--json")
+    assert "for good? [y/N]:" in done.err
+    if answer.startswith("y"):
+        assert (done.code, done.json["images"], done.err[-1]) == (0, 2, "\n")
+    else:
+        assert done.code == 1
+        assert done.out.strip() == ""
+        assert done.err.splitlines()[-1] == "Nothing was done."
+    assert len(Gallery.open(mall)) == (4 if answer.startswith("y") else 6)
+
+
+def test_where_there_is_no_input_the_answer_is_asked_for(
+    cli: Callable[..., Any], mall: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    done = cli("gallery", "erase", mall, "a")
+    assert done.code == 2
+    assert "give --yes" in done.err
 
 
 def test_a_key_with_a_line_separator_is_one_key(mall: Path, tmp_path: Path) -> None:

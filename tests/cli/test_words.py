@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ DATA = ("--data", "folder", "--dataset", "folder")
         ("search nowhere file --model folder", "there is no gallery 'nowhere'"),
         ("search folder nowhere.png --model folder", "'nowhere.png' does not exist"),
         ("search folder file --model nowhere", "'nowhere' does not exist; wanted the folder of a saved model"),
+        (
+            "search folder folder --model folder",
+            "'folder' is a folder; give images to search for",
+        ),
+        ("index . folder --model folder", "'.' holds something and is no gallery"),
         ("search folder file --model folder --effort hard", "--effort is 'hard'"),
         ("search folder file --model folder --threshold far.json", "'far.json' does not exist"),
         ("search folder file --model folder --device gpu", "'gpu' is no device"),
@@ -104,6 +110,20 @@ def test_what_cannot_be_written_to(cli: Cli, place: Path, line: str, option: str
     assert sorted(path.name for path in place.iterdir()) == ["file", "folder"]
     assert (place / "file").read_text(encoding="utf-8") == "mine"
     assert not list((place / "folder").iterdir())
+
+
+def test_a_gallery_that_may_not_be_written_is_refused_before_a_model_is_loaded(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated, because an administrator, as whom tests may run, can write to any folder."""
+    (place / "mall").mkdir()
+    (place / "mall" / "gallery.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr("occluded_reid.models.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, how: Path(path).name != "mall" and may(path, how))
+    done = cli("index", "mall", "folder", "--model", "folder")
+    assert done.code == 2
+    assert "'mall' may not be written to" in done.err
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="there are no devices in the file system")
