@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from occluded_reid.cli.completing import complete_model
-from occluded_reid.cli.console import Device, Json, bold, check_picture, console, print_json, progress_bar
+from occluded_reid.cli.console import Device, Json, Preset, bold, check_picture, console, print_json, progress_bar
 from occluded_reid.cli.quick import wait_quietly
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def same_command(
             autocompletion=complete_model,
         ),
     ] = "oreid_lite",
+    preset: Preset = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -72,7 +73,7 @@ def same_command(
     from occluded_reid.search.device import choose_device
 
     with progress_bar("loading the model"):
-        network = load_model(model).to(choose_device(device))
+        network = load_model(model, preset=preset).to(choose_device(device))
     verdict = same(first, second, network, calibration=calibration, prior=prior)
     if as_json:
         print_json({"images": [str(first), str(second)], **verdict.to_dict()})
