@@ -195,6 +195,7 @@ class ReIDModel(nn.Module):
                 computed, and would wait for ever.
             EmbeddingError: the model gives NaN.
         """
+        _require_tensor(images)
         self._require_images(images)
         require_threads("embed images", self.device.type)
         run = self._engines.choose(self, len(images), precision)
@@ -211,11 +212,7 @@ class ReIDModel(nn.Module):
             ShapeError: they are no tensor (N, 3, H, W).
             DeviceError: this process was forked from one that had computed, and would wait for ever.
         """
-        if not isinstance(images, Tensor) or images.ndim != 4:
-            raise ShapeError(
-                f"images are {tuple(images.shape) if isinstance(images, Tensor) else shown(images)}; give a tensor "
-                "(N, 3, H, W) as model.preprocess(images) makes it."
-            )
+        _require_tensor(images)
         require_threads("embed images", self.device.type)
         was_training = self.training
         self.eval()
@@ -321,3 +318,12 @@ def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> B
         mean=config.mean,
         std=config.std,
     )
+
+
+def _require_tensor(images: object) -> None:
+    """Refuse what is no tensor of several images."""
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        raise ShapeError(
+            f"images are {tuple(images.shape) if isinstance(images, Tensor) else shown(images)}; give a tensor "
+            "(N, 3, H, W) as model.preprocess(images) makes it."
+        )

@@ -156,7 +156,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         ("empty.jpg", "is empty"),
         ("text.jpg", "is not an image"),
         ("none.jpg", "does not exist"),
-        ("folder.jpg", "cannot be opened"),
+        ("folder.jpg", "is a folder, and an image is wanted"),
     ]:
         with pytest.raises(ImageError, match=rf"{name}' {reason}"):
             open_image(tmp_path / name)

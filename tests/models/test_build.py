@@ -128,7 +128,7 @@ def test_a_registered_system_is_found_by_name(tiny):
 
 
 def test_num_classes_must_be_positive():
-    with pytest.raises(BuildError, match="at least 1"):
+    with pytest.raises(BuildError, match="a whole number from 1"):
         build_model("sorn_lite", num_classes=0)
 
 

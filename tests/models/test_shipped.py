@@ -18,7 +18,7 @@ def test_what_is_shipped(name: str) -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 12_000_000
     model = load_model(name)
     assert (model.name, model.cautions) == (name, ())
-    left_out = {"losses": True, "backbone": {"weights", "weights_match"}}  # which make no network
+    left_out = {"losses": True, "matcher": True, "backbone": {"weights", "weights_match"}}  # which make no network
     assert model.recipe.model.model_dump(exclude=left_out) == load_recipe(name).model.model_dump(exclude=left_out)
     assert build_model(name, pretrained=True).fingerprint == model.fingerprint
     known = calibration_of(model)
