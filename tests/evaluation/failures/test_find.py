@@ -207,7 +207,7 @@ def test_edges_can_be_given() -> None:
     bins = find_failures(binary, gallery, matcher, Protocol(bootstrap=0), visibility_edges=(0.5,)).by_visibility
     assert [part.key for part in bins] == [(0.0, 0.5), (0.5, 1.0)]
     for wrong in ((0.5, 0.5), (0.7, 0.2), (0.0, 0.5), (0.5, 1.0), (float("nan"),), ((0.1, 0.2),)):
-        with pytest.raises(EvaluationError, match="ascending numbers between 0 and 1|give a number"):
+        with pytest.raises(EvaluationError, match=r"ascending numbers between 0 and 1|give a number"):
             find_failures(query, gallery, matcher, visibility_edges=wrong)
 
 
