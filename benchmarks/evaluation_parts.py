@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 from measure import MEBIBYTE, SIZES, WIDTHS, make_sets, seconds
 
+from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.evaluation import evaluate, find_failures
 from occluded_reid.evaluation.open_set import evaluate_identification, evaluate_verification
 from occluded_reid.matchers import VisibilityWeightedMatcher
-from occluded_reid.search.pair_counts import count_pairs
 
 
 def peak() -> float:

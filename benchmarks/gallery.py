@@ -39,7 +39,7 @@ from occluded_reid.evaluation import Protocol, evaluate
 from occluded_reid.gallery import Gallery
 from occluded_reid.gallery.indexes import GalleryIndex
 from occluded_reid.matchers import VisibilityWeightedMatcher
-from occluded_reid.search.packed_rows import PackedRows
+from occluded_reid.search.index.packed_rows import PackedRows
 
 CHUNK = 16_384
 QUERIES = 256

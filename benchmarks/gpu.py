@@ -36,9 +36,9 @@ from occluded_reid import build_model, load_dataset
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.device import describe_device
-from occluded_reid.search.faiss_index import FaissIndex
+from occluded_reid.search.exact import TopK, exact_topk
+from occluded_reid.search.index.faiss import FaissIndex
 from occluded_reid.search.rows import InMemoryRows
-from occluded_reid.search.topk import TopK, exact_topk
 
 SLOTS, WIDTH, K, MANY, COMPARED = ("global", "part_1", "part_2", "part_3", "part_4"), 128, 50, 256, 8
 SYSTEMS = ("sorn_lite", "oreid_lite", "sorn")

@@ -30,6 +30,7 @@ from occluded_reid import (
     load_dataset,
     load_model,
 )
+from occluded_reid.calibration.calibration import CALIBRATION_FILE
 from occluded_reid.cli.calibrate import people_among
 from occluded_reid.config import PACKAGED, is_packaged
 from occluded_reid.data.occlusion import Occluders
@@ -38,7 +39,6 @@ from occluded_reid.evaluation.embed import Occlusion, embed_samples
 from occluded_reid.evaluation.tuning.untouched import require_apart
 from occluded_reid.files import is_file
 from occluded_reid.models.packaged import round_to_half, write_packaged
-from occluded_reid.search.calibration import CALIBRATION_FILE
 
 CARD = "README.md"
 LARGEST = 12_000_000  # bytes of the folder

@@ -23,9 +23,9 @@ from measure import GALLERY, MEBIBYTE, QUERIES, WIDTHS, bare_product, make_sets,
 from occluded_reid.evaluation import Protocol, Report, evaluate
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search import InMemoryRows, exact_topk
-from occluded_reid.search.neighbours import NeighbourLists
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.rerank import rerank_topk
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
+from occluded_reid.search.rerank.neighbors import NeighbourLists
+from occluded_reid.search.rerank.per_query import rerank_topk
 
 SEARCHES, CANDIDATES, HITS = 100, 100, 10
 

@@ -41,13 +41,13 @@ from occluded_reid import embed_samples, load_dataset, load_model
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.files import read_json, write_json
 from occluded_reid.matchers import VisibilityWeightedMatcher
-from occluded_reid.search.candidates import approximate_topk
-from occluded_reid.search.factory import estimate, parse_factory
-from occluded_reid.search.faiss_index import FaissIndex
-from occluded_reid.search.packed_rows import PackedRows, PackedWriter
+from occluded_reid.search.approximate import approximate_topk
+from occluded_reid.search.exact import exact_topk
+from occluded_reid.search.index.factory import estimate, parse_factory
+from occluded_reid.search.index.faiss import FaissIndex
+from occluded_reid.search.index.packed_rows import PackedRows, PackedWriter
 from occluded_reid.search.recall import choose_effort, measure_recall
 from occluded_reid.search.rows import InMemoryRows
-from occluded_reid.search.topk import exact_topk
 
 SLOTS, WIDTH = ("global", "part_1", "part_2", "part_3", "part_4"), 128
 NOISE, HIDDEN, ROWS_OF_ONE = 0.7, 0.2, 20

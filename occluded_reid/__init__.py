@@ -14,7 +14,7 @@ _HOME = {
     "Batch": "contracts",
     "Benchmark": "data",
     "BuildInfo": "contracts",
-    "Calibration": "search.calibration",
+    "Calibration": "calibration.calibration",
     "DATASETS": "registry",
     "EmbeddedSet": "embeddings",
     "Failures": "evaluation",
@@ -26,7 +26,7 @@ _HOME = {
     "HeadOutput": "contracts",
     "Hit": "gallery",
     "INDEXES": "registry",
-    "KReciprocal": "search.reciprocal",
+    "KReciprocal": "search.rerank.k_reciprocal",
     "LOSSES": "registry",
     "Loss": "losses.base",
     "MATCHERS": "registry",
@@ -42,12 +42,12 @@ _HOME = {
     "ReIDData": "data.dataset",
     "ReIDModel": "models",
     "Recipe": "config",
-    "Reduction": "search.reduction",
+    "Reduction": "search.projection",
     "RegionParser": "contracts",
     "Registry": "registry",
     "Report": "evaluation",
     "Sample": "data.dataset",
-    "SlotIndex": "search.slot_index",
+    "SlotIndex": "search.index.base",
     "Sweeps": "evaluation.sweep",
     "Targets": "contracts",
     "Trainer": "training",
@@ -78,6 +78,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from occluded_reid.backbones.base import Backbone
+    from occluded_reid.calibration.calibration import Calibration
     from occluded_reid.config import Recipe, load_recipe
     from occluded_reid.contracts import (
         Batch,
@@ -127,10 +128,9 @@ if TYPE_CHECKING:
         PARSERS,
         Registry,
     )
-    from occluded_reid.search.calibration import Calibration
-    from occluded_reid.search.reciprocal import KReciprocal
-    from occluded_reid.search.reduction import Reduction
-    from occluded_reid.search.slot_index import SlotIndex
+    from occluded_reid.search.index.base import SlotIndex
+    from occluded_reid.search.projection import Reduction
+    from occluded_reid.search.rerank.k_reciprocal import KReciprocal
     from occluded_reid.training import Trainer, train
     from occluded_reid.training.parser import train_parser
 else:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from occluded_reid.heads.base import Head
     from occluded_reid.losses.base import Loss
     from occluded_reid.matchers.base import Matcher
-    from occluded_reid.search.slot_index import SlotIndex
+    from occluded_reid.search.index.base import SlotIndex
 
 __all__ = [
     "BACKBONES",
@@ -320,7 +320,7 @@ DATASETS: Registry[ReIDData] = Registry(
         "p_dukemtmc_reid": "p_dukemtmc",
     },
 )
-INDEXES: Registry[SlotIndex] = Registry("index", {"faiss": "occluded_reid.search.faiss_index:FaissIndex"})
+INDEXES: Registry[SlotIndex] = Registry("index", {"faiss": "occluded_reid.search.index.faiss:FaissIndex"})
 PARSERS: Registry[Any] = Registry(
     "parser",
     {

@@ -20,6 +20,7 @@ FLOORS = [
     {"heads", "losses", "matchers", "backbones"},
     {"models", "parsing", "data"},
     {"search", "visualize"},
+    {"calibration"},
     {"gallery", "evaluation"},
     {"training"},
     {"cli", "app"},

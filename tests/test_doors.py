@@ -54,8 +54,8 @@ from occluded_reid.matchers import PlainMatcher
 from occluded_reid.models.export import save_model
 from occluded_reid.parsing.teachers import open_teacher
 from occluded_reid.pixels import to_rgb
+from occluded_reid.search.exact import exact_topk
 from occluded_reid.search.rows import InMemoryRows
-from occluded_reid.search.topk import exact_topk
 
 ODD: list[Any] = [
     None,

@@ -34,9 +34,9 @@ from occluded_reid.cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from occluded_reid.calibration.calibration import Calibration
     from occluded_reid.data.dataset import ReIDData, Split
     from occluded_reid.embeddings import EmbeddedSet
-    from occluded_reid.search.calibration import Calibration
 
 __all__ = ["Per", "calibrate_command", "people_among"]
 
@@ -91,6 +91,7 @@ def calibrate_command(
 
     Example: [bold]occluded-reid calibrate runs/sorn/model --data market/ --holdout 100 --false-match-rate 0.01[/bold]
     """
+    from occluded_reid.calibration.calibration import Calibration
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.embeddings import EmbeddedSet
     from occluded_reid.evaluation.embed import Occlusion, embed_sides
@@ -98,7 +99,6 @@ def calibrate_command(
     from occluded_reid.evaluation.tuning.untouched import require_apart
     from occluded_reid.gallery import Gallery
     from occluded_reid.models import load_model
-    from occluded_reid.search.calibration import Calibration
 
     network = load_model(model, preset=preset)
     readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()

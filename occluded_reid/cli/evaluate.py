@@ -126,7 +126,7 @@ def evaluate_command(
     from occluded_reid.evaluation import Protocol
     from occluded_reid.evaluation.study import study
     from occluded_reid.models import load_model
-    from occluded_reid.search.reciprocal import KReciprocal
+    from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
     network = load_model(model, preset=preset)
     set_precision(network, precision)

@@ -87,6 +87,7 @@ def open_set_command(
 
     Example: [bold]occluded-reid open-set runs/sorn/model --data market/ --holdout 100 --output open-set/[/bold]
     """
+    from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.evaluation.embed import Occlusion, embed_sides
     from occluded_reid.evaluation.open_set.people import PeopleResampling
@@ -95,7 +96,6 @@ def open_set_command(
     from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN
     from occluded_reid.evaluation.tuning.untouched import require_apart, training_note
     from occluded_reid.models import load_model
-    from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
 
     network = load_model(model, preset=preset)
     readable: tuple[Split, ...] = ("query", "gallery") if skip_unreadable else ()

@@ -227,7 +227,7 @@ def _number(text: str) -> float | None:
 
 def _threshold(text: str) -> Any:
     """A distance, "calibrated", or the calibration in a file."""
-    from occluded_reid.search.calibration import Calibration
+    from occluded_reid.calibration.calibration import Calibration
 
     number = _number(text)
     if number is not None or text == "calibrated":

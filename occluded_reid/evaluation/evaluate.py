@@ -21,8 +21,8 @@ from occluded_reid.forked import require_threads
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.numbered import whole_numbers
 from occluded_reid.search.blocks import Distances, MatrixDistances, PlainDistances
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.reranked import RerankedDistances
+from occluded_reid.search.rerank.all_queries import RerankedDistances
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["evaluate", "evaluate_matrix", "require_rows"]
 

@@ -19,7 +19,7 @@ from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
-from occluded_reid.search.reduction import Reduction
+from occluded_reid.search.projection import Reduction
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
+from occluded_reid.calibration.threshold import shared_of_visibility
 from occluded_reid.config import DEFAULT_MODEL
 from occluded_reid.errors import CalibrationError
 from occluded_reid.evaluation.failures.ranked_rows import query_row
 from occluded_reid.models import ReIDModel, load_model
 from occluded_reid.models.source import folder_of
 from occluded_reid.pixels import Channels, ImageLike, to_rgb, to_thumbnail
-from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
-from occluded_reid.search.threshold import shared_of_visibility
 from occluded_reid.visualize import RankedItem, ranked_lists
 
 __all__ = ["Answer", "Verdict", "calibration_of", "same"]

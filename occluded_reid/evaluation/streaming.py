@@ -22,8 +22,8 @@ from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, PairScorer
 from occluded_reid.search.blocks import Distances, PlainDistances
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.reranked import RerankedDistances
+from occluded_reid.search.rerank.all_queries import RerankedDistances
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["Labelled", "MatchRanks", "places", "rank_matches", "rank_matches_by"]
 

@@ -23,7 +23,7 @@ from occluded_reid.evaluation.tuning.untouched import require_apart, training_no
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
 from occluded_reid.registry import did_you_mean
-from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["MATCHINGS", "Condition", "Study", "study"]
 

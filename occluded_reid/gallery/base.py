@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from occluded_reid.arguments import checked, shown
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError, GalleryMismatchError, ImageError
 from occluded_reid.files import absolute
@@ -52,9 +53,8 @@ from occluded_reid.gallery.values import finite, require_keys, require_whole
 from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Channels, ImageLike, Images
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.reduction import Reduction
+from occluded_reid.search.projection import Reduction
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["Answer", "GalleryBase", "Images", "Query"]
 

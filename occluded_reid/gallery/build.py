@@ -16,7 +16,7 @@ from occluded_reid.gallery.store import Store, to_embeddings
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Images
 from occluded_reid.registry import MATCHERS
-from occluded_reid.search.reduction import REDUCTION_FILE, Reduction
+from occluded_reid.search.projection import REDUCTION_FILE, Reduction
 
 __all__ = ["fit_reduction", "make", "matcher_of", "other_precision", "read_reduction", "require_fit", "require_slots"]
 

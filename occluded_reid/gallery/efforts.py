@@ -12,8 +12,8 @@ from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.gallery.values import is_whole
 from occluded_reid.matchers import Matcher
+from occluded_reid.search.exact import exact_topk
 from occluded_reid.search.recall import Effort, NotItself, try_efforts
-from occluded_reid.search.topk import exact_topk
 
 if TYPE_CHECKING:
     from occluded_reid.gallery.indexes import GalleryIndex

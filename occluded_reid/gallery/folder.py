@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from occluded_reid.arguments import checked
+from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import DeviceError, GalleryError, GalleryLockedError
 from occluded_reid.gallery.base import Answer, GalleryBase
@@ -40,11 +41,10 @@ from occluded_reid.gallery.values import require_keys
 from occluded_reid.gallery.verify import VerifyReport, verify_store
 from occluded_reid.gallery.writer import Progress, no_progress
 from occluded_reid.matchers import Matcher
-from occluded_reid.search.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.search.device import choose_device
-from occluded_reid.search.factory import Estimate, estimate
-from occluded_reid.search.neighbours import NeighbourLists
-from occluded_reid.search.reduction import Reduction
+from occluded_reid.search.index.factory import Estimate, estimate
+from occluded_reid.search.projection import Reduction
+from occluded_reid.search.rerank.neighbors import NeighbourLists
 
 __all__ = ["FolderGallery"]
 

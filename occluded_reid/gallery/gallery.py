@@ -23,7 +23,7 @@ from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.values import is_text, is_whole, require_whole
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
 from occluded_reid.search.device import choose_device
-from occluded_reid.search.reduction import Reduction
+from occluded_reid.search.projection import Reduction
 
 __all__ = ["Gallery"]
 

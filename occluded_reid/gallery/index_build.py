@@ -35,8 +35,8 @@ from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.writer import Progress, no_progress
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.registry import INDEXES
-from occluded_reid.search.packed_rows import PackedRows, PackedWriter
-from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex
+from occluded_reid.search.index.base import DamagedIndexError, SlotIndex
+from occluded_reid.search.index.packed_rows import PackedRows, PackedWriter
 
 __all__ = ["BuildRequest", "build", "merge", "usual_factory"]
 

@@ -19,7 +19,7 @@ from occluded_reid.gallery.store import Store
 from occluded_reid.gallery.values import require_whole
 from occluded_reid.matchers import Matcher
 from occluded_reid.registry import INDEXES, MATCHERS, check_options
-from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex
+from occluded_reid.search.index.base import DamagedIndexError, SlotIndex
 
 if TYPE_CHECKING:
     from occluded_reid.gallery.searching import Searcher

@@ -26,8 +26,8 @@ from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.registry import INDEXES
-from occluded_reid.search.packed_rows import PACKED_ROWS, PackedRows
-from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex, state_of
+from occluded_reid.search.index.base import DamagedIndexError, SlotIndex, state_of
+from occluded_reid.search.index.packed_rows import PACKED_ROWS, PackedRows
 
 __all__ = [
     "CURRENT",

@@ -12,7 +12,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.gallery.images import Source
 from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.rows import TableRows
-from occluded_reid.search.topk import TopK
+from occluded_reid.search.exact import TopK
 
 __all__ = ["Exclusions", "Finder", "Permission", "exclusions", "nearest"]
 

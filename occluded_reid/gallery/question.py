@@ -16,7 +16,7 @@ from occluded_reid.gallery.efforts import EffortLike
 from occluded_reid.gallery.filters import Where
 from occluded_reid.gallery.images import Source
 from occluded_reid.gallery.values import is_whole, require_whole
-from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["GroupBy", "Question", "cameras_of", "identities_of", "require_k"]
 

@@ -15,9 +15,9 @@ from occluded_reid.gallery import checksums
 from occluded_reid.gallery.derived import remove_entry, require_no_link
 from occluded_reid.gallery.maintenance import INDEXES
 from occluded_reid.gallery.question import Question
-from occluded_reid.search.neighbours import NeighbourLists
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.topk import TopK
+from occluded_reid.search.exact import TopK
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
+from occluded_reid.search.rerank.neighbors import NeighbourLists
 
 __all__ = [
     "candidate_count",

@@ -24,12 +24,12 @@ from occluded_reid.gallery.rows import TableRows
 from occluded_reid.gallery.store import Snapshot
 from occluded_reid.gallery.writer import Progress
 from occluded_reid.matchers import Matcher
-from occluded_reid.search.candidates import approximate_topk
-from occluded_reid.search.neighbours import LocatedLists, NeighbourLists
-from occluded_reid.search.rerank import rerank_topk
+from occluded_reid.search.approximate import approximate_topk
+from occluded_reid.search.exact import TopK, exact_topk
+from occluded_reid.search.index.base import DamagedIndexError
+from occluded_reid.search.rerank.neighbors import LocatedLists, NeighbourLists
+from occluded_reid.search.rerank.per_query import rerank_topk
 from occluded_reid.search.selected import SelectedRows
-from occluded_reid.search.slot_index import DamagedIndexError
-from occluded_reid.search.topk import TopK, exact_topk
 
 __all__ = ["Searcher"]
 

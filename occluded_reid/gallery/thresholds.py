@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from occluded_reid.calibration.calibration import Calibration
+from occluded_reid.calibration.threshold import shared_of_visibility, within_threshold
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.question import Question
 from occluded_reid.matchers import Matcher
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.threshold import shared_of_visibility, within_threshold
-from occluded_reid.search.topk import TopK
+from occluded_reid.search.exact import TopK
 
 __all__ = ["Answer", "Threshold", "answer_within"]
 

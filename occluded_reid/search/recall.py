@@ -11,10 +11,10 @@ import numpy as np
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher
-from occluded_reid.search.candidates import approximate_topk
+from occluded_reid.search.approximate import approximate_topk
+from occluded_reid.search.exact import TopK, exact_topk
+from occluded_reid.search.index.base import SlotIndex
 from occluded_reid.search.rows import RowSource
-from occluded_reid.search.slot_index import SlotIndex
-from occluded_reid.search.topk import TopK, exact_topk
 
 __all__ = ["Effort", "NotItself", "Recall", "choose_effort", "measure_recall", "try_efforts"]
 

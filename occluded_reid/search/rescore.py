@@ -8,8 +8,8 @@ import torch
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.search.device import full_precision
+from occluded_reid.search.exact import TopK
 from occluded_reid.search.rows import RowSource
-from occluded_reid.search.topk import TopK
 
 __all__ = ["nearest_candidates"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
+from occluded_reid.search.exact import Allowed
 from occluded_reid.search.rows import RowSource
-from occluded_reid.search.topk import Allowed
 
 __all__ = ["PairRule", "SelectedRows", "allowed_at", "allowed_pairs"]
 

@@ -12,13 +12,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 from occluded_reid import Gallery, embed_samples, load_dataset, load_model
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.cli.calibrate import calibrate_command
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.errors import CalibrationError, GalleryMismatchError
 from occluded_reid.evaluation import Occlusion, Protocol
 from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
 from occluded_reid.evaluation.reduction_loss import fit_on_training, reduction_loss
-from occluded_reid.search.calibration import Calibration
 
 Cli = Callable[..., Any]
 

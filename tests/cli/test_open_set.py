@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from occluded_reid import embed_samples, load_dataset, load_model
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.evaluation import Occlusion
 from occluded_reid.evaluation.open_set.study import open_set_study
 from occluded_reid.evaluation.open_set.threshold import split_people
-from occluded_reid.search.calibration import Calibration
 
 Cli = Callable[..., Any]
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from occluded_reid import load_dataset, load_model
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.evaluation import Protocol
 from occluded_reid.evaluation.study import study
 from occluded_reid.evaluation.tuning.choices import tune_model
 from occluded_reid.evaluation.tuning.tuned import Tuned
 from occluded_reid.models.trained_on import TrainedOn
-from occluded_reid.search.calibration import Calibration
 
 Cli = Callable[..., Any]
 SPLIT = ("--dataset", "synthetic", "--holdout", 2, "--seed", 3)

@@ -18,7 +18,7 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation import Protocol, Report, evaluate, evaluate_matrix
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.matchers.base import NO_SHARED_SLOT
-from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 HAND_MADE = Path(__file__).parent / "hand_made.json"
 CASES: list[dict[str, Any]] = json.loads(HAND_MADE.read_text(encoding="utf-8"))["cases"]

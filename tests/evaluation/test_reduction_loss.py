@@ -16,7 +16,7 @@ from occluded_reid.evaluation import Protocol, evaluate
 from occluded_reid.evaluation import reduction_loss as module
 from occluded_reid.evaluation.reduction_loss import fit_on_training, reduction_loss
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search.reduction import Reduction
+from occluded_reid.search.projection import Reduction
 
 
 def make(rows: int, seed: int) -> EmbeddedSet:

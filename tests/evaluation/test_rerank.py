@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.evaluation import Protocol, Report, evaluate
 from occluded_reid.matchers import DistanceSumMatcher, PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.reranked import RerankedDistances
+from occluded_reid.search.rerank.all_queries import RerankedDistances
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 NAMES = ("global", "part_1", "part_2")
 SMALL = KReciprocal(k1=4, k2=3, weight=0.3)

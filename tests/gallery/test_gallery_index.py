@@ -16,8 +16,8 @@ from occluded_reid.gallery import Gallery, checksums
 from occluded_reid.gallery import index_upkeep as upkeep
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.registry import INDEXES
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.slot_index import SlotIndex
+from occluded_reid.search.index.base import SlotIndex
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 SLOTS = {"global": 8, "part_1": 6}
 Rows = Callable[..., PartEmbeddings]

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError, GalleryLockedError, GalleryMismatchError
 from occluded_reid.gallery import Gallery
 from occluded_reid.gallery.writer import Writer
 from occluded_reid.matchers import VisibilityWeightedMatcher
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.neighbours import NeighbourLists
-from occluded_reid.search.reciprocal import KReciprocal
-from occluded_reid.search.reduction import Reduction
-from occluded_reid.search.rerank import rerank_topk
+from occluded_reid.search.exact import exact_topk
+from occluded_reid.search.projection import Reduction
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
+from occluded_reid.search.rerank.neighbors import NeighbourLists
+from occluded_reid.search.rerank.per_query import rerank_topk
 from occluded_reid.search.rows import InMemoryRows
-from occluded_reid.search.topk import exact_topk
 
 Rows = Callable[..., PartEmbeddings]
 SLOTS = {"global": 8, "part_1": 5, "part_2": 5}

@@ -16,7 +16,7 @@ from occluded_reid.gallery import Gallery, rows
 from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.memory import RowMemory
 from occluded_reid.matchers import Matcher, PlainMatcher, Prepared, VisibilityWeightedMatcher
-from occluded_reid.search import topk
+from occluded_reid.search import exact
 
 Rows = Callable[..., PartEmbeddings]
 
@@ -111,7 +111,7 @@ def test_another_copy_in_the_place_of_a_gallery_is_read_anew(tmp_path: Path, mak
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topk, "_tile_rows", lambda width, numbers: 16)
+    monkeypatch.setattr(exact, "_tile_rows", lambda width, numbers: 16)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers import NO_SHARED_SLOT, VisibilityWeightedMatcher
 from occluded_reid.search import InMemoryRows, TopK, exact_topk
-from occluded_reid.search.candidates import approximate_topk
-from occluded_reid.search.faiss_index import FaissIndex
+from occluded_reid.search.approximate import approximate_topk
+from occluded_reid.search.index.faiss import FaissIndex
 from occluded_reid.search.recall import NotItself, choose_effort, measure_recall
 
 IDENTITIES = 150

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from occluded_reid.arguments import checked
+from occluded_reid.calibration.matches import find_mates
+from occluded_reid.calibration.pairs import Comparisons
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import markdown_table
@@ -21,8 +23,6 @@ from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.searches import DetectionPoint, Searches
 from occluded_reid.evaluation.open_set.threshold import rows_of
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.comparisons import Comparisons
-from occluded_reid.search.mates import find_mates
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.pair_counts import PairCounts
-from occluded_reid.search.pair_walks import GRID
+from occluded_reid.calibration.calibration import Calibration
+from occluded_reid.calibration.pair_counts import GRID, PairCounts
 
 __all__ = ["ReliabilityBin", "ReliabilityGroup", "Said", "reliability_group", "said_of"]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occluded_reid.arguments import checked
+from occluded_reid.calibration.calibration import Calibration
+from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import markdown_table
@@ -18,8 +20,6 @@ from occluded_reid.evaluation.open_set.threshold import OpenSetReport, evaluate_
 from occluded_reid.evaluation.open_set.verification import Verification, evaluate_verification
 from occluded_reid.files import write_json, write_text
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.pair_counts import count_pairs
 
 if TYPE_CHECKING:
     from rich.table import Table

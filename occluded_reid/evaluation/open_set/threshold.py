@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from occluded_reid.arguments import checked
+from occluded_reid.calibration.calibration import Calibration
+from occluded_reid.calibration.pairs import Comparisons
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.intervals import Interval
 from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.comparisons import Comparisons
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid.calibration.pair_counts import GRID, NEVER, PairCounts, false_matches_allowed
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.formats import markdown_table
 from occluded_reid.evaluation.open_set.measured import common_facts, rate_text
 from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.threshold import Share
-from occluded_reid.search.pair_counts import PairCounts
-from occluded_reid.search.pair_walks import GRID, NEVER, false_matches_allowed
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -23,7 +23,7 @@ from occluded_reid.evaluation.tuning.untouched import require_apart
 from occluded_reid.models import ReIDModel
 from occluded_reid.options import did_you_mean
 from occluded_reid.registry import MATCHERS
-from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["AS_IT_IS", "candidates_of", "tune_model"]
 

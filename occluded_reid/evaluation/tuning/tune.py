@@ -18,7 +18,7 @@ from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
 from occluded_reid.evaluation.tuning.tuned import Setting, Trial, Tuned, winner
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 if TYPE_CHECKING:
     from occluded_reid.models import ReIDModel

@@ -13,7 +13,7 @@ from occluded_reid.errors import EvaluationError, ShapeError
 from occluded_reid.evaluation.intervals import Difference, Interval
 from occluded_reid.files import read_json, write_json
 from occluded_reid.registry import MATCHERS
-from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.data.holdout import shared_identities
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.tuning.tuned import Tuned
 from occluded_reid.models import ReIDModel
-from occluded_reid.search.calibration import Calibration
 
 __all__ = ["require_apart", "require_untouched", "training_note"]
 

@@ -20,7 +20,7 @@ from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.store import to_embeddings
 from occluded_reid.matchers import SlotMatcher
 from occluded_reid.matchers.base import NO_SHARED_SLOT
-from occluded_reid.search.topk import TopK
+from occluded_reid.search.exact import TopK
 
 __all__ = ["CandidateSearch", "milvus_metric"]
 

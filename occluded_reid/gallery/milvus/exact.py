@@ -19,7 +19,7 @@ from occluded_reid.gallery.question import Question
 from occluded_reid.gallery.rows import TableRows
 from occluded_reid.gallery.store import to_embeddings
 from occluded_reid.matchers import Matcher
-from occluded_reid.search.topk import TopK, exact_topk
+from occluded_reid.search.exact import TopK, exact_topk
 
 __all__ = ["NumberedRows", "exact_answer", "hits_of_numbers"]
 

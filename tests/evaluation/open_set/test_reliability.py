@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import brier_score_loss, log_loss
 
+from occluded_reid.calibration.calibration import Calibration
+from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import CalibrationError, EvaluationError
 from occluded_reid.evaluation.open_set.reliability import evaluate_reliability
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.pair_counts import count_pairs
 
 from .drawn_sides import by_loops, sides
 

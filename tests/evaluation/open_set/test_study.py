@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from occluded_reid.calibration.calibration import Calibration
+from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.open_set.identification import evaluate_identification
@@ -18,8 +20,6 @@ from occluded_reid.evaluation.open_set.study import OpenSetStudy, open_set_study
 from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, rows_of, split_people
 from occluded_reid.evaluation.open_set.verification import evaluate_verification
 from occluded_reid.matchers import VisibilityWeightedMatcher
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.pair_counts import count_pairs
 
 MATCHER = VisibilityWeightedMatcher()
 FEW = PeopleResampling(resamples=20, confidence=0.9, seed=4)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search.calibration import Calibration
 
 NAMES = ("global", "part_1", "part_2")
 

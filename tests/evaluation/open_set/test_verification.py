@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.verification import evaluate_verification
 from occluded_reid.matchers import VisibilityWeightedMatcher
-from occluded_reid.search.pair_counts import count_pairs
 
 from .drawn_sides import by_loops, sides
 

@@ -21,7 +21,7 @@ from occluded_reid.evaluation.tuning.tune import Candidate, at_threshold, stripe
 from occluded_reid.evaluation.tuning.tuned import Tuned, winner
 from occluded_reid.matchers import DistanceSumMatcher, PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.models.trained_on import TrainedOn
-from occluded_reid.search.reciprocal import KReciprocal
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 Build = Callable[..., ReIDModel]
 Edit = Callable[[dict[str, Any]], object]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from occluded_reid import EmbeddedSet, PartEmbeddings
+from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.holdout import holdout, validation_side
 from occluded_reid.errors import EvaluationError
@@ -21,7 +22,6 @@ from occluded_reid.evaluation.tuning.tuned import Tuned
 from occluded_reid.evaluation.tuning.untouched import require_apart, require_untouched, training_note
 from occluded_reid.matchers import PlainMatcher
 from occluded_reid.models.trained_on import TrainedOn
-from occluded_reid.search.calibration import Calibration
 
 
 def toy(name: str = "toy", identities: int = 12) -> ReIDData:

@@ -8,8 +8,8 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import DeviceError
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search import InMemoryRows, exact_topk
-from occluded_reid.search.candidates import approximate_topk
-from occluded_reid.search.faiss_index import FaissIndex
+from occluded_reid.search.approximate import approximate_topk
+from occluded_reid.search.index.faiss import FaissIndex
 
 
 def gpus() -> int:

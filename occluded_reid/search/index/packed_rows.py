@@ -18,7 +18,7 @@ from torch import Tensor
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, ShapeError
 from occluded_reid.files import absolute, atomic_write, open_file, read_json, write_json
-from occluded_reid.search.slot_index import DamagedIndexError
+from occluded_reid.search.index.base import DamagedIndexError
 
 __all__ = ["PACKED_ROWS", "PackedRows", "PackedWriter"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from occluded_reid.errors import EmbeddingError
 from occluded_reid.files import read_safetensors, write_safetensors
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.matchers.slots import HIDDEN_BELOW, SlotMatcher
-from occluded_reid.search.principal import measures_unit_vectors, moments, require_widths, signed, unit_rows
+from occluded_reid.registry import did_you_mean
 
 __all__ = ["REDUCTION_FILE", "Reduction"]
 
@@ -29,6 +29,7 @@ REDUCTION_FILE = "reduction.safetensors"
 
 FORMAT = "occluded_reid.reduction"
 FORMAT_VERSION = 1
+_CHUNK = 4096  # sample rows in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class Reduction:
             EmbeddingError: a slot does not exist, a width is below 1, or larger than the slot or the number of sample
                 rows that show it, nothing gets smaller, or the matcher does not say whether lengths count.
         """
-        require_widths(sample, widths)
-        unit = measures_unit_vectors(matcher) if normalize is None else normalize
+        _require_widths(sample, widths)
+        unit = _measures_unit_vectors(matcher) if normalize is None else normalize
         visible = matcher.visibility_of(sample) if isinstance(matcher, SlotMatcher) else sample.visibility
         projections, means, explained, rows = {}, {}, {}, {}
         for name, width in widths.items():
@@ -107,9 +108,9 @@ class Reduction:
                     f"slot '{name}' is visible in {len(kept)} of the {len(sample)} rows of the sample; {width} numbers "
                     f"need at least {width} rows. Give a larger sample, or a smaller width."
                 )
-            mean, moment = moments(sample.slot(name), seen, kept, unit)
+            mean, moment = _moments(sample.slot(name), seen, kept, unit)
             values, vectors = np.linalg.eigh(moment)
-            projections[name] = torch.from_numpy(signed(vectors[:, ::-1][:, :width])).float()
+            projections[name] = torch.from_numpy(_signed(vectors[:, ::-1][:, :width])).float()
             if mean is not None:
                 means[name] = torch.from_numpy(mean).float()
             energy = values.clip(min=0)[::-1]
@@ -154,7 +155,7 @@ class Reduction:
         Raises:
             EmbeddingError: lengths count for one and not for the other, or the model is another one.
         """
-        if isinstance(matcher, SlotMatcher) and measures_unit_vectors(matcher) != self.normalize:
+        if isinstance(matcher, SlotMatcher) and _measures_unit_vectors(matcher) != self.normalize:
             raise EmbeddingError(
                 f"the reduction was fitted {'without' if self.normalize else 'with'} regard to lengths, and {matcher} "
                 f"measures {'with' if self.normalize else 'without'}. Fit another reduction for this matcher."
@@ -232,7 +233,7 @@ class Reduction:
         kind = torch.promote_types(slot.dtype, torch.float32)
         rows = slot.to(kind)
         if self.normalize:
-            rows = unit_rows(rows)
+            rows = _unit_rows(rows)
         if name in self.means:
             rows = rows - self.means[name].to(rows)
         return (rows @ self.projections[name].to(rows)).to(slot.dtype)
@@ -263,3 +264,86 @@ def _checked(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Reduc
     if found.fingerprint != content["fingerprint"]:
         raise ValueError(f"its content is {found.fingerprint}, and it was written as {content['fingerprint']}")
     return found
+
+
+def _require_widths(sample: PartEmbeddings, widths: Mapping[str, int]) -> None:
+    """Refuse widths that make no sense for these slots.
+
+    Raises:
+        EmbeddingError: a slot does not exist, its width is out of range, or nothing gets smaller.
+    """
+    for name, width in widths.items():
+        if name not in sample.names:
+            raise EmbeddingError(
+                f"there is no slot '{name}' to reduce.{did_you_mean(name, sample.names)} "
+                f"Slots: {', '.join(sample.names)}."
+            )
+        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= sample.widths[name]:
+            raise EmbeddingError(
+                f"slot '{name}' is to have {width!r} numbers; it has {sample.widths[name]}. "
+                f"Give a whole number from 1 to {sample.widths[name]}."
+            )
+    if all(width == sample.widths[name] for name, width in widths.items()):
+        raise EmbeddingError(
+            f"nothing gets smaller: the widths {dict(widths)} are those of the slots. Name a smaller width for a slot, "
+            "or leave the reduction out."
+        )
+
+
+def _measures_unit_vectors(matcher: Matcher) -> bool:
+    """Return whether a matcher measures unit vectors: lengths do not count.
+
+    Raises:
+        EmbeddingError: it is none of ours and does not say.
+    """
+    if not isinstance(matcher, SlotMatcher):
+        raise EmbeddingError(
+            f"{matcher!r} does not say whether the lengths of vectors count. Say normalize=True if they do not, or "
+            "normalize=False."
+        )
+    return matcher.metric == "cosine" or matcher.normalize
+
+
+def _moments(slot: Tensor, seen: Tensor, kept: Tensor, unit: bool) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the mean (None for unit vectors) and Σ v² (x - mean)(x - mean)ᵀ of some rows of a slot, in float64.
+
+    Args:
+        slot: (N, D).
+        seen: (N,) visibility v.
+        kept: numbers of the rows that count.
+        unit: bring rows to length 1, and take no mean off.
+    """
+    weight = seen[kept].square()
+
+    def chunks() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(kept), _CHUNK):
+            part = kept[start : start + _CHUNK]
+            rows = slot[part].detach().cpu().double()
+            yield (_unit_rows(rows) if unit else rows), weight[start : start + _CHUNK, None].cpu()
+
+    width = slot.shape[1]
+    mean = torch.zeros(width, dtype=torch.float64)
+    if not unit:
+        for rows, factor in chunks():
+            mean += (rows * factor).sum(0)
+        mean /= weight.sum()
+    moment = torch.zeros(width, width, dtype=torch.float64)
+    for rows, factor in chunks():
+        rows = (rows - mean) * factor.sqrt()
+        moment.addmm_(rows.T, rows)
+    return (None if unit else mean.numpy()), moment.numpy()
+
+
+def _unit_rows(rows: Tensor) -> Tensor:
+    """Return rows of length 1; a row of length 0 stays."""
+    # By the largest entry first: squares of very large or small numbers would leave the range of the type.
+    largest = rows.abs().amax(1, keepdim=True)
+    rows = rows / torch.where(largest > 0, largest, 1)
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(length > 0, length, 1)
+
+
+def _signed(vectors: np.ndarray) -> np.ndarray:
+    """Return the same directions, the largest entry of each column positive: an eigenvector alone has no sign."""
+    largest = np.abs(vectors).argmax(0)
+    return np.ascontiguousarray(vectors * np.where(vectors[largest, range(vectors.shape[1])] < 0, -1.0, 1.0))

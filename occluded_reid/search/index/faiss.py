@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import re
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from occluded_reid.errors import GalleryError, ShapeError, UnknownOptionError
+from occluded_reid.errors import DeviceError, GalleryError, MissingExtraError, ShapeError, UnknownOptionError
 from occluded_reid.files import atomic_write, read_json, write_json
 from occluded_reid.registry import INDEXES
-from occluded_reid.search.factory import parse_factory
-from occluded_reid.search.faiss_gpu import MOST_FOUND, gpu_numbers, to_gpu
-from occluded_reid.search.faiss_module import import_faiss, make_index, one_thread, search_parameters, why
-from occluded_reid.search.slot_index import DamagedIndexError, IndexMetric, SlotIndex, state_of
+from occluded_reid.search.index.base import DamagedIndexError, IndexMetric, SlotIndex, state_of
+from occluded_reid.search.index.factory import Factory, parse_factory
 
 __all__ = ["FaissIndex"]
 
+_MOST_FOUND = 2048
+"""FAISS returns at most so many rows, and looks into at most so many cells, on a GPU."""
+
+_CUDA = re.compile(r"cuda(?::(?P<numbers>\d+(?:,\d+)*))?\Z")
 _INDEX, _DESCRIPTION = "index.faiss", "index.json"
 _FORMAT = 1
 _HASHED = 1 << 26  # bytes of a file that loading hashes; of inverted lists beyond it, all but the lists themselves
@@ -67,11 +72,11 @@ class FaissIndex(SlotIndex):
         self.factory = self.wanted
         self.seed = seed
         self.device = device
-        self._gpus = gpu_numbers(device, self.wanted)
+        self._gpus = _gpu_numbers(device, self.wanted)
         self._on_gpu: Any = None
         self._ids: np.ndarray | None = None
         self._path: Path | None = None  # where it was loaded from, while it is memory-mapped
-        self._index: Any = None if self.wanted.trained else make_index(self.wanted, width, metric, seed)
+        self._index: Any = None if self.wanted.trained else _make_index(self.wanted, width, metric, seed)
 
     checked = True  # by `load`
 
@@ -121,7 +126,7 @@ class FaissIndex(SlotIndex):
         if len(self):
             raise GalleryError(f"the index holds {len(self):,} vectors already; train it before the first add().")
         self.factory, self.notes = self.wanted.fit(len(sample), self.width)
-        self._index = make_index(self.factory, self.width, self.metric, self.seed)
+        self._index = _make_index(self.factory, self.width, self.metric, self.seed)
         self._on_gpu = None
         if self.factory.trained:
             try:
@@ -129,7 +134,7 @@ class FaissIndex(SlotIndex):
             except RuntimeError as cause:
                 raise GalleryError(
                     f"FAISS could not train '{self.factory}' on {len(sample):,} vectors of {self.width} numbers: "
-                    f"{why(cause)}. Give more rows, or another factory string."
+                    f"{_why(cause)}. Give more rows, or another factory string."
                 ) from cause
 
     def add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
@@ -147,7 +152,7 @@ class FaissIndex(SlotIndex):
         if self._index is None:
             raise GalleryError(f"'{self.wanted}' learns from a sample first; call train() before add().")
         # A graph depends on the order in which its vertices come.
-        with one_thread() if self.factory.kind == "HNSW" else nullcontext():
+        with _one_thread() if self.factory.kind == "HNSW" else nullcontext():
             for start in range(0, len(ids), _ADDED):
                 self._index.add_with_ids(vectors[start : start + _ADDED], ids[start : start + _ADDED])
         self._on_gpu = None
@@ -191,10 +196,10 @@ class FaissIndex(SlotIndex):
                 shutil.copyfile(self._path / _INDEX, temporary)
             else:
                 try:
-                    import_faiss().write_index(self._index, str(temporary))
+                    _import_faiss().write_index(self._index, str(temporary))
                 except RuntimeError as cause:
                     raise GalleryError(
-                        f"'{path / _INDEX}' could not be written: {why(cause)}. Free some space; nothing was left."
+                        f"'{path / _INDEX}' could not be written: {_why(cause)}. Free some space; nothing was left."
                     ) from cause
             checked = self._checked_bytes(temporary.stat().st_size)
             mark = _digest(temporary, checked)
@@ -223,7 +228,7 @@ class FaissIndex(SlotIndex):
         Raises:
             GalleryError: files are missing, damaged or of a newer format.
         """
-        faiss = import_faiss()
+        faiss = _import_faiss()
         path = Path(path)
         described = read_json(path / _DESCRIPTION, GalleryError)
         try:
@@ -250,7 +255,7 @@ class FaissIndex(SlotIndex):
         try:
             index._index = faiss.read_index(str(path / _INDEX), mapped if mmap else 0)
         except RuntimeError as cause:
-            raise GalleryError(f"'{path / _INDEX}' could not be read: {why(cause)}. Build the index again.") from cause
+            raise GalleryError(f"'{path / _INDEX}' could not be read: {_why(cause)}. Build the index again.") from cause
         if index._index.d != index.width or index._index.ntotal != vectors:
             raise GalleryError(
                 f"'{path / _INDEX}' holds {index._index.ntotal} vectors of {index._index.d} numbers; {vectors} of "
@@ -277,15 +282,15 @@ class FaissIndex(SlotIndex):
 
         Inverted lists lie at the end of the file. A flipped bit in them costs a candidate, and nothing else.
         """
-        ivf = import_faiss().try_extract_index_ivf(self._index)
+        ivf = _import_faiss().try_extract_index_ivf(self._index)
         lists = 0 if ivf is None else len(self) * (int(ivf.code_size) + 8)
         return size if size <= _HASHED or lists >= size else size - lists
 
     def _search_cpu(
         self, queries: np.ndarray, m: int, effort: int, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        parameters = search_parameters(self.factory, m, effort, allowed)
-        with one_thread():
+        parameters = _search_parameters(self.factory, m, effort, allowed)
+        with _one_thread():
             found = [
                 self._index.search(queries[start : start + _QUERIES], m, params=parameters)
                 for start in range(0, len(queries), _QUERIES)
@@ -299,16 +304,16 @@ class FaissIndex(SlotIndex):
         if self._on_gpu is None:
             inner = self._index
             if self.factory.kind != "IVF":
-                faiss = import_faiss()
+                faiss = _import_faiss()
                 inner, self._ids = faiss.downcast_index(inner.index), faiss.vector_to_array(inner.id_map)
-            self._on_gpu = to_gpu(inner, self._gpus)
+            self._on_gpu = _to_gpu(inner, self._gpus)
         asked = m
         if allowed is not None:
             share = max(1e-3, float(np.count_nonzero(allowed)) / max(1, len(allowed)))
-            asked = min(len(self), MOST_FOUND, int(1.5 * m / share) + 16)
-        asked = min(asked, MOST_FOUND)
+            asked = min(len(self), _MOST_FOUND, int(1.5 * m / share) + 16)
+        asked = min(asked, _MOST_FOUND)
         distances, ids = self._on_gpu.search(
-            queries, asked, params=search_parameters(self.factory, asked, effort, None)
+            queries, asked, params=_search_parameters(self.factory, asked, effort, None)
         )
         if self._ids is not None:
             ids = np.where(ids >= 0, self._ids[ids], -1)
@@ -329,6 +334,123 @@ class FaissIndex(SlotIndex):
         if self.metric == "inner_product":
             found = 1 - found
         return np.where(ids < 0, np.float32(np.inf), found)
+
+
+def _import_faiss() -> Any:
+    """Return the module.
+
+    Raises:
+        MissingExtraError: it is not installed, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module("faiss")
+    except ImportError as cause:
+        raise MissingExtraError(
+            f"FAISS could not be imported ({cause}). On Linux x86-64: pip install faiss-gpu; elsewhere: "
+            "pip install faiss-cpu. Never both: they overwrite each other."
+        ) from cause
+
+
+def _make_index(factory: Factory, width: int, metric: IndexMetric, seed: int) -> Any:
+    """Return an empty FAISS index that takes vectors with ids."""
+    faiss = _import_faiss()
+    # Only inverted lists keep ids; the others get a list of them beside.
+    text = factory.text if factory.kind == "IVF" else f"IDMap,{factory.text}"
+    index = faiss.index_factory(
+        width, text, faiss.METRIC_INNER_PRODUCT if metric == "inner_product" else faiss.METRIC_L2
+    )
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.cp.seed = seed
+        if factory.coding == "PQ":
+            faiss.downcast_index(ivf).pq.cp.seed = seed
+    return index
+
+
+def _search_parameters(factory: Factory, m: int, effort: int, allowed: np.ndarray | None) -> Any:
+    """Return FAISS's parameters of one search.
+
+    Args:
+        factory: how the index was made.
+        m: neighbours wanted.
+        effort: nprobe, or efSearch, which is at least m.
+        allowed: boolean for each id, or None.
+    """
+    faiss = _import_faiss()
+    selector = None
+    if allowed is not None:
+        selector = faiss.IDSelectorBitmap(np.packbits(np.asarray(allowed, dtype=bool), bitorder="little"))
+    if factory.kind == "IVF":
+        return faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, factory.cells))
+    if factory.kind == "HNSW":
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort, m))
+    return faiss.SearchParameters(sel=selector)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let FAISS work in the calling thread alone, whatever other threads do."""
+    faiss = _import_faiss()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # OpenMP keeps this number for each thread that calls it
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def _why(cause: Exception) -> str:
+    """Return what FAISS says went wrong, without C++ names and line numbers.
+
+    Example:
+        >>> _why(RuntimeError("Error in read at io.cpp:1: Error: 'f' failed: could not open x: No such file"))
+        "'f' failed: could not open x: No such file"
+    """
+    return (str(cause).rsplit("Error: ", 1)[-1].strip().splitlines() or ["no reason given"])[0].rstrip(".")
+
+
+def _gpu_numbers(device: str, factory: Factory) -> tuple[int, ...]:
+    """Return the numbers of the GPUs that a device names; none for "cpu".
+
+    Args:
+        device: "cpu", "cuda" (the first GPU), "cuda:1" or "cuda:0,1".
+        factory: what is to live there.
+
+    Raises:
+        DeviceError: there is no such device, FAISS was built without GPUs, or a GPU cannot hold this index.
+    """
+    if device == "cpu":
+        return ()
+    named = _CUDA.match(device)
+    if named is None:
+        raise DeviceError(f"index: device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'cuda:0,1'.")
+    faiss = _import_faiss()
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise DeviceError(
+            f"index: device is {device!r}, but this FAISS was built without GPUs. On Linux x86-64: "
+            "pip uninstall faiss-cpu && pip install faiss-gpu. Elsewhere use device='cpu'."
+        )
+    count = faiss.get_num_gpus()
+    numbers = tuple(int(n) for n in (named["numbers"] or "0").split(","))
+    if len(set(numbers)) != len(numbers) or max(numbers) >= count:
+        raise DeviceError(
+            f"index: device is {device!r}, but FAISS sees {count} GPU{'' if count == 1 else 's'} (numbered from 0). "
+            "Name those that exist, each once, or use device='cpu'."
+        )
+    if factory.kind == "HNSW":
+        raise DeviceError(f"index: '{factory}' does not run on a GPU; use Flat or IVF there, or device='cpu'.")
+    return numbers
+
+
+def _to_gpu(index: Any, numbers: tuple[int, ...]) -> Any:
+    """Return a copy of a filled FAISS index on these GPUs; on several, each holds a share of the vectors."""
+    faiss = _import_faiss()
+    resources = [faiss.StandardGpuResources() for _ in numbers]
+    if len(numbers) == 1:
+        return faiss.index_cpu_to_gpu(resources[0], numbers[0], index)
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard = True
+    return faiss.index_cpu_to_gpu_multiple_py(resources, index, options, gpus=list(numbers))
 
 
 def _digest(file: Path, count: int) -> str:

@@ -12,11 +12,11 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, ShapeError, UnknownOptionError
 from occluded_reid.matchers import SlotMatcher
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher
+from occluded_reid.search.exact import Allowed, TopK, exact_topk
+from occluded_reid.search.index.base import DamagedIndexError, SlotIndex
 from occluded_reid.search.rescore import nearest_candidates
 from occluded_reid.search.rows import RowSource
 from occluded_reid.search.selected import SelectedRows, allowed_at, allowed_pairs
-from occluded_reid.search.slot_index import DamagedIndexError, SlotIndex
-from occluded_reid.search.topk import Allowed, TopK, exact_topk
 
 __all__ = ["LEAST_SELECTIVITY", "approximate_topk"]
 

@@ -10,10 +10,10 @@ import numpy as np
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import DECIMALS, NO_SHARED_SLOT, Matcher
-from occluded_reid.search.neighbours import LocatedLists, pair_distances
-from occluded_reid.search.reciprocal import KReciprocal, encode, shared_minima
+from occluded_reid.search.exact import TopK
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal, encode, shared_minima
+from occluded_reid.search.rerank.neighbors import LocatedLists, pair_distances
 from occluded_reid.search.rows import RowSource
-from occluded_reid.search.topk import TopK
 
 __all__ = ["rerank_topk"]
 

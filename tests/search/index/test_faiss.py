@@ -8,7 +8,7 @@ import pytest
 
 from occluded_reid.errors import DeviceError, GalleryError, ShapeError, UnknownOptionError
 from occluded_reid.registry import INDEXES
-from occluded_reid.search.faiss_index import FaissIndex
+from occluded_reid.search.index.faiss import FaissIndex
 
 FACTORIES = [
     *(f"{p}{body}" for p in ("", "PCA4,") for body in ("Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16,SQfp16", "HNSW8,SQ8")),
@@ -88,7 +88,7 @@ def test_a_fresh_process_gives_the_same_answer(factory, tmp_path) -> None:
     index.save(tmp_path / "index")
     np.save(tmp_path / "queries.npy", rows[:20])
     code = (
-        "import sys, numpy as np; from pathlib import Path; from occluded_reid.search.faiss_index import FaissIndex;"
+        "import sys, numpy as np; from pathlib import Path; from occluded_reid.search.index.faiss import FaissIndex;"
         "f = Path(sys.argv[1]); d, i = FaissIndex.load(f / 'index').search(np.load(f / 'queries.npy'), 7);"
         "np.savez(f / 'found.npz', d=d, i=i)"
     )

@@ -13,11 +13,11 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, ShapeError
 from occluded_reid.matchers import NO_SHARED_SLOT, Matcher, PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.search import InMemoryRows, TopK, exact_topk
-from occluded_reid.search.farthest import farthest
-from occluded_reid.search.neighbours import NeighbourLists
-from occluded_reid.search.reciprocal import KReciprocal, expanded_sets, reciprocal_sets, shared_minima
-from occluded_reid.search.rerank import rerank_topk
-from occluded_reid.search.reranked import JoinedRows
+from occluded_reid.search.rerank.all_queries import JoinedRows
+from occluded_reid.search.rerank.farthest import farthest
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal, expanded_sets, reciprocal_sets, shared_minima
+from occluded_reid.search.rerank.neighbors import NeighbourLists
+from occluded_reid.search.rerank.per_query import rerank_topk
 
 NAMES = ("global", "part_1", "part_2")
 MATCHER = VisibilityWeightedMatcher()
@@ -281,7 +281,7 @@ def test_the_farthest_row_is_that_of_the_full_matrix(matcher: Matcher, monkeypat
     assert not shared.any(1).all()
     expected = np.where(shared, full, 0).max(1)
     for size in (2048, 112, 30, 7):
-        monkeypatch.setattr("occluded_reid.search.farthest._BLOCK_ROWS", size)
+        monkeypatch.setattr("occluded_reid.search.rerank.farthest._BLOCK_ROWS", size)
         np.testing.assert_array_equal(farthest(InMemoryRows(rows), matcher), expected)
         some = farthest(JoinedRows([rows[:50], rows[50:]]), matcher, sample=20, seed=3)
         chosen = np.random.default_rng(3).choice(112, 20, replace=False)
@@ -318,7 +318,7 @@ def test_shared_minima_are_those_of_dense_rows(monkeypatch) -> None:
     dense = generator.random((23, 40)) * (generator.random((23, 40)) < 0.2)
     expected = [[sum(min(a, b) for a, b in zip(x, y, strict=True)) for y in dense[9:]] for x in dense[:9]]
     for size in (1, 10, 1 << 20):
-        monkeypatch.setattr("occluded_reid.search.reciprocal._MINIMA", size)
+        monkeypatch.setattr("occluded_reid.search.rerank.k_reciprocal._MINIMA", size)
         found = shared_minima(csr_array(dense[:9]), csr_array(dense[9:]).tocsc())
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert shared_minima(csr_array(dense[:0]), csr_array(dense).tocsc()).shape == (0, 23)

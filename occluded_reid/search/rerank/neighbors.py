@@ -15,10 +15,10 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, ShapeError
 from occluded_reid.files import read_safetensors, write_safetensors
 from occluded_reid.matchers.base import DECIMALS, NO_SHARED_SLOT, Matcher
-from occluded_reid.search.farthest import farthest
-from occluded_reid.search.reciprocal import KReciprocal, expanded_sets
+from occluded_reid.search.exact import TopK, exact_topk
+from occluded_reid.search.rerank.farthest import farthest
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal, expanded_sets
 from occluded_reid.search.rows import RowSource
-from occluded_reid.search.topk import TopK, exact_topk
 
 __all__ = ["LocatedLists", "NeighbourLists", "ProposeNeighbours", "nearest_rows", "pair_distances"]
 

@@ -10,7 +10,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, ShapeError
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search import InMemoryRows, exact_topk
-from occluded_reid.search.packed_rows import PackedRows, PackedWriter
+from occluded_reid.search.index.packed_rows import PackedRows, PackedWriter
 
 
 def make(rows: int, seed: int = 0) -> PartEmbeddings:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from occluded_reid.calibration.pairs import Comparisons, Tile
 from occluded_reid.matchers.base import NO_SHARED_SLOT
-from occluded_reid.search.comparisons import Comparisons, Tile
 
 __all__ = ["Mates", "find_mates"]
 

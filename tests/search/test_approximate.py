@@ -20,10 +20,10 @@ from occluded_reid.matchers import (
 )
 from occluded_reid.registry import INDEXES
 from occluded_reid.search import InMemoryRows, exact_topk
-from occluded_reid.search.candidates import approximate_topk
-from occluded_reid.search.faiss_index import FaissIndex
+from occluded_reid.search.approximate import approximate_topk
+from occluded_reid.search.index.base import SlotIndex
+from occluded_reid.search.index.faiss import FaissIndex
 from occluded_reid.search.recall import measure_recall
-from occluded_reid.search.slot_index import SlotIndex
 
 NAMES = ("global", "part_1", "part_2")
 MATCHERS = {

@@ -10,9 +10,9 @@ import torch
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, Rows
 from occluded_reid.search.blocks import Block, BlockReader, PlainDistances
-from occluded_reid.search.farthest import farthest
-from occluded_reid.search.neighbours import nearest_rows, pair_distances
-from occluded_reid.search.reciprocal import KReciprocal, encode, shared_minima
+from occluded_reid.search.rerank.farthest import farthest
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal, encode, shared_minima
+from occluded_reid.search.rerank.neighbors import nearest_rows, pair_distances
 
 __all__ = ["JoinedRows", "RerankedDistances"]
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from occluded_reid.calibration.calibration import Calibration
+from occluded_reid.calibration.pairs import shared_slots
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.comparisons import shared_slots
+from occluded_reid.search.exact import TopK
 from occluded_reid.search.rows import RowSource
-from occluded_reid.search.topk import TopK
 
 __all__ = ["apply_threshold", "shared_of_hits", "shared_of_visibility", "within_threshold"]
 

@@ -14,7 +14,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError
 from occluded_reid.files import read_safetensors
 from occluded_reid.matchers import DistanceSumMatcher, Matcher, PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search.reduction import Reduction
+from occluded_reid.search.projection import Reduction
 
 NAMES = ("global", "part_1")
 

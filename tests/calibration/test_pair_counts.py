@@ -11,14 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from occluded_reid.calibration.matches import find_mates
+from occluded_reid.calibration.pair_counts import GRID, NEVER, PairCounts, count_pairs
+from occluded_reid.calibration.pairs import Comparisons
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EmbeddingError, EvaluationError
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.matchers.base import Prepared
-from occluded_reid.search.comparisons import Comparisons
-from occluded_reid.search.mates import find_mates
-from occluded_reid.search.pair_counts import PairCounts, count_pairs
-from occluded_reid.search.pair_walks import GRID, NEVER
 
 NAMES = ("global", "part_1", "part_2")
 

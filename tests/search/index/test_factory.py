@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from occluded_reid.errors import UnknownOptionError
-from occluded_reid.search.factory import Factory, estimate, parse_factory
-from occluded_reid.search.faiss_index import FaissIndex
+from occluded_reid.search.index.factory import Factory, estimate, parse_factory
+from occluded_reid.search.index.faiss import FaissIndex
 
 GOOD = {
     "Flat": Factory(),

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from occluded_reid import MATCHERS
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.search import InMemoryRows, exact_topk
-from occluded_reid.search import topk as module
+from occluded_reid.search import InMemoryRows, exact, exact_topk
 
 NAMES, WIDTHS = ("global", "head", "feet"), (5, 3, 4)
 WITHOUT = 2.0**100
@@ -157,11 +156,11 @@ def test_the_same_ids_in_the_same_order_as_the_full_matrix(case, k, margin, tile
     full = full_matrix(case.matcher, case.options, case.query, case.gallery)
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_MARGIN", margin)  # a small one makes doubt and second passes common
+        patch.setattr(exact, "_MARGIN", margin)  # a small one makes doubt and second passes common
         if blocks is not None:  # so that few rows fill several blocks
-            patch.setitem(module._BLOCK_VALUES, "cpu", blocks)
-            patch.setattr(module, "_RESCORED_NUMBERS", blocks * sum(WIDTHS))
-            patch.setattr(module, "_RESCORED_PAIRS", blocks)
+            patch.setitem(exact._BLOCK_VALUES, "cpu", blocks)
+            patch.setattr(exact, "_RESCORED_NUMBERS", blocks * sum(WIDTHS))
+            patch.setattr(exact, "_RESCORED_PAIRS", blocks)
         try:
             torch.set_num_threads(threads)
             found = exact_topk(

@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from occluded_reid.calibration.calibration import Calibration, pool
+from occluded_reid.calibration.threshold import apply_threshold, shared_of_hits, shared_of_visibility, within_threshold
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import CalibrationError, EmbeddingError
 from occluded_reid.evaluation.open_set.threshold import evaluate_open_set
@@ -19,9 +21,6 @@ from occluded_reid.matchers import (
     VisibilityWeightedMatcher,
 )
 from occluded_reid.search import InMemoryRows, TopK, exact_topk
-from occluded_reid.search.calibration import Calibration
-from occluded_reid.search.calibration_fit import pool
-from occluded_reid.search.threshold import apply_threshold, shared_of_hits, shared_of_visibility, within_threshold
 
 NAMES = ("global", "part_1", "part_2", "part_3")
 
