@@ -74,7 +74,14 @@ def _component(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
+class LossComponent(Component):
+    """A loss, and the epoch, counted from 1, in which it begins to count; before, it is computed and logged only."""
+
+    from_epoch: int = Field(1, ge=1)
+
+
 ShortComponent = Annotated[Component, BeforeValidator(_component)]
+ShortLoss = Annotated[LossComponent, BeforeValidator(_component)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -168,7 +175,7 @@ class ModelConfig(Strict):
     parser: Annotated[ParserConfig | None, BeforeValidator(_component)] = None
     backbone: Annotated[BackboneConfig, BeforeValidator(_component)]
     heads: dict[str, ShortComponent]
-    losses: dict[str, ShortComponent] = Field(default_factory=dict)
+    losses: dict[str, ShortLoss] = Field(default_factory=dict)
     matcher: ShortComponent = Component(type="visibility_weighted")
 
 

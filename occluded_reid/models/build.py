@@ -362,4 +362,6 @@ def _build_criterion(recipe: Recipe, info: BuildInfo) -> Criterion:
     losses: dict[str, Loss] = {}
     for name, component in recipe.model.losses.items():
         losses[name] = _create(LOSSES, component, f"model.losses.{name}", replace(info, name=name))
-    return Criterion(losses, {name: component.weight for name, component in recipe.model.losses.items()})
+    parts = recipe.model.losses.items()
+    weights = {name: component.weight for name, component in parts}
+    return Criterion(losses, weights, {name: component.from_epoch for name, component in parts})

@@ -164,6 +164,11 @@ class Trainer:
             with display, StopSignals() as stop:
                 if self._journal is not None:
                     self._journal.open(self.history)
+                if isinstance(self.model, ReIDModel):
+                    for name in self.model.criterion.never(self.optim.epochs):
+                        display.note(
+                            f"loss '{name}' begins after the last epoch: it is computed and logged, and moves nothing"
+                        )
                 if not resume:
                     self._save(place)
                 while place.epoch <= self.optim.epochs:
@@ -248,6 +253,8 @@ class Trainer:
     def _run_epoch(self, place: Place, stepper: Stepper, display: TrainingDisplay, stop: StopSignals) -> None:
         """Run the rest of an epoch; the place moves with every step."""
         stepper.network.train()
+        if isinstance(self.model, ReIDModel):
+            self.model.criterion.epoch = place.epoch
         factor = rate_factor(self.optim, place.epoch)
         set_rate(self.optimizer, factor)
         display.start_epoch(place.epoch, place.step, self.optim.lr * factor)

@@ -153,6 +153,19 @@ def test_a_loss_of_weight_zero_is_logged_and_moves_nothing(output, targets) -> N
     assert output["global"].logits["global"].grad is None
 
 
+def test_a_loss_that_waits_is_logged_and_moves_nothing_until_its_epoch(output, targets) -> None:
+    losses = {"parts": IdentityLoss(INFO, on="local"), "spc": SPCLoss(INFO)}
+    criterion = Criterion(losses, {"parts": 2.0, "spc": 3.0}, {"spc": 4})
+    parts, spc = (number(loss(output, targets)) for loss in losses.values())
+    for epoch, weight in ((None, 3), (1, 0), (3, 0), (4, 3), (5, 3)):
+        criterion.epoch = epoch
+        values = criterion(output, targets)
+        assert number(values.named["spc"]) == spc
+        assert number(values.total) == pytest.approx(2 * parts + weight * spc)
+    assert criterion.never(3) == ("spc",)
+    assert criterion.never(4) == ()
+
+
 def test_a_criterion_without_losses_is_zero(output, targets) -> None:
     values = Criterion({}, {})(output, targets)
     assert number(values.total) == 0

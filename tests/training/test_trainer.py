@@ -255,6 +255,19 @@ def test_idle_parameters_are_named(
     assert "heads.global" not in shown
 
 
+def test_a_loss_that_begins_later(
+    tiny: ModuleType, data: ReIDData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = {"model.losses.global.from_epoch": 2, "model.losses.spc.from_epoch": 9, "model.losses.segmentation": None}
+    result = train(tiny.tiny_recipe(**waits), data, tmp_path)
+    first, second, third = result.history
+    assert first.losses["total"] == pytest.approx(first.losses["local"])
+    for later in (second, third):
+        assert later.losses["total"] == pytest.approx(later.losses["local"] + 0.75 * later.losses["global"])
+        assert later.losses["spc"] > 0
+    assert "loss 'spc' begins after the last epoch" in capsys.readouterr().err
+
+
 def test_no_loss_at_all(tiny: ModuleType, data: ReIDData, tmp_path: Path) -> None:
     losses = {f"model.losses.{name}": None for name in ("local", "global", "spc", "segmentation")}
     with pytest.raises(TrainingError, match="no loss that reaches a parameter"):
