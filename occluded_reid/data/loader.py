@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -140,6 +141,7 @@ class TrainLoader:
             batch_size=None,  # a worker makes a whole batch, so nothing is collated again
             collate_fn=_as_it_is,
             num_workers=self._workers,
+            worker_init_fn=_leave_stopping_to_the_parent,
             # Workers are seeded from this one; left out, every epoch would advance torch's global generator.
             generator=torch.Generator().manual_seed(self._seed),
         )
@@ -162,6 +164,12 @@ class TrainLoader:
             view=None if views == 1 else torch.arange(views).repeat_interleave(len(part.positions)),
         )
         return Batch(images, targets)
+
+
+def _leave_stopping_to_the_parent(_: int) -> None:
+    """Service managers send SIGTERM to every process of a job: the batch in hand is wanted until the parent stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(prepared: Any) -> Any:

@@ -260,7 +260,7 @@ class Trainer:
         display.start_epoch(place.epoch, place.step, self.optim.lr * factor)
         started = saved = time.monotonic()
         before = place.seconds
-        with _closing(self.loader.batches(place.epoch, skip=place.step)) as batches:
+        with self._workers_alive(), _closing(self.loader.batches(place.epoch, skip=place.step)) as batches:
             batch = self._next(batches, stop)
             while batch is not None:
                 values = stepper.backward(batch, place.epoch, place.step)
@@ -288,10 +288,18 @@ class Trainer:
     def _next(self, batches: Iterator[Batch], stop: StopSignals) -> Batch | None:
         try:
             return next(batches, None)
-        except RuntimeError as error:
-            # Ctrl-C reaches the workers too, and where they do not inherit the handler they end at once.
+        except RuntimeError:
+            # Ctrl-C reaches the workers too, and while they start, before they leave it to the parent, it ends them.
             if stop.received is not None and self.processes.count == 1:
                 return None
+            raise
+
+    @contextmanager
+    def _workers_alive(self) -> Iterator[None]:
+        """Say what it means that a worker has died: PyTorch raises that wherever the main process is."""
+        try:
+            yield
+        except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise TrainingError(

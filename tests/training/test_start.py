@@ -151,6 +151,46 @@ def test_a_worker_that_is_killed_is_explained(data_folder: Path, tmp_path: Path)
     assert re.search(r"TrainingError: .*prepares batches has ended: DataLoader worker .*Use fewer", done.stderr)
 
 
+WORKER_DIES_IN_A_STEP = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+import tiny_run as tiny
+
+recipe = tiny.tiny_recipe()
+loader = tiny.make_loader(tiny.make_data(Path(sys.argv[2])), recipe, workers=1)
+model = tiny.make_model(recipe)
+
+def backbone(*_):
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, getattr(signal, sys.argv[4]))
+    time.sleep(0.5)
+
+model.backbone.register_forward_hook(backbone)
+tiny.Trainer(model, loader, sys.argv[3], show=False).fit()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+def test_a_worker_that_is_killed_in_the_middle_of_a_step(data_folder: Path, tmp_path: Path) -> None:
+    """PyTorch raises in the main process wherever that is."""
+    where = [str(Path(__file__).parent), str(data_folder), str(tmp_path / "run")]
+    command = [sys.executable, "-c", WORKER_DIES_IN_A_STEP, *where]
+    done = subprocess.run([*command, "SIGKILL"], capture_output=True, text=True, timeout=120, check=False)
+    assert re.search(r"TrainingError: .*prepares batches has ended: DataLoader worker .*Use fewer", done.stderr)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_workers_leave_stopping_to_the_parent(data_folder: Path, tmp_path: Path, name: str) -> None:
+    """As when a service manager terminates every process of a job: no batch is lost by it."""
+    where = [str(Path(__file__).parent), str(data_folder), str(tmp_path / "run")]
+    command = [sys.executable, "-c", WORKER_DIES_IN_A_STEP, *where, name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_head_that_no_loss_reaches_is_remembered_and_its_visibility_called_untrained(
     tiny: ModuleType, data: ReIDData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
