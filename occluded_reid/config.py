@@ -89,7 +89,7 @@ class CropConfig(Strict):
     """What is cut off an image before it is resized (SGAM §3.1): rows, or a box, around what the parser finds visible.
 
     `visibility` and `visible` decide whether a region counts as visible: by `functional.region_visibility`, from that
-    value on (one for all, or one a region). `threshold`, `margin` and `min_height` belong to `models.visible_box`.
+    value on (one for all, or one a region). The others belong to `models.visible_box`.
     """
 
     rule: Literal["none", "rows", "box"] = "none"
@@ -98,6 +98,8 @@ class CropConfig(Strict):
     threshold: Share = 0.5
     margin: float = Field(0.02, ge=0, le=0.5)
     min_height: Share = 0.3
+    when: Literal["hidden", "always"] = "hidden"
+    middle: Literal["cut", "keep"] = "cut"
 
 
 class InputConfig(Strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ VISIBLE_FROM = 0.2
 
 RegionMode = Literal["ref", "area", "relative", "peak", "binary"]
 """What the visibility of a region is measured against."""
+
+_MODES = (*get_args(RegionMode), "sum")
 
 _EPSILON = 1e-6  # keeps Eq. 3 finite for a region of which nothing is seen
 
@@ -85,7 +87,7 @@ def region_values(values: float | Sequence[float] | Tensor, regions: int, name: 
 
 def region_visibility(
     probabilities: Tensor,
-    mode: RegionMode = "ref",
+    mode: RegionMode | Literal["sum"] = "ref",
     reference: float | Sequence[float] | Tensor | None = None,
     *,
     threshold: float | Sequence[float] | Tensor | None = None,
@@ -101,14 +103,15 @@ def region_visibility(
         probabilities: (N, R, h, w) in [0, 1]; background is no region.
         mode: "ref" v_i = min(1, S_i / (q_i·h·w)); "area" S_i / (h·w); "relative" S_i / Σ_k S_k, 0 where nothing is
             seen; "peak" the greatest value of the average-pooled map; "binary" whether "ref" (without a reference:
-            "area") is at least t_i.
+            "area") is at least t_i. "sum" is S_i itself, as Eq. 2 is printed: a number of pixels, and no visibility
+            that a slot can carry; see `pixels` of the matcher `public_distance` and of the loss `visible_part`.
         reference: q_i, the share of an image that region i covers when it is seen, for "ref" and "binary". A region
             with q_i = 0 was never seen when that was measured: its visibility is 0.
         threshold: t_i, one for all regions or R of them, for "binary" only; None is 0.2 there.
         pooled_size: (rows, columns) of the average-pooled map, for "peak" only; None leaves the map as it is.
 
     Returns:
-        (N, R) in [0, 1], at least float32; exactly 0 or 1 for "binary".
+        (N, R) in [0, 1], at least float32; exactly 0 or 1 for "binary"; in [0, h·w] for "sum".
 
     Raises:
         ShapeError: probabilities is not (N, R, h, w), or the other arguments do not fit it or the mode.
@@ -121,10 +124,12 @@ def region_visibility(
         tensor([[0., 1.]])
     """
     require_rank(probabilities, 4, "probabilities", "(N, R, h, w)")
-    require_choice(mode, ("ref", "area", "relative", "peak", "binary"), "mode")
+    require_choice(mode, _MODES, "mode")
     _refuse_unused(mode, reference=reference, threshold=threshold, pooled_size=pooled_size)
     maps = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
     regions = maps.shape[1]
+    if mode == "sum":
+        return maps.sum((2, 3))
     if mode == "peak":
         score = (maps if pooled_size is None else adaptive_avg_pool2d(maps, pooled_size)).amax((2, 3))
     elif mode == "relative":
@@ -145,15 +150,16 @@ def region_visibility(
     return score.clamp(0, 1)
 
 
-def region_pool(features: Tensor, probabilities: Tensor) -> Tensor:
+def region_pool(features: Tensor, probabilities: Tensor, denominator: Literal["pooled", "full"] = "pooled") -> Tensor:
     """Mean of a feature map's cells, weighted by each region's map pooled to their size (SGAM Eq. 3).
 
     f_i = Σ_t AP(P_i)_t · t / (Σ_t AP(P_i)_t + 1e-6). The paper writes S_i below the line, the sum over the map before
-    it is pooled: that would shrink f_i by the factor of the pooling, so the sum of the pooled map stands there.
+    it is pooled: that shrinks f_i by the factor of the pooling, so the sum of the pooled map stands there by default.
 
     Args:
         features: (N, C, h, w), T.
         probabilities: (N, R, H, W) of any size; average-pooled to (h, w).
+        denominator: "pooled" as above; "full" is S_i of the map as it comes, the equation to the letter.
 
     Returns:
         (N, R, C) of the features' type; near 0 for a region of which nothing is seen.
@@ -170,6 +176,7 @@ def region_pool(features: Tensor, probabilities: Tensor) -> Tensor:
     """
     require_rank(features, 4, "features", "(N, C, h, w)")
     require_rank(probabilities, 4, "probabilities", "(N, R, H, W)")
+    require_choice(denominator, ("pooled", "full"), "denominator")
     if features.shape[0] != probabilities.shape[0]:  # len() would fix the batch of an exported graph
         raise ShapeError(
             f"features hold {features.shape[0]} images and probabilities {probabilities.shape[0]}; "
@@ -178,7 +185,8 @@ def region_pool(features: Tensor, probabilities: Tensor) -> Tensor:
     maps = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
     pooled = adaptive_avg_pool2d(maps, (features.shape[2], features.shape[3])).flatten(2)
     # Weights that sum to 1 before the product: a sum of hundreds of features could leave half precision.
-    shares = pooled / (pooled.sum(2, keepdim=True) + _EPSILON)
+    whole = pooled if denominator == "pooled" else maps.flatten(2)
+    shares = pooled / (whole.sum(2, keepdim=True) + _EPSILON)
     return torch.einsum("nrt,nct->nrc", shares.to(features.dtype), features.flatten(2))
 
 

@@ -13,7 +13,8 @@ from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, HeadOutput
 from occluded_reid.errors import BuildError
 from occluded_reid.functional import bands
 from occluded_reid.heads.base import Head, make_classifier, make_neck, pool
-from occluded_reid.registry import HEADS, did_you_mean
+from occluded_reid.heads.source import map_source
+from occluded_reid.registry import HEADS
 
 __all__ = ["ConverterHead"]
 
@@ -66,7 +67,8 @@ class ConverterHead(Head):
         inference: bool = False,
     ) -> None:
         super().__init__(info)
-        self.source, channels, rows = _source(info, on, source)
+        self.source, given = map_source(info, on, source)
+        channels, rows = given.channels, -(-info.input_size[0] // given.stride)
         if part is not None and not 1 <= part[0] <= part[1] <= rows:
             raise BuildError(
                 f"head '{info.name}' takes part {list(part)} of a map with {rows} rows; give [p, P] with p from 1 to P "
@@ -119,29 +121,6 @@ class _GroupMax(nn.Module):
     def forward(self, grid: Tensor) -> Tensor:
         count, _, rows, columns = grid.shape
         return grid.reshape(count, self.width, -1, rows, columns).amax(2)
-
-
-def _source(info: BuildInfo, on: str | int, source: str | None) -> tuple[tuple[str | None, str], int, int]:
-    """(head or None, map or stage), its channels and its rows."""
-    if source is None:
-        stage = info.stage_name(on)
-        return (None, stage), info.stages[stage].channels, info.map_size(stage)[0]
-    if on != "last":
-        raise BuildError(f"head '{info.name}' is given both on: {on} and source: {source}. Leave one of them out.")
-    maps = {
-        f"{head}.{name}": (head, name, given)
-        for head, what in info.heads.items()
-        if not what.training_only
-        for name, given in what.maps.items()
-    }
-    if source not in maps:
-        raise BuildError(
-            f"head '{info.name}' reads the map '{source}', which no head before it gives."
-            f"{did_you_mean(source, list(maps))} Maps so far: {', '.join(maps) or 'none'}. "
-            "Reorder the heads, or leave source out to read the backbone."
-        )
-    head, name, given = maps[source]
-    return (head, name), given.channels, -(-info.input_size[0] // given.stride)
 
 
 def _convolution(name: str, channels: int, width: int, groups: int, kernel: int) -> nn.Conv2d:

@@ -24,8 +24,9 @@ class GlobalHead(Head):
         info: what the builder knows.
         on: stage of the backbone.
         num_sets: N channel sets of SORN Eq. 2; with more than one the map ``aggregation`` (N_batch, N, h, w) is given.
-        set_width: c', channels of a set: T_g = a 1×1 convolution to N·c' channels. None: no convolution, the stage
-            itself is pooled (BoT). SORN leaves c' unsaid; 1024 follows from its wording ("extended from c to Nc'").
+        set_width: c', channels of a set: T_g = a 1×1 convolution to N·c' channels, which the map ``projected`` holds.
+            None: no convolution, the stage itself is pooled (BoT). SORN leaves c' unsaid; 1024 follows from its
+            wording ("extended from c to Nc'").
         convolution: "plain" (no bias, no activation) or "bn_relu".
         aggregate: A_n is the "sum" (Eq. 2) or the "mean" of its channels.
         neck: "bn" (SORN), "bnneck" (bias fixed at 0) or "none".
@@ -69,7 +70,9 @@ class GlobalHead(Head):
                 self.project.extend([nn.BatchNorm2d(width), nn.ReLU()])
         self.neck = make_neck(width, neck)
         self.classifier = make_classifier(width, info.num_classes, bias=neck != "bnneck") if info.num_classes else None
-        maps = {"aggregation": MapInfo(num_sets, stage.stride)} if num_sets > 1 else {}
+        maps = {"projected": MapInfo(width, stage.stride)} if set_width else {}
+        if num_sets > 1:
+            maps["aggregation"] = MapInfo(num_sets, stage.stride)
         self.info = HeadInfo(slots={slot: width}, inference_slots=(slot,), maps=maps)
 
     def forward(
@@ -82,6 +85,8 @@ class GlobalHead(Head):
         output = HeadOutput(
             features={self.slot: pooled}, embeddings={self.slot: necked if self.match == "after" else pooled}
         )
+        if self.project:
+            output.maps["projected"] = grid
         if self.num_sets > 1:
             output.maps["aggregation"] = aggregation_maps(grid, self.num_sets, self.aggregate)
         if self.classifier is not None:

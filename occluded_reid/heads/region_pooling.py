@@ -14,6 +14,7 @@ from occluded_reid.errors import BuildError
 from occluded_reid.functional import region_pool, region_visibility
 from occluded_reid.functional.regions import VISIBLE_FROM, RegionMode, named_values
 from occluded_reid.heads.base import Head, make_classifier, make_neck
+from occluded_reid.heads.source import map_source
 from occluded_reid.registry import HEADS, did_you_mean
 
 __all__ = ["RegionPoolingHead"]
@@ -31,6 +32,11 @@ class RegionPoolingHead(Head):
     Args:
         info: what the builder knows.
         on: stage of the backbone.
+        source: map of an earlier head instead, as "head.map". "global.projected" is what the 1×1 convolution of the
+            head `global` gives: with `reduction` None all five features then go through that one convolution, as the
+            paper's "a 1×1 convolutional layer" can be read; it changes places with the pooling, both being linear.
+        denominator: of Eq. 3: the sum of the "pooled" map, or of the "full" one, S_i as it is printed, which shrinks
+            the features by the factor of the pooling.
         regions: the head before this one that gives the map ``regions``.
         reduction: width after the 1×1 convolution (SGAM: 256); None keeps the stage's channels.
         dropout: share that is dropped before the convolution, and again before the classifier (PGFA: 0.5).
@@ -43,7 +49,8 @@ class RegionPoolingHead(Head):
         threshold: t_i of "binary", one for all regions, a list, or by name; None is 0.2 there.
 
     Raises:
-        BuildError: no head before this one gives the map, or visibility, reference and threshold do not fit it.
+        BuildError: no head before this one gives a map that is named, or visibility, reference and threshold do not
+            fit it.
     """
 
     def __init__(
@@ -51,7 +58,9 @@ class RegionPoolingHead(Head):
         info: BuildInfo,
         *,
         on: str | int = "last",
+        source: str | None = None,
         regions: str = "regions",
+        denominator: Literal["pooled", "full"] = "pooled",
         reduction: int | None = 256,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         neck: Literal["bn", "bnneck", "none"] = "bn",
@@ -61,7 +70,8 @@ class RegionPoolingHead(Head):
         threshold: Share | tuple[Share, ...] | dict[str, Share] | None = None,
     ) -> None:
         super().__init__(info)
-        self.stage, self.regions, self.match = info.stage_name(on), regions, match
+        self.source, given = map_source(info, on, source)
+        self.regions, self.match, self.denominator = regions, match, denominator
         names = _region_names(info, regions)
         self._parser = (info.parser,)  # in a tuple: no submodule, it belongs to the preprocessing
         self.mode = visibility
@@ -79,7 +89,7 @@ class RegionPoolingHead(Head):
                 f"head '{info.name}': visibility '{visibility}' takes no threshold; those of Eq. 5 belong to the loss "
                 "'visible_part'. Remove it, or set visibility: binary."
             )
-        channels = info.stages[self.stage].channels
+        channels = given.channels
         width = reduction or channels
         matched = channels if match == "pooled" else width
         self.info = HeadInfo(slots=dict.fromkeys(names, matched), inference_slots=names, visibility_of=names)
@@ -95,8 +105,10 @@ class RegionPoolingHead(Head):
         self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None
     ) -> HeadOutput:
         """Return features, embeddings, visibility and logits of each region."""
-        maps, grid = context[self.regions].maps["regions"], features[self.stage]
-        pooled = region_pool(grid, maps)
+        head, name = self.source
+        maps = context[self.regions].maps["regions"]
+        grid = features[name] if head is None else context[head].maps[name]
+        pooled = region_pool(grid, maps, self.denominator)
         visible = self.visibility_of_maps(maps, (grid.shape[2], grid.shape[3]))
         output = HeadOutput()
         for i, name in enumerate(self.info.slots):

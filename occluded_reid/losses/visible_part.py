@@ -30,6 +30,8 @@ class VisiblePartLoss(Loss):
         info: what the builder knows.
         on: head with slots, identity logits and visibility.
         thresholds: t_i, one for all slots, a list in their order, or by name (unsaid by SGAM; 0.2).
+        pixels: M: v_i and t_i are shares of M pixels, and the loss takes their numbers, as Eq. 2 is printed: M times
+            as much. None takes the shares.
 
     Raises:
         BuildError: the head has no slots, no head gives one of them a visibility, or the thresholds do not fit.
@@ -41,6 +43,7 @@ class VisiblePartLoss(Loss):
         *,
         on: str = "region_pooling",
         thresholds: Threshold | tuple[Threshold, ...] | dict[str, Threshold] = VISIBLE_FROM,
+        pixels: Annotated[int, Field(ge=1)] | None = None,
     ) -> None:
         super().__init__(info, on=on)
         self.slots = tuple(self.head_info.slots)
@@ -53,6 +56,7 @@ class VisiblePartLoss(Loss):
                 f"{', '.join(missing)}. Add a head that does, or take the loss 'identity'."
             )
         self.providers = tuple(given[slot] for slot in self.slots)
+        self.scale = 1 if pixels is None else pixels
         self.thresholds = named_values(thresholds, self.slots, f"loss '{info.name}': thresholds")
 
     def forward(self, output: ModelOutput, targets: Targets) -> Tensor:
@@ -69,4 +73,4 @@ class VisiblePartLoss(Loss):
             )
         logits = torch.stack([given[slot] for slot in self.slots], dim=1)
         seen = [output[head].visibility[slot] for head, slot in zip(self.providers, self.slots, strict=True)]
-        return visible_part_loss(logits, targets.identity, torch.stack(seen, dim=1), self.thresholds)
+        return self.scale * visible_part_loss(logits, targets.identity, torch.stack(seen, dim=1), self.thresholds)

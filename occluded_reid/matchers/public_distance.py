@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -13,6 +13,8 @@ from occluded_reid.matchers.slots import SlotMatcher
 from occluded_reid.registry import MATCHERS, did_you_mean
 
 __all__ = ["PublicDistanceMatcher"]
+
+_MOST_PIXELS = 1 << 20  # squared it still leaves float32 room for the sum over slots
 
 
 @MATCHERS.register("public_distance")
@@ -28,6 +30,9 @@ class PublicDistanceMatcher(SlotMatcher):
         weights: w_s by slot name; a slot left out weighs 1, as in the paper.
         normalize: Euclidean only: bring each slot to length 1 first (unsaid by SGAM).
         always: the slot that is visible in every image.
+        pixels: M: the visibility of the other slots is a share of M pixels, and Eq. 4 takes the number of pixels
+            S_i = M · v_i, as Eq. 2 is printed. With hundreds of pixels the 1 of the whole then counts for next to
+            nothing. None takes v_i itself.
 
     Raises:
         UnknownOptionError: an option has a value that makes no sense.
@@ -50,19 +55,33 @@ class PublicDistanceMatcher(SlotMatcher):
         weights: Mapping[str, float] | None = None,
         normalize: bool = True,
         always: str = "global",
+        pixels: int | None = None,
     ) -> None:
         super().__init__(metric=metric, weights=weights, normalize=normalize)
+        if pixels is not None and not (isinstance(pixels, int) and 1 <= pixels <= _MOST_PIXELS):
+            raise UnknownOptionError(
+                f"matcher: pixels is {pixels!r}; give the number of pixels that a visibility of 1 stands for, from 1 "
+                f"to {_MOST_PIXELS:,}, or leave it out."
+            )
         if self.weights.get(always) == 0:
             raise UnknownOptionError(
                 f"matcher: slot '{always}' is to count in every pair, and its weight is 0. "
                 "Give it a weight, or match by regions alone with 'visibility_weighted'."
             )
-        self.always = always
+        self.always, self.pixels = always, pixels
 
     @property
     def options(self) -> dict[str, Any]:
         """The options that make a difference."""
-        return {**super().options, "always": self.always}
+        options = {**super().options, "always": self.always}
+        return options if self.pixels is None else {**options, "pixels": self.pixels}
+
+    def weights_of(self, names: Sequence[str]) -> tuple[float, ...]:
+        """Return w_s of these slots; where pixels are counted, each visibility of the two brings its M."""
+        weights = super().weights_of(names)
+        if self.pixels is None:
+            return weights
+        return tuple(w if name == self.always else w * self.pixels**2 for name, w in zip(names, weights, strict=True))
 
     def visibility_of(self, rows: PartEmbeddings) -> Tensor:
         """Return the visibility that counts, (N, S): as it is, and 1 for the slot that is always visible.

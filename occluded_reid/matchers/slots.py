@@ -65,6 +65,14 @@ class SlotMatcher(Matcher):
     def visibility_of(self, rows: PartEmbeddings) -> Tensor:
         """Return the visibility (N, S) in [0, 1] that counts for these rows."""
 
+    def weights_of(self, names: Sequence[str]) -> tuple[float, ...]:
+        """Return w_s of these slots, in their order.
+
+        Raises:
+            EmbeddingError: a weight names a slot that is not among them.
+        """
+        return slot_weights(names, self.weights)
+
     @property
     def options(self) -> dict[str, Any]:
         """The options that make a difference, as `config` shows them."""
@@ -128,7 +136,7 @@ class SlotMatcher(Matcher):
         Raises:
             EmbeddingError: a weight names a slot that is not among them.
         """
-        return tuple(name for name, weight in zip(names, slot_weights(names, self.weights), strict=True) if weight)
+        return tuple(name for name, weight in zip(names, self.weights_of(names), strict=True) if weight)
 
     @torch.no_grad()
     def index_vectors(self, rows: PartEmbeddings, slot: str) -> tuple[np.ndarray, np.ndarray]:
@@ -167,14 +175,14 @@ class SlotMatcher(Matcher):
             query,
             gallery,
             visibility=(self._visible(query), self._visible(gallery)),
-            weights=slot_weights(query.names, self.weights),
+            weights=self.weights_of(query.names),
             euclidean=self.metric == "euclidean",
             normalize=self.normalize,
         )
 
     def _used_slots(self, rows: PartEmbeddings) -> tuple[list[int], list[float]]:
         """Positions and weights of the slots whose weight is not 0."""
-        weights = slot_weights(rows.names, self.weights)
+        weights = self.weights_of(rows.names)
         used = [s for s, weight in enumerate(weights) if weight]
         return used, [weights[s] for s in used]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,8 @@ def visible_box(
     threshold: float = 0.5,
     margin: float = 0.02,
     min_height: float = 0.3,
+    when: Literal["hidden", "always"] = "hidden",
+    middle: Literal["cut", "keep"] = "cut",
 ) -> Box | None:
     """The part of an image in which its visible regions lie (SGAM §3.1, which gives no rule).
 
@@ -45,14 +48,23 @@ def visible_box(
     the visible regions together have a probability above `threshold` are bounded; the bound, taken to the image's
     pixels and widened to whole ones, grows by the margin on each side, and then about its middle to the least size.
 
+    One rectangle cannot leave out what hides a region between two visible ones (head, lower body and shoes seen, the
+    upper body not). There the visible regions fall into pieces that follow each other without a hidden one; pieces
+    whose rows meet, or would with their margins, are one, and the piece of the most cells is kept, the upper one of
+    equals.
+
     Args:
-        probabilities: (R, h, w) of one image.
+        probabilities: (R, h, w) of one image; regions from the top of a body to its feet.
         visible: whether each region counts as visible.
         size: (height, width) of the image in pixels.
         rule: "rows" keeps the full width, "box" bounds columns too.
         threshold: of the summed probability.
         margin: share of the image's height (and width) that is added on each side.
         min_height: least share of the image's height (with "box", of its width too) that is kept.
+        when: "hidden" crops where some region is hidden; "always" also where every region is visible, which with "box"
+            takes away a pillar at the side.
+        middle: of regions hidden between visible ones, "cut" as above, "keep" bounds all that is visible, and what
+            hides the middle with it.
 
     Returns:
         (left, top, right, bottom) in pixels, or None where the image stays whole.
@@ -67,15 +79,42 @@ def visible_box(
     """
     require_rank(probabilities, 3, "probabilities", "(R, h, w)")
     chosen = [region for region, seen in enumerate(visible) if seen]
-    if len(chosen) == len(visible) or not chosen:
+    if not chosen or (len(chosen) == len(visible) and when == "hidden"):
         return None
     cells: np.ndarray = (probabilities[chosen].sum(0) > threshold).cpu().numpy()
     if not cells.any():
         return None
+    if middle == "cut":
+        cells = _one_piece(cells, probabilities, chosen, threshold, margin)
     top, bottom = _bounds(np.any(cells, axis=1), size[0], margin, min_height)
     left, right = _bounds(np.any(cells, axis=0), size[1], margin, min_height) if rule == "box" else (0, size[1])
     box = (left, top, right, bottom)
     return None if box == (0, 0, size[1], size[0]) else box
+
+
+def _one_piece(
+    cells: np.ndarray, probabilities: Tensor, chosen: Sequence[int], threshold: float, margin: float
+) -> np.ndarray:
+    """Keep of the visible cells those in the rows of one piece of the body, where a hidden region parts it."""
+    spans: list[tuple[int, int]] = []
+    hidden = [-1, *(region for region in range(len(probabilities)) if region not in chosen), len(probabilities)]
+    for above, below in pairwise(hidden):
+        run = list(range(above + 1, below))
+        rows = np.flatnonzero((probabilities[run].sum(0) > threshold).any(1).cpu().numpy())
+        if len(rows):
+            spans.append((int(rows[0]), int(rows[-1]) + 1))
+    pieces: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if pieces and start - pieces[-1][1] <= round(2 * margin * len(cells), 6):
+            pieces[-1] = (pieces[-1][0], max(pieces[-1][1], stop))
+        else:
+            pieces.append((start, stop))
+    if len(pieces) < 2:
+        return cells
+    start, stop = max(pieces, key=lambda piece: int(cells[piece[0] : piece[1]].sum()))
+    kept = np.zeros_like(cells)
+    kept[start:stop] = cells[start:stop]
+    return kept
 
 
 def _bounds(seen: np.ndarray, length: int, margin: float, least: float) -> tuple[int, int]:
@@ -154,6 +193,8 @@ class Cropper:
                 threshold=self.config.threshold,
                 margin=self.config.margin,
                 min_height=self.config.min_height,
+                when=self.config.when,
+                middle=self.config.middle,
             )
             for image, one, visible in zip(images, maps.cpu(), seen, strict=True)
         ]

@@ -169,6 +169,30 @@ def test_the_denominator_is_the_sum_of_the_pooled_map():
     torch.testing.assert_close(shrunk, torch.full((1, 4), 3.0 / 16).double(), rtol=1e-5, atol=0)
 
 
+def test_equation_2_as_it_is_printed_is_a_sum():
+    maps = random_maps(2, 3, 5, 4)
+    expected = [[sum(float(maps[n, i, y, x]) for y in range(5) for x in range(4)) for i in range(3)] for n in range(2)]
+    found = region_visibility(maps, "sum")
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found / 20, region_visibility(maps, "area"))
+    assert torch.autograd.gradcheck(lambda p: region_visibility(p, "sum"), maps.requires_grad_())
+
+
+def test_equation_3_as_it_is_printed_divides_by_the_full_sum():
+    features, maps = random_maps(2, 3, 6, 2) - 0.5, random_maps(2, 4, 24, 8, seed=1)
+    expected = torch.zeros(2, 4, 3, dtype=torch.float64)
+    for n in range(2):
+        for i in range(4):
+            weights = average_pooled(maps[n, i].tolist(), 6, 2)
+            below = sum(float(maps[n, i, y, x]) for y in range(24) for x in range(8)) + 1e-6
+            for c in range(3):
+                above = sum(weights[y][x] * float(features[n, c, y, x]) for y in range(6) for x in range(2))
+                expected[n, i, c] = above / below
+    torch.testing.assert_close(region_pool(features, maps, "full"), expected, rtol=0, atol=1e-12)
+    given = (features.requires_grad_(), maps.requires_grad_())
+    assert torch.autograd.gradcheck(lambda f, p: region_pool(f, p, "full"), given)
+
+
 def test_a_region_that_never_appears_pools_to_zero_and_moves_nothing():
     features = (random_maps(2, 3, 6, 2) - 0.5).requires_grad_()
     maps = random_maps(2, 4, 24, 8)
@@ -225,6 +249,8 @@ MAPS = torch.zeros(2, 4, 6, 3)
         (lambda: region_visibility(MAPS, "area", 0.2), "'area' has no use for reference; leave it out"),
         (lambda: region_visibility(MAPS, "ref", 0.2, threshold=0.1), "'ref' has no use for threshold"),
         (lambda: region_visibility(MAPS, "area", pooled_size=(2, 1)), "'area' has no use for pooled_size"),
+        (lambda: region_visibility(MAPS, "sum", 0.2), "'sum' has no use for reference"),
+        (lambda: region_pool(MAPS, MAPS, "whole"), "denominator is 'whole'; give one of 'pooled', 'full'"),
         (lambda: region_pool(MAPS[0], MAPS), r"features must be \(N, C, h, w\)"),
         (lambda: region_pool(MAPS, MAPS[0]), r"probabilities must be \(N, R, H, W\)"),
         (lambda: region_pool(MAPS[:1], MAPS), "features hold 1 images and probabilities 2"),

@@ -202,6 +202,38 @@ def test_pooling_is_a_loop_over_regions(match, neck):
     assert not torch.equal(head.reductions[0].weight, head.reductions[1].weight)
 
 
+def test_one_convolution_for_all_five_features():
+    """Read before the pooling, the global head's 1×1 convolution is every region's too: W · f_i, in a loop."""
+    parser = Bands()
+    regions = RegionsHead(info(parser=parser, name="regions"))
+    whole = GlobalHead(info(name="global"), set_width=4, neck="none").double().eval()
+    heads = {"global": whole.info, "regions": regions.info}
+    assert whole.info.maps == {"projected": MapInfo(4, 16)}
+    head = RegionPoolingHead(
+        info(parser=parser, heads=heads), source="global.projected", reduction=None, neck="none", denominator="full"
+    ).double()
+    assert head.info.slots == dict.fromkeys(NAMES, 4)
+    given = features(people())
+    maps = regions(given, {}).maps["regions"].double()
+    given = FeatureMaps({k: v.double() for k, v in given.items()}, given.images)
+    context = {"global": whole(given, {}), "regions": HeadOutput(maps={"regions": maps})}
+    output = head(given, context)
+    weight = whole.project[0].weight[:, :, 0, 0]
+    for n in range(2):
+        for i, name in enumerate(NAMES):
+            total = float(maps[n, i].sum()) + 1e-6
+            pooled = torch.zeros(6, dtype=torch.float64)
+            for y in range(6):
+                for x in range(2):
+                    share = maps[n, i, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean()
+                    pooled += share * given["last"][n, :, y, x] / total
+            torch.testing.assert_close(output.features[name][n], weight @ pooled, atol=1e-12, rtol=0)
+    output.features["head"].sum().backward()
+    assert whole.project[0].weight.grad.any(), "the shared convolution learns from the regions"
+    with pytest.raises(BuildError, match=r"reads the map 'global.projekted'.*Did you mean 'global.projected'"):
+        RegionPoolingHead(info(parser=parser, heads=heads), source="global.projekted")
+
+
 def test_dropout_comes_before_the_reduction_and_before_the_classifier():
     regions, head = pooling(reduction=3, dropout=0.5)
     given = features(people(4))
@@ -392,6 +424,53 @@ def test_the_recipe_weighs_the_whole_and_the_parts():
         "sgam_lite", num_classes=7, **TINY, **{"model.losses.parts": {"type": "identity", "on": "region_pooling"}}
     )
     assert everyone.criterion(output, labels).named["parts"].item() == pytest.approx(4 * math.log(7), abs=0.2)
+
+
+ROWS_OF_THE_PAPER = {
+    "SGAM-2": {"model.matcher": {"type": "plain", "options": {"metric": "euclidean"}}},
+    "no crop": {"model.input.crop.rule": "none"},
+    "crop of a box, whatever is visible": {"model.input.crop.rule": "box", "model.input.crop.when": "always"},
+    "ResNet-50": {
+        "model.input.crop.rule": "none",
+        "model.parser": None,
+        "model.heads.regions": None,
+        "model.heads.region_pooling": None,
+        "model.losses.parts": None,
+        "model.losses.global.weight": 1.0,
+    },
+    "ResNet-50 + crop": {
+        "model.heads.regions": None,
+        "model.heads.region_pooling": None,
+        "model.losses.parts": None,
+        "model.losses.global.weight": 1.0,
+    },
+    "lambda 0.5": {"model.losses.global.weight": 0.5, "model.losses.parts.weight": 0.5},
+    "Eq. 2 as printed": {
+        "model.heads.region_pooling.options.visibility": "area",
+        "model.losses.parts.options.pixels": 192,
+        "model.matcher.options.pixels": 192,
+    },
+    "Eq. 3 as printed": {"model.heads.region_pooling.options.denominator": "full"},
+    "one convolution": {
+        "model.heads.region_pooling.options.source": "global.projected",
+        "model.heads.region_pooling.options.reduction": None,
+    },
+}
+
+
+@pytest.mark.parametrize("row", ROWS_OF_THE_PAPER)
+def test_every_row_of_the_paper_is_built_and_learns(row):
+    overrides = ROWS_OF_THE_PAPER[row]
+    without = "model.parser" in overrides
+    sizes = {key: value for key, value in TINY.items() if not (without and key.startswith("model.parser"))}
+    model = build_model("sgam_lite", num_classes=5, pretrained=False, **sizes, **overrides).train()
+    images, labels = torch.randn(4, 3, HEIGHT, WIDTH), targets(4)
+    values = model.criterion(model(images, labels), labels)
+    values.total.backward()
+    assert math.isfinite(values.total.item())
+    assert any(p.grad is not None and p.grad.any() for p in model.backbone.parameters())
+    rows = model.embed(images)
+    assert torch.isfinite(model.matcher.distance(rows, rows)).all()
 
 
 def test_the_recipe_without_its_parser_says_what_is_missing():

@@ -71,6 +71,8 @@ def test_visible_regions_pay_by_how_much_is_seen(output, targets, thresholds) ->
     loss = LOSSES.create("visible_part", INFO, thresholds=thresholds)
     assert isinstance(loss, VisiblePartLoss)
     assert loss(output, targets).item() == pytest.approx(expected, rel=1e-12)
+    counted = VisiblePartLoss(INFO, thresholds=thresholds, pixels=192)  # max(192 · v - 192 · t, 0) · CE
+    assert counted(output, targets).item() == pytest.approx(192 * expected, rel=1e-12)
 
 
 def test_visibility_comes_from_whichever_head_gives_it(output, targets) -> None:

@@ -64,6 +64,30 @@ def test_tiles_and_pairs_are_equation_4(normalize: bool) -> None:
     assert (details.shared[:, WHOLE] == 1).all()
 
 
+def test_with_pixels_the_visibility_is_a_number_of_them() -> None:
+    """Eq. 4 with the S_i of Eq. 2 as printed: S = M · v, beside a 1 for the whole."""
+    matcher = PublicDistanceMatcher(pixels=192)
+    query, gallery = make(5, 0), make(6, 1)
+    expected = np.zeros((5, 6))
+    for m in range(5):
+        for n in range(6):
+            above = below = 0.0
+            for i in range(len(NAMES)):
+                x, y = (rows.embeddings[i][r].double().tolist() for rows, r in ((query, m), (gallery, n)))
+                weight = 192 * float(query.visibility[m, i]) * 192 * float(gallery.visibility[n, i])
+                weight = 1.0 if i == WHOLE else weight
+                above, below = above + weight * euclidean(x, y, True), below + weight
+            expected[m, n] = above / below
+    np.testing.assert_allclose(matcher.distance(query, gallery).numpy(), expected, rtol=0, atol=2e-6)
+    rows, columns = np.divmod(np.arange(30), 6)
+    np.testing.assert_allclose(matcher.pairs(query, gallery, rows, columns).reshape(5, 6), expected, rtol=0, atol=6e-7)
+    assert matcher.config["options"]["pixels"] == 192
+    assert "pixels" not in PublicDistanceMatcher().config["options"]
+    for wrong in (0, 2.5, 1 << 21):
+        with pytest.raises(UnknownOptionError, match="pixels is"):
+            PublicDistanceMatcher(pixels=wrong)  # type: ignore[arg-type]
+
+
 def test_what_only_one_image_shows_does_not_count() -> None:
     """Legs behind a car: their slot holds the car, and with plain matching the car decides."""
     whole, person, car = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])

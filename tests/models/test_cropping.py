@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,11 +98,108 @@ def test_the_rule_is_that_of_a_plain_loop(seed, rule, threshold, margin, cells, 
     maps = (random.random((4, *cells)) ** 4 / 2).astype(np.float32)
     visible = (random.random(4) < 0.6).tolist()
     found = visible_box(
-        torch.from_numpy(maps), visible, size, rule=rule, threshold=threshold, margin=margin, min_height=0.0
+        torch.from_numpy(maps),
+        visible,
+        size,
+        rule=rule,
+        threshold=threshold,
+        margin=margin,
+        min_height=0.0,
+        middle="keep",
     )
     wanted = naive_box(maps, visible, size, rule, threshold, margin)
     assert (found or (0, 0, size[1], size[0])) == wanted
     assert found != (0, 0, size[1], size[0])
+
+
+def naive_pieces(
+    maps: np.ndarray, visible: list[bool], size: tuple[int, int], threshold: float, margin: float
+) -> tuple[int, int, int, int]:
+    """Rows, with hidden regions between visible ones: pieces of the body, and the one of the most cells."""
+    (regions, rows, columns), height = maps.shape, size[0]
+
+    def seen(which: list[int], r: int, c: int) -> bool:
+        return bool(np.float32(sum(np.float64(maps[k, r, c]) for k in which)) > np.float32(threshold))
+
+    runs: list[list[int]] = []
+    for k in range(regions):
+        if visible[k]:
+            if k and visible[k - 1]:
+                runs[-1].append(k)
+            else:
+                runs.append([k])
+    spans = []
+    for run in runs:
+        its = [r for r in range(rows) for c in range(columns) if seen(run, r, c)]
+        if its:
+            spans.append([min(its), max(its) + 1])
+    spans.sort()
+    joined = True
+    while joined:  # until no two meet
+        joined = False
+        for one, other in itertools.combinations(spans, 2):
+            if other[0] - one[1] <= 2 * margin * rows + 1e-9 and one[0] - other[1] <= 2 * margin * rows + 1e-9:
+                others = [span for span in spans if span not in (one, other)]
+                spans = sorted([*others, [min(one[0], other[0]), max(one[1], other[1])]])
+                joined = True
+                break
+    every = [k for k in range(regions) if visible[k]]
+    whole = [(r, c) for r in range(rows) for c in range(columns) if seen(every, r, c)]
+    if all(visible) or not whole:
+        return 0, 0, size[1], height
+    if len(spans) > 1:
+        best, most = spans[0], -1
+        for start, stop in spans:
+            cells = sum(start <= r < stop for r, _ in whole)
+            if cells > most:
+                best, most = [start, stop], cells
+        whole = [(r, c) for r, c in whole if best[0] <= r < best[1]]
+    first, last = min(r for r, _ in whole), max(r for r, _ in whole) + 1
+    top = max(0, math.floor(round(first * height / rows - margin * height, 6)))
+    return 0, top, size[1], min(height, math.ceil(round(last * height / rows + margin * height, 6)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([0.3, 0.5]),
+    st.sampled_from([0.0, 0.02, 0.1]),
+    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    st.integers(8, 24),
+)
+def test_a_hidden_middle_is_cut_as_a_plain_loop_does(seed, threshold, margin, visible, rows):
+    random = np.random.default_rng(seed)
+    maps = np.zeros((4, rows, 3), np.float32)
+    for k in range(4):  # one below the other, each somewhere in its quarter or a little beyond
+        start = int(k * rows / 4 + random.integers(-1, 2))
+        maps[k, max(0, start) : start + int(random.integers(1, rows // 3)), : random.integers(1, 4)] = 0.9
+    found = visible_box(torch.from_numpy(maps), visible, (90, 30), threshold=threshold, margin=margin, min_height=0.0)
+    wanted = naive_pieces(maps, list(visible), (90, 30), threshold, margin)
+    assert (found or (0, 0, 30, 90)) == wanted
+
+
+def test_what_hides_the_middle_is_cut_away():
+    """Head, lower body and shoes are seen, the upper body is behind a table."""
+    maps = torch.zeros(4, 24, 8)
+    maps[0, 0:3], maps[2, 12:22], maps[3, 22:24] = 0.9, 0.9, 0.9
+    visible = [True, False, True, True]
+    assert visible_box(maps, visible, (240, 80), margin=0.0) == (0, 120, 80, 240), "the legs, which are most of it"
+    assert visible_box(maps, visible, (240, 80), margin=0.0, middle="keep") is None, "from the head to the shoes"
+    assert visible_box(maps, [True, False, False, True], (240, 80), margin=0.0, min_height=0.0) == (0, 0, 80, 30)
+    maps[0, 3:12] = 0.9  # a head that reaches down to the legs: nothing parts them
+    assert visible_box(maps, visible, (240, 80), margin=0.0) is None
+    # A gap between two visible regions is nobody's hidden part.
+    maps[0], maps[1] = 0.0, 0.0
+    maps[0, 0:3], maps[1, 6:12] = 0.9, 0.9
+    assert visible_box(maps, [True, True, True, False], (240, 80), margin=0.0) == (0, 0, 80, 220)
+
+
+def test_a_pillar_at_the_side_is_cut_away_where_that_is_asked_for():
+    half = painted(100, 50, head=(0, 20, 20, 50), body=(20, 100, 20, 50))
+    assert crop(half, rule="box") is None
+    assert crop(half, rule="box", when="always") == (20, 0, 50, 100)
+    assert crop(half, rule="rows", when="always") is None, "rows keep the full width"
+    assert crop(painted(100, 50), rule="box", when="always") is None
 
 
 @settings(max_examples=40, deadline=None)
