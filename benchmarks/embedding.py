@@ -183,14 +183,7 @@ def difference(given: Any, wanted: PartEmbeddings) -> float:
 
 
 def speed_table(found: Figures, threads: int) -> str:
-    bare = (
-        "the network as it is",
-        "channels last",
-        "embed, engine='torch'",
-        "onnxruntime, float32",
-        "openvino, float32",
-    )
-    fastest = max(found[name]["images a second"] for name in bare)
+    fastest = max(found[name]["images a second"] for name in BARE)
     embed = found["embed"]["images a second"]
     lines = [
         f"| {threads} thread(s) | images a second | of the fastest | of embed | difference |",
