@@ -4,6 +4,7 @@ from occluded_reid.functional.aggregation import aggregation_maps
 from occluded_reid.functional.bands import bands
 from occluded_reid.functional.center_focus import center_attention, center_focus, center_gate, center_window
 from occluded_reid.functional.centers import center_loss, moved_centers
+from occluded_reid.functional.consistency import view_consistency
 from occluded_reid.functional.diffusion import gated_gelu, nearest_centroids, neighbour_attention
 from occluded_reid.functional.distances import NO_SHARED_SLOT, weighted_distance
 from occluded_reid.functional.distillation import similarity_distillation, teacher_distance
@@ -54,6 +55,7 @@ __all__ = [
     "spc_loss",
     "stripe_visibility",
     "teacher_distance",
+    "view_consistency",
     "visible_part_loss",
     "weighted_distance",
 ]

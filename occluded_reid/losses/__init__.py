@@ -2,6 +2,7 @@
 
 from occluded_reid.losses.base import Loss
 from occluded_reid.losses.center import CenterLoss
+from occluded_reid.losses.consistency import ConsistencyLoss
 from occluded_reid.losses.criterion import Criterion, LossValues
 from occluded_reid.losses.distillation import DistillationLoss
 from occluded_reid.losses.identity import IdentityLoss
@@ -15,6 +16,7 @@ from occluded_reid.losses.visible_part import VisiblePartLoss
 
 __all__ = [
     "CenterLoss",
+    "ConsistencyLoss",
     "Criterion",
     "DistillationLoss",
     "IdentityLoss",
