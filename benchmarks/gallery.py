@@ -37,7 +37,7 @@ from search import ROWS_OF_ONE, SLOTS, Images
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.evaluation import Protocol, evaluate
 from occluded_reid.gallery import Gallery
-from occluded_reid.gallery.indexes import GalleryIndex
+from occluded_reid.gallery.index.gallery_index import GalleryIndex
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.index.packed_rows import PackedRows
 

@@ -32,8 +32,9 @@ import numpy as np
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.gallery import Gallery, TableRows, upkeep, writer
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery import Gallery, TableRows
+from occluded_reid.gallery.storage import upkeep, writer
+from occluded_reid.gallery.storage.store import Store
 
 SLOTS = {"global": 6, "part_1": 4}
 BATCH = 8  # rows of one commit; an `add` has several

@@ -59,7 +59,7 @@ TESTED_ALONE = {
         "data/test_images.py::test_broken_files_are_named",
         "data/test_cache.py::test_broken_files_are_named_or_skipped",
         "data/test_verify.py::test_unreadable_files_are_named",
-        "gallery/test_gallery_store.py::test_an_unreadable_image_is_named_and_nothing_of_its_group_added",
+        "gallery/storage/test_store.py::test_an_unreadable_image_is_named_and_nothing_of_its_group_added",
         "cli/test_data_and_demo.py::test_a_truncated_file_is_named_and_fails",
     ],
     "mask of another size": [
@@ -75,10 +75,10 @@ TESTED_ALONE = {
     ],
     "NaN embeddings": [
         "test_embeddings.py::test_nan_and_infinity_are_refused_and_the_row_is_named",
-        "gallery/test_gallery_store.py::test_an_image_that_gives_nan_is_named",
+        "gallery/storage/test_store.py::test_an_image_that_gives_nan_is_named",
     ],
-    "k larger than the gallery": ["search/test_topk.py::test_k_beyond_the_gallery_gives_all_of_it"],
-    "gallery of another model": ["gallery/test_gallery_store.py::test_the_wrong_model_is_refused_with_both_named"],
+    "k larger than the gallery": ["search/test_exact.py::test_k_beyond_the_gallery_gives_all_of_it"],
+    "gallery of another model": ["gallery/storage/test_store.py::test_the_wrong_model_is_refused_with_both_named"],
     "recipe with a misspelt key": [
         "test_config.py::test_a_misspelt_key_is_named_with_the_closest_one",
         "cli/test_help_and_usage.py::test_a_wrong_word_in_a_recipe_is_two_and_helps",
@@ -125,7 +125,7 @@ TESTED_ALONE = {
         "training/test_training_checkpoint.py::test_disk_full",
         "training/test_trainer.py::test_disk_full_keeps_the_checkpoint_before",
         "models/test_export.py::test_a_full_disk_leaves_nothing_half_written",
-        "gallery/test_gallery_store.py::test_create_refuses_what_it_cannot_make",
+        "gallery/storage/test_store.py::test_create_refuses_what_it_cannot_make",
     ],
 }
 

@@ -3,26 +3,26 @@
 from typing import TYPE_CHECKING
 
 from occluded_reid.gallery.browsing import KEEP, CameraCount, GalleryImage, GalleryInfo
-from occluded_reid.gallery.conditions import Condition, field
+from occluded_reid.gallery.filters.conditions import Condition, field
 from occluded_reid.gallery.gallery import Gallery
 from occluded_reid.gallery.hit import AddResult, Hit, hits_table
-from occluded_reid.gallery.index_upkeep import IndexInfo
-from occluded_reid.gallery.layout import Layout
-from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion
-from occluded_reid.gallery.query import mean_query
-from occluded_reid.gallery.rows import TableRows
-from occluded_reid.gallery.verify import VerifyReport
+from occluded_reid.gallery.index.upkeep import IndexInfo
+from occluded_reid.gallery.search.query import mean_query
+from occluded_reid.gallery.search.rows import TableRows
+from occluded_reid.gallery.storage.maintenance import CompactResult, GalleryVersion
+from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.verify import VerifyReport
 
 if TYPE_CHECKING:
-    from occluded_reid.gallery.erase import EraseResult
     from occluded_reid.gallery.remote import RemoteGallery
+    from occluded_reid.gallery.storage.erase import EraseResult
 else:
 
     def __getattr__(name: str) -> object:
         """Import what few need, and what imports much, when it is asked for."""
         from importlib import import_module
 
-        homes = {"EraseResult": "erase", "RemoteGallery": "remote"}
+        homes = {"EraseResult": "storage.erase", "RemoteGallery": "remote"}
         if name not in homes:
             raise AttributeError(f"module 'occluded_reid.gallery' has no attribute '{name}'")
         return getattr(import_module(f"occluded_reid.gallery.{homes[name]}"), name)

@@ -26,8 +26,7 @@ from occluded_reid.forked import require_own_process, require_threads
 from occluded_reid.gallery.browsing import Browsing
 from occluded_reid.gallery.build import other_precision
 from occluded_reid.gallery.cameras import given_cameras
-from occluded_reid.gallery.efforts import EffortLike, require_effort
-from occluded_reid.gallery.filters import Where
+from occluded_reid.gallery.filters.where import Where
 from occluded_reid.gallery.hit import AddResult, Hit
 from occluded_reid.gallery.images import (
     EmbeddingModel,
@@ -40,17 +39,18 @@ from occluded_reid.gallery.images import (
     tracks_of_rows,
 )
 from occluded_reid.gallery.known_model import known_model
-from occluded_reid.gallery.layout import Layout, fit_rows
-from occluded_reid.gallery.own import without_own_files
-from occluded_reid.gallery.query import mean_queries, mean_query
-from occluded_reid.gallery.question import GroupBy, Question, cameras_of, identities_of, require_k
-from occluded_reid.gallery.records import Labels
-from occluded_reid.gallery.reranking import require_rerank
-from occluded_reid.gallery.store import Store
-from occluded_reid.gallery.table import TableReader
-from occluded_reid.gallery.thresholds import Answer, Threshold, answer_within
+from occluded_reid.gallery.search.efforts import EffortLike, require_effort
+from occluded_reid.gallery.search.own_images import without_own_files
+from occluded_reid.gallery.search.query import mean_queries, mean_query
+from occluded_reid.gallery.search.request import GroupBy, Question, cameras_of, identities_of, require_k
+from occluded_reid.gallery.search.reranking import require_rerank
+from occluded_reid.gallery.search.thresholds import Answer, Threshold, answer_within
+from occluded_reid.gallery.storage.manifest import Layout, fit_rows
+from occluded_reid.gallery.storage.records import Labels
+from occluded_reid.gallery.storage.store import Store
+from occluded_reid.gallery.storage.table import TableReader
+from occluded_reid.gallery.storage.writer import Progress, Writer, remove_keys
 from occluded_reid.gallery.values import finite, require_keys, require_whole
-from occluded_reid.gallery.writer import Progress, Writer, remove_keys
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Channels, ImageLike, Images
 from occluded_reid.search.projection import Reduction

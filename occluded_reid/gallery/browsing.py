@@ -19,14 +19,14 @@ from occluded_reid.data.times import time_text
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.cameras import CameraTable, given_cameras
-from occluded_reid.gallery.filters import Where, to_sql
+from occluded_reid.gallery.filters.where import Where, to_sql
 from occluded_reid.gallery.images import Source
-from occluded_reid.gallery.layout import LABELS, Layout, describe_slots, short_name
 from occluded_reid.gallery.near_keys import near_keys
-from occluded_reid.gallery.records import Labels, Record, make_records
-from occluded_reid.gallery.relabel import relabel_rows
-from occluded_reid.gallery.store import ROW_ID, Store, to_embeddings
-from occluded_reid.gallery.table import TableReader
+from occluded_reid.gallery.storage.manifest import LABELS, Layout, describe_slots, short_name
+from occluded_reid.gallery.storage.records import Labels, Record, make_records
+from occluded_reid.gallery.storage.relabel import relabel_rows
+from occluded_reid.gallery.storage.store import ROW_ID, Store, to_embeddings
+from occluded_reid.gallery.storage.table import TableReader
 from occluded_reid.gallery.values import require_keys
 
 __all__ = ["KEEP", "Browsing", "CameraCount", "GalleryImage", "GalleryInfo", "Keep"]

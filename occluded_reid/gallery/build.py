@@ -8,11 +8,11 @@ from pathlib import Path
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, GalleryMismatchError, OccludedReIDError
 from occluded_reid.files import look, temporary_folder
-from occluded_reid.gallery.checksums import sync
 from occluded_reid.gallery.images import EmbeddingModel, as_list, embed_images
-from occluded_reid.gallery.layout import Layout, describe_slots
-from occluded_reid.gallery.ledger import Ledger
-from occluded_reid.gallery.store import Store, to_embeddings
+from occluded_reid.gallery.storage.checksums import sync
+from occluded_reid.gallery.storage.ledger import Ledger
+from occluded_reid.gallery.storage.manifest import Layout, describe_slots
+from occluded_reid.gallery.storage.store import Store, to_embeddings
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Images
 from occluded_reid.registry import MATCHERS

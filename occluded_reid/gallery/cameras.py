@@ -12,10 +12,10 @@ import numpy as np
 from occluded_reid.arguments import is_several
 from occluded_reid.data.camera_names import camera_of_text
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.checksums import unseal
-from occluded_reid.gallery.conditions import Condition
-from occluded_reid.gallery.filters import Where
-from occluded_reid.gallery.where_tokens import replace_compared
+from occluded_reid.gallery.filters.conditions import Condition
+from occluded_reid.gallery.filters.tokens import replace_compared
+from occluded_reid.gallery.filters.where import Where
+from occluded_reid.gallery.storage.checksums import unseal
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["CAMERAS", "FIRST_NUMBER", "CameraTable", "given_cameras"]

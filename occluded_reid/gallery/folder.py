@@ -15,13 +15,11 @@ from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import DeviceError, GalleryError, GalleryLockedError
 from occluded_reid.gallery.base import Answer, GalleryBase
-from occluded_reid.gallery.checksums import files_of
-from occluded_reid.gallery.efforts import EffortLike, require_effort
-from occluded_reid.gallery.erase import EraseResult, erase_keys
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
-from occluded_reid.gallery.index_build import build, usual_factory
-from occluded_reid.gallery.index_upkeep import (
+from occluded_reid.gallery.index.build import build, usual_factory
+from occluded_reid.gallery.index.gallery_index import GalleryIndex
+from occluded_reid.gallery.index.upkeep import (
     IndexInfo,
     index_is_lost,
     keep_request,
@@ -29,17 +27,19 @@ from occluded_reid.gallery.index_upkeep import (
     open_index,
     wanted_index,
 )
-from occluded_reid.gallery.indexes import GalleryIndex
-from occluded_reid.gallery.layout import Layout
-from occluded_reid.gallery.maintenance import CompactResult, GalleryVersion, compact, kept_versions
-from occluded_reid.gallery.memory import RowMemory
-from occluded_reid.gallery.reranking import neighbours_mark, open_neighbours, save_neighbours
-from occluded_reid.gallery.searching import Searcher
-from occluded_reid.gallery.store import Snapshot, Store
-from occluded_reid.gallery.table import DroppedVersionError
+from occluded_reid.gallery.search.efforts import EffortLike, require_effort
+from occluded_reid.gallery.search.memory import RowMemory
+from occluded_reid.gallery.search.reranking import neighbours_mark, open_neighbours, save_neighbours
+from occluded_reid.gallery.search.search import Searcher
+from occluded_reid.gallery.storage.checksums import files_of
+from occluded_reid.gallery.storage.erase import EraseResult, erase_keys
+from occluded_reid.gallery.storage.maintenance import CompactResult, GalleryVersion, compact, kept_versions
+from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.store import Snapshot, Store
+from occluded_reid.gallery.storage.table import DroppedVersionError
+from occluded_reid.gallery.storage.verify import VerifyReport, verify_store
+from occluded_reid.gallery.storage.writer import Progress, no_progress
 from occluded_reid.gallery.values import require_keys
-from occluded_reid.gallery.verify import VerifyReport, verify_store
-from occluded_reid.gallery.writer import Progress, no_progress
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.device import choose_device
 from occluded_reid.search.index.factory import Estimate, estimate

@@ -18,8 +18,8 @@ from occluded_reid.gallery.build import fit_reduction, make, matcher_of, read_re
 from occluded_reid.gallery.folder import FolderGallery
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.known_model import default_model, place_of
-from occluded_reid.gallery.layout import FILE, Layout
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.storage.manifest import FILE, Layout
+from occluded_reid.gallery.storage.store import Store
 from occluded_reid.gallery.values import is_text, is_whole, require_whole
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
 from occluded_reid.search.device import choose_device

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from occluded_reid.gallery.browsing import Browsing
-from occluded_reid.gallery.store import ROW_ID
+from occluded_reid.gallery.storage.store import ROW_ID
 
 __all__ = ["distinct_prefix"]
 

@@ -11,7 +11,7 @@ from occluded_reid.config import DEFAULT_MODEL, is_hub, is_packaged
 from occluded_reid.errors import GalleryError, OccludedReIDError
 from occluded_reid.gallery.build import require_fit
 from occluded_reid.gallery.images import EmbeddingModel
-from occluded_reid.gallery.layout import Layout, short_name
+from occluded_reid.gallery.storage.manifest import Layout, short_name
 
 if TYPE_CHECKING:
     from occluded_reid.models import ReIDModel

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from occluded_reid.gallery.table import TableReader
+from occluded_reid.gallery.storage.table import TableReader
 from occluded_reid.registry import did_you_mean
 
 __all__ = ["near_keys"]

@@ -19,11 +19,11 @@ from occluded_reid.gallery.build import matcher_of, require_fit
 from occluded_reid.gallery.cameras import CameraTable
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
-from occluded_reid.gallery.layout import TABLE, Layout
-from occluded_reid.gallery.maintenance import GalleryVersion
-from occluded_reid.gallery.searching import Searcher
-from occluded_reid.gallery.store import Snapshot, Store
-from occluded_reid.gallery.table import LANCE_ERRORS, first_line
+from occluded_reid.gallery.search.search import Searcher
+from occluded_reid.gallery.storage.maintenance import GalleryVersion
+from occluded_reid.gallery.storage.manifest import TABLE, Layout
+from occluded_reid.gallery.storage.store import Snapshot, Store
+from occluded_reid.gallery.storage.table import LANCE_ERRORS, first_line
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.device import choose_device
 

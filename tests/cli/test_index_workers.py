@@ -17,7 +17,7 @@ from occluded_reid.errors import GalleryError
 
 LOST = """
 import os, sys
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.storage.store import Store
 append = Store.append
 def lose(self, rows):
     if os.environ["RANK"] == "1":

@@ -164,7 +164,7 @@ def test_relabel_is_refused_whole(filled: Gallery) -> None:
 
 
 def test_relabel_in_parts_is_one_version(filled: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("occluded_reid.gallery.relabel._NUMBERS", 2 * sum(SLOTS.values()))
+    monkeypatch.setattr("occluded_reid.gallery.storage.relabel._NUMBERS", 2 * sum(SLOTS.values()))
     count = len(filled.versions())
     assert filled.relabel(list("abcdef"), track="all") == 6
     assert len(filled.versions()) == count + 1
@@ -189,8 +189,8 @@ def test_an_index_knows_relabelled_images(tmp_path: Path, make_rows: Rows) -> No
 
 
 def test_an_object_store_is_looked_into_and_relabelled(tmp_path: Path, make_rows: Rows) -> None:
-    from occluded_reid.gallery.layout import Layout
     from occluded_reid.gallery.remote import RemoteGallery
+    from occluded_reid.gallery.storage.manifest import Layout
     from occluded_reid.matchers import VisibilityWeightedMatcher
 
     (tmp_path / "bucket").mkdir()

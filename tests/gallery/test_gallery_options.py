@@ -12,7 +12,7 @@ from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError, GalleryLockedError, GalleryMismatchError
 from occluded_reid.gallery import Gallery
-from occluded_reid.gallery.writer import Writer
+from occluded_reid.gallery.storage.writer import Writer
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.exact import exact_topk
 from occluded_reid.search.projection import Reduction

@@ -15,7 +15,7 @@ from PIL import Image
 
 from occluded_reid import Gallery, PartEmbeddings, ReIDModel, load_model
 from occluded_reid.errors import DeviceError, GalleryError, GalleryMismatchError
-from occluded_reid.gallery.layout import FILE
+from occluded_reid.gallery.storage.manifest import FILE
 from occluded_reid.models import precision
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.gallery import Gallery, TableRows
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.storage.store import Store
 
 Rows = Callable[..., PartEmbeddings]
 COUNT = 12

@@ -14,7 +14,7 @@ import torch
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import CalibrationError, GalleryError
 from occluded_reid.gallery import Gallery
-from occluded_reid.gallery.store import Store
+from occluded_reid.gallery.storage.store import Store
 
 Rows = Callable[..., PartEmbeddings]
 

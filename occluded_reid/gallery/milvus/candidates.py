@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.gallery.filters import field, to_milvus
-from occluded_reid.gallery.layout import Layout
+from occluded_reid.gallery.filters.where import field, to_milvus
 from occluded_reid.gallery.milvus.effort import MilvusEffort, search_params
 from occluded_reid.gallery.milvus.rows import joined
 from occluded_reid.gallery.milvus.schema import VISIBILITY
 from occluded_reid.gallery.milvus.store import MilvusStore
-from occluded_reid.gallery.question import Question
-from occluded_reid.gallery.store import to_embeddings
+from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.store import to_embeddings
 from occluded_reid.matchers import SlotMatcher
 from occluded_reid.matchers.base import NO_SHARED_SLOT
 from occluded_reid.search.exact import TopK

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.milvus.effort import index_params
 from occluded_reid.gallery.milvus.schema import (
     EMBEDDING,
@@ -20,6 +19,7 @@ from occluded_reid.gallery.milvus.schema import (
     to_layout,
 )
 from occluded_reid.gallery.milvus.server import MilvusServer
+from occluded_reid.gallery.storage.manifest import Layout
 
 __all__ = ["Collections"]
 

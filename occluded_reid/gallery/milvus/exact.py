@@ -10,14 +10,14 @@ import pyarrow as pa
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.gallery.filters import to_milvus
+from occluded_reid.gallery.filters.where import to_milvus
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.milvus.store import MilvusStore
-from occluded_reid.gallery.nearest import exclusions, nearest
-from occluded_reid.gallery.query import hits_of
-from occluded_reid.gallery.question import Question
-from occluded_reid.gallery.rows import TableRows
-from occluded_reid.gallery.store import to_embeddings
+from occluded_reid.gallery.search.nearest import exclusions, nearest
+from occluded_reid.gallery.search.query import hits_of
+from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.rows import TableRows
+from occluded_reid.gallery.storage.store import to_embeddings
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.exact import TopK, exact_topk
 

@@ -10,12 +10,9 @@ from typing import Any, cast
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.base import Answer, GalleryBase, Query
 from occluded_reid.gallery.build import matcher_of, require_fit
-from occluded_reid.gallery.efforts import EffortLike
-from occluded_reid.gallery.erase import EraseResult
-from occluded_reid.gallery.filters import Where, to_milvus
+from occluded_reid.gallery.filters.where import Where, to_milvus
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
-from occluded_reid.gallery.layout import Layout
 from occluded_reid.gallery.milvus.address import MilvusAddress
 from occluded_reid.gallery.milvus.candidates import CandidateSearch, milvus_metric
 from occluded_reid.gallery.milvus.collections import Collections
@@ -24,7 +21,10 @@ from occluded_reid.gallery.milvus.exact import exact_answer, hits_of_numbers
 from occluded_reid.gallery.milvus.server import MilvusServer
 from occluded_reid.gallery.milvus.store import MilvusStore
 from occluded_reid.gallery.milvus.upkeep import missing, remove_orphans
-from occluded_reid.gallery.question import Question
+from occluded_reid.gallery.search.efforts import EffortLike
+from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.storage.erase import EraseResult
+from occluded_reid.gallery.storage.manifest import Layout
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.search.device import choose_device
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.filters import MILVUS_KNOWN
-from occluded_reid.gallery.layout import Layout
+from occluded_reid.gallery.filters.where import MILVUS_KNOWN
 from occluded_reid.gallery.milvus.schema import BYTES, VISIBILITY
-from occluded_reid.gallery.store import ROW_ID
+from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.store import ROW_ID
 
 __all__ = [
     "MESSAGE_NUMBERS",

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.filters import MILVUS_KNOWN
-from occluded_reid.gallery.layout import FORMAT_VERSION, LABELS, Layout
+from occluded_reid.gallery.filters.where import MILVUS_KNOWN
 from occluded_reid.gallery.milvus.address import MilvusAddress
+from occluded_reid.gallery.storage.manifest import FORMAT_VERSION, LABELS, Layout
 
 __all__ = [
     "BYTES",

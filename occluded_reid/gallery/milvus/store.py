@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.cameras import CameraTable
-from occluded_reid.gallery.filters import field
-from occluded_reid.gallery.layout import LABELS, Layout
+from occluded_reid.gallery.filters.where import field
 from occluded_reid.gallery.milvus.numbers import COMMIT_ROWS, WRITERS, first_number, tick_at
 from occluded_reid.gallery.milvus.rows import (
     MESSAGE_NUMBERS,
@@ -35,7 +34,8 @@ from occluded_reid.gallery.milvus.rows import (
 )
 from occluded_reid.gallery.milvus.schema import EMBEDDING, ID, VISIBILITY, slot_collection
 from occluded_reid.gallery.milvus.server import MilvusServer
-from occluded_reid.gallery.store import ROW_ID
+from occluded_reid.gallery.storage.manifest import LABELS, Layout
+from occluded_reid.gallery.storage.store import ROW_ID
 from occluded_reid.gallery.values import require_seconds
 
 __all__ = ["MilvusStore"]

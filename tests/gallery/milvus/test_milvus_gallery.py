@@ -12,7 +12,7 @@ import torch
 
 from occluded_reid import Gallery, Hit, PartEmbeddings
 from occluded_reid.errors import GalleryError, GalleryMismatchError, MissingExtraError
-from occluded_reid.gallery.filters import Condition, field, to_milvus, to_sql
+from occluded_reid.gallery.filters.where import Condition, field, to_milvus, to_sql
 from occluded_reid.gallery.milvus import MilvusGallery
 from occluded_reid.gallery.milvus.upkeep import remove_orphans
 from occluded_reid.matchers import (
@@ -210,7 +210,7 @@ def test_hidden_slots_propose_nothing(both: tuple[Gallery, Gallery]) -> None:
     assert hidden
     from occluded_reid.gallery.milvus.candidates import CandidateSearch
     from occluded_reid.gallery.milvus.effort import MilvusEffort
-    from occluded_reid.gallery.question import Question
+    from occluded_reid.gallery.search.request import Question
 
     query = drawn(4, SLOTS, seed=3)
     only = query.with_visibility(torch.tensor([[0.0, 1.0, 0.0]]).repeat(4, 1))

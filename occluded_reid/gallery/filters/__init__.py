@@ -1,0 +1,1 @@
+"""What rows of a gallery must fulfil: conditions from `field`, mappings, and text."""
