@@ -196,6 +196,8 @@ class TeacherConfig(Strict):
 class DataConfig(Strict):
     """How training batches are made: global batch size, sampler, augmentation in order, views of an image, part masks.
 
+    `resample` is how training images are brought to the model's size; None: as all images are, by `model.input`.
+
     With "clean_and_occluded" views a batch of `batch` images has twice as many rows: all clean ones, then all occluded
     ones in the same order.
 
@@ -207,6 +209,7 @@ class DataConfig(Strict):
     batch: int = Field(32, ge=1)
     sampler: Literal["shuffle", "pk"] = "shuffle"
     instances: int = Field(4, ge=2)
+    resample: Literal["bilinear", "bicubic"] | None = None
     augment: list[ShortComponent] = Field(default_factory=list)
     views: Literal["single", "clean_and_occluded"] = "single"
     masks: Literal[0, 2, 5, 8] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,14 @@ class DecodedImages:
             box = None if self._boxes is None else self._boxes[position]
             return self._finish(self.samples[position], open_image(self.samples[position].path), box)
         return self._images[position].numpy(), None if self._parts is None else self._parts[position].numpy()
+
+    def resampled(self, resample: str) -> DecodedImages:
+        """Return the same images resized another way, decoded at each access; these themselves where it is theirs."""
+        if resample == self.resample:
+            return self
+        other = copy.copy(self)
+        other.resample, other.in_memory, other._images, other._parts = resample, False, None, None
+        return other
 
     def labels(self, mask: Path, size: tuple[int, int]) -> np.ndarray:
         """Return the classes (H, W) of a mask file whose image is (width, height) large."""

@@ -51,6 +51,7 @@ class TrainLoader:
 
     Attributes:
         images: the decoded images.
+        plain: the same images resized as a model in use resizes them, which `data.resample` may do otherwise.
         samples: those that can be read.
         classes: identity -> class index, as given.
         steps_per_epoch: batches of an epoch, the same for each.
@@ -88,11 +89,12 @@ class TrainLoader:
             input.height,
             input.width,
             masks=data.masks,
-            resample=input.resample,
+            resample=data.resample or input.resample,
             limit_bytes=limit_bytes,
             skip_unreadable=skip_unreadable,
             progress=progress,
         )
+        self.plain = self.images.resampled(input.resample)
         self.samples = self.images.samples
         self.classes = dict(classes)
         self._identity = torch.tensor([classes[sample.person] for sample in self.samples])

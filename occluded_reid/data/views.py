@@ -113,8 +113,8 @@ def require_views(data: DataConfig) -> int:
         return first
     if first == len(occludes):
         raise RecipeError(
-            "data.views is 'clean_and_occluded', but data.augment holds no transform that occludes. Add 'npo' or "
-            "'occlude' at its end, or set data.views=single."
+            "data.views is 'clean_and_occluded', but data.augment holds no transform that occludes. Add 'npo', "
+            "'occlude' or 'erase_occluder' at its end, or set data.views=single."
         )
     if not all(occludes[first:]):
         late = data.augment[first + occludes[first:].index(False)].type

@@ -59,7 +59,8 @@ class FeatureDiffusionHead(Head):
             does, which leaves the parts out of the head's width.
         ratio: hidden width of the feed-forward nets over C.
         residual: add the input of each feed-forward net to its output (FED: no).
-        scores: what guides the fusion: the "predicted" s (FED), or the occluder's true "mask" m.
+        scores: what guides the fusion: the "predicted" s (FED), the occluder's "mask" m, or "none": r = FFN_b(G₂ + z),
+            so that others are mixed into visible and hidden parts alike.
         norm: "shared" with the erasing head (FED): its running statistics then follow z and ρ in turn; or "separate".
 
     Raises:
@@ -77,7 +78,7 @@ class FeatureDiffusionHead(Head):
         attn_scale: Literal["head_width", "code"] = "head_width",
         ratio: Annotated[int, Field(ge=1)] = 4,
         residual: bool = False,
-        scores: Literal["predicted", "mask"] = "predicted",
+        scores: Literal["predicted", "mask", "none"] = "predicted",
         norm: Literal["shared", "separate"] = "shared",
     ) -> None:
         super().__init__(info)
@@ -119,10 +120,12 @@ class FeatureDiffusionHead(Head):
         keys, values = self.offer(nearest).chunk(2, dim=2)
         attended = self.project(neighbour_attention(self.ask(embedding), keys, values, self.heads, self.scale))
         parts, tokens = embedding.view(len(embedding), self.parts, -1), attended.view(len(embedding), self.parts, -1)
-        scores = before.maps["scores"][:, :, 0]
+        blended = self._feed(self.blend, tokens)
         if self.scores == "mask":
-            scores = mask_scores(self.name, targets, self.parts, self.rows).to(scores.dtype)[:, :, None]
-        fused = self._feed(self.fuse, scores * self._feed(self.blend, tokens) + parts)
+            blended = mask_scores(self.name, targets, self.parts, self.rows).to(blended.dtype)[:, :, None] * blended
+        elif self.scores == "predicted":
+            blended = before.maps["scores"][:, :, 0] * blended
+        fused = self._feed(self.fuse, blended + parts)
         norms = self._shared[0] if self.own_norms is None else self.own_norms
         diffused = norms(fused, targets).flatten(1)
         return HeadOutput(

@@ -118,8 +118,8 @@ class MemoryHead(Head):
 
         Args:
             model: the whole `ReIDModel`.
-            loader: a `TrainLoader`, whose decoded images are embedded as they are; of any other loader the clean views
-                of epoch 0 are taken.
+            loader: a `TrainLoader`, whose images are embedded without augmentation, resized as a model in use resizes
+                them; of any other loader the clean views of epoch 0 are taken.
 
         Raises:
             TrainingError: the loader shows identities that the model has no class for, or the bank is not finite.
@@ -196,6 +196,7 @@ def _training_images(model: ReIDModel, loader: Any) -> Iterator[tuple[Tensor, Te
         )
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, count = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+    images = getattr(loader, "plain", images)
     for start in _shown(range(rank * _BATCH, len(samples), count * _BATCH), quiet=rank > 0):
         positions = range(start, min(start + _BATCH, len(samples)))
         pixels = np.stack([images[position][0] for position in positions])

@@ -25,12 +25,12 @@ class PartNorms(nn.Module):
     Args:
         parts: P.
         width: C.
-        views: "joint" normalises the clean and the occluded views of a batch together; "apart" in two passes, the
-            clean ones first, each with the statistics of its own view. The running statistics, which inference uses,
-            take in one pass, or both in turn.
+        views: "apart" normalises the clean and the occluded views of a batch in two passes, the clean ones first, each
+            with the statistics of its own view; "joint" together. The running statistics, which inference uses, take
+            in both passes in turn, or one.
     """
 
-    def __init__(self, parts: int, width: int, views: Literal["joint", "apart"] = "joint") -> None:
+    def __init__(self, parts: int, width: int, views: Literal["joint", "apart"] = "apart") -> None:
         super().__init__()
         self.norms = nn.ModuleList(make_neck(width, "bnneck") for _ in range(parts))
         self.views = views
@@ -80,8 +80,8 @@ class OcclusionErasingHead(Head):
         scores: what erases in training: the "predicted" s (FED), or the occluder's true "mask" m. At inference it is s.
         slots: "whole" (FED), or "per_part": slots part_1 … part_P with visibility s. That is another metric than
             FED's, and ours.
-        bn_views: "joint" or "apart": whether clean and occluded views share one pass of batch normalisation. The paper
-            does not say; the released code runs them apart.
+        bn_views: "apart" or "joint": whether clean and occluded views share one pass of batch normalisation. The
+            authors' code runs them apart.
 
     Raises:
         BuildError: the map has fewer rows than parts, or too few channels to reduce.
@@ -97,7 +97,7 @@ class OcclusionErasingHead(Head):
         erase: Literal["soft", "hard", "none"] = "soft",
         scores: Literal["predicted", "mask"] = "predicted",
         slots: Literal["whole", "per_part"] = "whole",
-        bn_views: Literal["joint", "apart"] = "joint",
+        bn_views: Literal["joint", "apart"] = "apart",
     ) -> None:
         super().__init__(info)
         self.stage, self.parts, self.erase, self.scores = info.stage_name(on), parts, erase, scores

@@ -66,7 +66,7 @@ def make_loader(
             recipe.model.input.height,
             recipe.model.input.width,
             masks=recipe.data.masks,
-            resample=recipe.model.input.resample,
+            resample=recipe.data.resample or recipe.model.input.resample,
             crop=None if preprocess is None else preprocess.boxes,
             limit_bytes=0 if preprocess is None else 4 << 30,
         )

@@ -184,12 +184,13 @@ def test_occluders_come_with_their_mask(samples: list[Sample]) -> None:
 
 
 SHARED = ["color_jitter", "flip", {"type": "pad_crop", "options": {"pad": 3}}, "erase"]
-NPO = {"type": "npo", "options": {"kinds": ["generated", "strips", "pedestrians"], "patches": 6}}
+NPO = {"type": "npo", "options": {"kinds": ["generated", "strips", "pedestrians"], "patches": 6, "mask": "coverage"}}
 OCCLUDE = {"type": "occlude", "options": {"p": 0.5}}
+ERASED = {"type": "erase_occluder", "options": {"mask": "coverage"}}
 DOUBLED = "clean_and_occluded"
 
 
-@pytest.mark.parametrize("occluders", [[NPO], [OCCLUDE], [OCCLUDE, NPO]])
+@pytest.mark.parametrize("occluders", [[NPO], [OCCLUDE], [OCCLUDE, NPO], [ERASED]])
 @pytest.mark.parametrize("sampler", ["shuffle", "pk"])
 def test_either_half_of_a_doubled_batch_is_a_batch_of_single_views(
     samples: list[Sample], occluders: list[Any], sampler: str
@@ -259,16 +260,38 @@ def test_a_difference_is_that_of_the_two_views(samples: list[Sample]) -> None:
 
 def test_views_that_a_recipe_cannot_have(samples: list[Sample]) -> None:
     for augment in ([], SHARED):
-        with pytest.raises(RecipeError, match=r"holds no transform that occludes\. Add 'npo' or 'occlude' at its end"):
+        with pytest.raises(
+            RecipeError, match=r"holds no transform that occludes\. Add 'npo', 'occlude' or 'erase_occluder' at its end"
+        ):
             load(samples, augment, views=DOUBLED)
     for late in ("flip", "color_jitter"):
         with pytest.raises(RecipeError, match=rf"'{late}' comes after 'npo', which occludes.*Put '{late}' before it"):
             load(samples, [NPO, OCCLUDE, late], views=DOUBLED)
     load(samples, [NPO, "flip"])  # single views may do so
     with pytest.raises(RecipeError, match="compares an image with what it was before its only occluder; there are 2"):
-        load(samples, [{"type": "npo", "options": {"mask": "difference"}}, OCCLUDE])
+        load(samples, ["npo", OCCLUDE])
     with pytest.raises(RecipeError, match=r"'npo': 'pedestrians' are cut out with part masks, and data.masks is 0"):
         load(samples, [NPO], views=DOUBLED, masks=0)
+
+
+def test_training_images_are_resized_as_their_own_option_says(samples: list[Sample]) -> None:
+    """FED's released code: bicubic in training, bilinear in use and for what its memory starts from."""
+    size = (20, 48)
+    classes = {identity: number for number, identity in enumerate(sorted({s.person for s in samples}))}
+    for chosen, trained in ((None, "bilinear"), ("bilinear", "bilinear"), ("bicubic", "bicubic")):
+        loader = TrainLoader(
+            samples, classes=classes, input=InputConfig(height=48, width=20), data=DataConfig(batch=8, resample=chosen)
+        )
+        assert (loader.plain is loader.images) == (trained == "bilinear")
+        for position, sample in enumerate(samples[:3]):
+            with Image.open(sample.path) as file:
+                ways = {
+                    "bilinear": np.asarray(file.resize(size, Image.Resampling.BILINEAR)),
+                    "bicubic": np.asarray(file.resize(size, Image.Resampling.BICUBIC)),
+                }
+            assert not np.array_equal(ways["bilinear"], ways["bicubic"])
+            assert np.array_equal(loader.images[position][0], ways[trained])
+            assert np.array_equal(loader.plain[position][0], ways["bilinear"])
 
 
 @forking

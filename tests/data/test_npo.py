@@ -207,7 +207,7 @@ def test_any_size(height: int, width: int, rows: int, columns: int, size: tuple[
 def test_difference_is_the_sum_over_the_channels() -> None:
     image = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     parsing = np.ones((HEIGHT, WIDTH), dtype=np.uint8)
-    exact, difference = make(), make(mask="difference")
+    exact, difference = make(mask="coverage"), make()
     for index in range(10):
         covered = exact(View(image, parsing), sample_generator(0, 0, index))
         changed = difference(View(image, parsing), sample_generator(0, 0, index))

@@ -1,5 +1,6 @@
 """Image, part mask and occluder mask stay together through every augmentation."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def make(name: str, **options: object) -> Transform:
 
 @pytest.mark.parametrize("name", TRANSFORMS.names())
 def test_every_transform_keeps_its_word(name: str) -> None:
-    transform = make(name)
+    # What was occluded before is true or false, which a difference joins as numbers.
+    transform = make(name, **({"mask": "coverage"} if name in ("npo", "erase_occluder") else {}))
     before = coded_view()
     changed = 0
     for index in range(20):
@@ -167,6 +169,51 @@ def test_erase_fills_a_box_with_noise() -> None:
     assert 0.015 < (normal[:, 2] > 1.99).mean() < 0.03
     assert np.abs((np.abs(normal[:, :2]) < 1).mean(0) - 0.683).max() < 0.03
     assert np.array_equal(result.image, erase(view, sample_generator(0, 0, 7)).image)
+
+
+def test_erase_draws_aspects_as_timm_does() -> None:
+    """Half of the rectangles upright, the logarithm uniform; a uniform aspect stands upright three times of four."""
+    shares = {}
+    for draw in ("uniform", "log_uniform"):
+        erase = make("erase", p=1, area=(0.02, 1 / 3), aspect=(0.3, 1 / 0.3), aspect_draw=draw)
+        logs, areas = [], []
+        for index in range(1500):
+            found = erase.erased(np.zeros((256, 256, 3), np.uint8), sample_generator(0, 0, index))
+            assert found is not None
+            (rows, columns), size = found[1], 256 * 256
+            high, wide = rows.stop - rows.start, columns.stop - columns.start
+            logs.append(math.log(high / wide))
+            areas.append(high * wide / size)
+        assert 0.015 < min(areas) < 0.03 < 0.31 < max(areas) < 0.34
+        shares[draw] = float(np.mean(np.array(logs) > 0))
+    log_uniform, (low, high) = sorted(logs), (math.log(0.3), -math.log(0.3))
+    assert abs(log_uniform[375] - (low + (high - low) / 4)) < 0.1  # quartiles of a uniform distribution
+    assert abs(log_uniform[1125] - (low + 3 * (high - low) / 4)) < 0.1
+    assert abs(shares["log_uniform"] - 0.5) < 0.04
+    assert abs(shares["uniform"] - (1 / 0.3 - 1) / (1 / 0.3 - 0.3)) < 0.04
+
+
+@pytest.mark.parametrize("mask", ["difference", "coverage"])
+def test_an_erased_rectangle_as_occluder(mask: str) -> None:
+    view = View(np.full((64, 32, 3), 100, np.uint8), np.full((64, 32), 3, np.uint8))
+    transform = make("erase_occluder", mask=mask)
+    assert (transform.occludes, transform.mask, make("erase_occluder").mask) == (True, mask, "difference")
+    for index in range(20):
+        result = transform(view, sample_generator(0, 0, index))
+        erased = result.parsing == 0
+        rows, columns = np.flatnonzero(erased.any(1)), np.flatnonzero(erased.any(0))
+        assert erased.sum() == len(rows) * len(columns)
+        assert 0.04 < erased.mean() < 0.42
+        assert not (result.image != view.image).any(2)[~erased].any()
+        expected = np.zeros((64, 32))
+        for y in range(64):
+            for x in range(32):
+                change = sum(abs(int(result.image[y, x, c]) - 100) for c in range(3)) / 255
+                expected[y, x] = change if mask == "difference" else erased[y, x]
+        assert np.allclose(result.occlusion, expected, atol=1e-6)
+    assert make("erase_occluder", p=0)(view, sample_generator(0, 0, 0)) is view
+    sliver = View(np.zeros((1, 1, 3), np.uint8))  # no rectangle fits
+    assert transform(sliver, sample_generator(0, 0, 0)) is sliver
 
 
 def test_color_jitter_follows_its_amounts() -> None:

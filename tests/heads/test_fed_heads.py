@@ -201,7 +201,8 @@ def test_views_share_a_pass_of_batch_normalisation_or_not(bn_views: str) -> None
 
 
 def test_apart_and_joint_are_the_same_at_inference() -> None:
-    joint, apart = erasing().eval(), erasing(bn_views="apart").eval()
+    joint, apart = erasing(bn_views="joint").eval(), erasing().eval()
+    assert (joint.norms.views, apart.norms.views) == ("joint", "apart")
     apart.load_state_dict(joint.state_dict())
     first, second = (head(maps(6), {}, views(3)).embeddings["erased"] for head in (joint, apart))
     assert torch.equal(first, second)
@@ -427,6 +428,7 @@ def attended_by_loops(head: FeatureDiffusionHead, z: Tensor, bank: Tensor, own: 
         ({}, 9**-0.5),
         ({"attn_scale": "code", "residual": True}, 3**-0.5),
         ({"norm": "separate", "scores": "mask", "neighbours": 8}, 9**-0.5),
+        ({"scores": "none"}, 9**-0.5),
     ],
 )
 def test_diffusion_is_a_loop_over_neighbours_and_parts(options: dict[str, Any], scale: float) -> None:
@@ -440,6 +442,8 @@ def test_diffusion_is_a_loop_over_neighbours_and_parts(options: dict[str, Any], 
         scores = given.maps["scores"][:, :, 0, 0]
         if options.get("scores") == "mask":
             scores = torch.tensor([[1.0, 1, 1]] * 3 + [[0.0, 1, 1], [1, 1, 0], [1, 1, 0]]).double()
+        elif options.get("scores") == "none":
+            scores = torch.ones_like(scores)
         residual = bool(options.get("residual"))
         fused = torch.zeros(6, PARTS, WIDTH, dtype=torch.float64)
         for i in range(6):
@@ -467,7 +471,7 @@ def test_what_diffusion_learns_reaches_the_erasing_head() -> None:
     context["memory"] = store(features, context, targets)
     counted = int(start.norms.norms[0].num_batches_tracked)  # type: ignore[arg-type]
     output = head(features, context, targets)
-    assert int(start.norms.norms[0].num_batches_tracked) == counted + 1, "z and ρ in turn"  # type: ignore[arg-type]
+    assert int(start.norms.norms[0].num_batches_tracked) == counted + 2, "z and ρ in turn, view by view"  # type: ignore[arg-type]
     assert not [name for name in head.state_dict() if "running_mean" in name]
     output.logits["diffused"].square().sum().backward()
     for name, parameter in (*start.named_parameters(), *head.named_parameters()):

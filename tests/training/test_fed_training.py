@@ -109,6 +109,17 @@ def test_the_memory_starts_at_the_means_of_the_plain_images(tiny: ModuleType, da
         torch.testing.assert_close(bank, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_memory_starts_from_images_as_a_model_in_use_sees_them(tiny: ModuleType, data: ReIDData) -> None:
+    """FED's released code trains on bicubic images and starts the bank from bilinear ones."""
+    model = fed(tiny, **{"data": {**FED["data"], "resample": "bicubic"}})
+    loader = tiny.make_loader(data, model.recipe)
+    assert (loader.images.resample, model.recipe.model.input.resample) == ("bicubic", "bilinear")
+    model.train()
+    model.heads["memory"].prepare_training(model, loader)  # type: ignore[operator]
+    expected = means_by_loops(model, data)
+    torch.testing.assert_close(banks(model)["heads.memory.bank"], expected, rtol=1e-4, atol=1e-5)
+
+
 class Foreign:
     """A loader of somebody else's, which keeps no decoded images."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from occluded_reid.data.transforms.base import TRANSFORMS, Transform, View, make_transform
 from occluded_reid.data.transforms.colour import ColorJitter, Erase
 from occluded_reid.data.transforms.geometry import Flip, PadCrop, Truncate
-from occluded_reid.data.transforms.occlusion import Npo, Occlude
+from occluded_reid.data.transforms.occlusion import EraseOccluder, Npo, Occlude
 
 __all__ = [
     "TRANSFORMS",
     "ColorJitter",
     "Erase",
+    "EraseOccluder",
     "Flip",
     "Npo",
     "Occlude",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -27,12 +28,15 @@ __all__ = ["ColorJitter", "Erase"]
 class Erase(Transform):
     """Fill a random rectangle with the mean colour or with noise; what lay there is background.
 
-    Random Erasing of Zhong et al., 2020, as BoT does it ("mean") or as TransReID does ("noise": timm's mode `pixel`).
+    Random Erasing of Zhong et al., 2020. BoT fills with the mean, draws the aspect uniformly, and erases up to 0.4;
+    TransReID takes timm's: noise (mode `pixel`), log of the aspect uniform, up to 1/3.
 
     Args:
         p: probability.
         area: smallest and largest share of the image.
         aspect: smallest and largest height / width.
+        aspect_draw: "uniform" draws height / width between the two bounds, so that with 0.3 … 3.33 three rectangles of
+            four are upright; "log_uniform" draws its logarithm, so that upright and lying ones are alike.
         fill: "mean", which normalisation turns into 0; "noise", which it turns into a standard normal value for each
             pixel and channel, but for what bytes cannot hold: values outside of black … white become black or white.
         mean: RGB in 0 … 1; by default the mean of the recipe's input.
@@ -47,6 +51,7 @@ class Erase(Transform):
         p: Share = 0.5,
         area: tuple[Share, Share] = (0.02, 0.4),
         aspect: tuple[Amount, Amount] = (0.3, 3.33),
+        aspect_draw: Literal["uniform", "log_uniform"] = "uniform",
         fill: Literal["mean", "noise"] = "mean",
         mean: Colour = (0.485, 0.456, 0.406),
         std: Colour = (0.229, 0.224, 0.225),
@@ -55,16 +60,23 @@ class Erase(Transform):
         require_order("erase", "aspect", *aspect)
         if not area[0] or not aspect[0]:
             raise RecipeError(f"data.augment 'erase': area and aspect must be above 0; got {area} and {aspect}.")
-        self.p, self.area, self.aspect, self.fill = p, area, aspect, fill
+        self.p, self.area, self.aspect, self.aspect_draw, self.fill = p, area, aspect, aspect_draw, fill
         self.mean, self.std = np.asarray(mean) * 255, np.asarray(std) * 255
 
     def __call__(self, view: View, generator: np.random.Generator) -> View:
         """Return the view with a rectangle erased, or as it is."""
         if generator.random() >= self.p:
             return view
-        height, width = view.image.shape[:2]
+        found = self.erased(view.image, generator)
+        return view if found is None else replace(view, image=found[0], parsing=background(view.parsing, found[1]))
+
+    def erased(
+        self, image: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, tuple[slice, slice]] | None:
+        """Return a copy of the image with a rectangle erased, and its rows and columns; None where none was found."""
+        height, width = image.shape[:2]
         for _ in range(100):  # as often as BoT tries before it leaves an image whole
-            area, aspect = generator.uniform(*self.area) * height * width, generator.uniform(*self.aspect)
+            area, aspect = generator.uniform(*self.area) * height * width, self._aspect(generator)
             rows, columns = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
             if 0 < rows < height and 0 < columns < width:
                 top, left = generator.integers(0, height - rows + 1), generator.integers(0, width - columns + 1)
@@ -72,10 +84,15 @@ class Erase(Transform):
                 values = self.mean
                 if self.fill == "noise":
                     values = values + self.std * generator.standard_normal((rows, columns, 3))
-                image = view.image.copy()
-                image[box] = np.round(np.clip(values, 0, 255))
-                return replace(view, image=image, parsing=background(view.parsing, box))
-        return view
+                result = image.copy()
+                result[box] = np.round(np.clip(values, 0, 255))
+                return result, box
+        return None
+
+    def _aspect(self, generator: np.random.Generator) -> float:
+        if self.aspect_draw == "uniform":
+            return float(generator.uniform(*self.aspect))
+        return math.exp(generator.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
 
 
 @TRANSFORMS.register("color_jitter")

@@ -1,4 +1,4 @@
-"""Transforms that paste occluders: over a share of the body, or along the border as FED does."""
+"""Transforms that occlude: over a share of the body, along the border as FED does, or by erasing a rectangle."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from occluded_reid.data.occlusion.stock import take_slice
 from occluded_reid.data.transforms.base import (
     TRANSFORMS,
     Amount,
+    Colour,
     Share,
     Stock,
     Transform,
@@ -22,9 +23,10 @@ from occluded_reid.data.transforms.base import (
     background,
     require_order,
 )
+from occluded_reid.data.transforms.colour import Erase
 from occluded_reid.errors import RecipeError
 
-__all__ = ["Npo", "Occlude"]
+__all__ = ["EraseOccluder", "Npo", "Occlude"]
 
 Seed = Annotated[int, Field(ge=0)]
 Take = Literal["all", "even", "odd"]
@@ -102,8 +104,8 @@ class Npo(Transform):
         size: smallest and largest share of the image's width, or height, that a patch takes.
         vertical_above: height / width above which a patch stands upright.
         jitter: amount by which brightness, contrast and saturation of lying patches change.
-        mask: "coverage" is true where the patch is at least half opaque; "difference" sums, over the channels, how much
-            each pixel has changed, as the authors' code does, which overlooks a patch of the colour that it covers.
+        mask: "difference" sums, over the channels, how much each pixel has changed (FED, Fig. 2), which overlooks a
+            patch of the colour that it covers; "coverage" is true where the patch is at least half opaque.
         seed: of the generated shapes, and of which patches are kept.
         people: gives the pedestrians; a loader supplies it.
         strips: likewise the strips.
@@ -123,7 +125,7 @@ class Npo(Transform):
         size: tuple[Share, Share] = (0.25, 0.5),
         vertical_above: Amount = 2.0,
         jitter: Amount = 0.5,
-        mask: Literal["coverage", "difference"] = "coverage",
+        mask: Literal["coverage", "difference"] = "difference",
         seed: Seed = 0,
         people: Stock | None = None,
         strips: Stock | None = None,
@@ -164,6 +166,56 @@ class Npo(Transform):
             identity=view.identity,
         )
         return _covered(view, result, self.mask)
+
+
+@TRANSFORMS.register("erase_occluder")
+class EraseOccluder(Transform):
+    """Erase a rectangle in place of pasting an occluder: what FED's pasted patches are compared with.
+
+    Random erasing as `erase` does it, but as an occluder: of two views of an image the second alone is erased, the part
+    mask becomes background there, and `View.occlusion` is set. The defaults are those of the line that stands in FED's
+    code in place of the patches, commented out: every image, 0.05 … 0.4 of it, timm's noise and aspects.
+
+    Args:
+        p: probability.
+        area: smallest and largest share of the image.
+        aspect: smallest and largest height / width.
+        aspect_draw: "log_uniform" or "uniform", as of `erase`.
+        fill: "noise" or "mean", as of `erase`.
+        mask: "difference" or "coverage", as of `npo`.
+        mean: RGB in 0 … 1; by default the mean of the recipe's input.
+        std: likewise its standard deviation.
+    """
+
+    uses = ("mean", "std")
+    occludes = True
+
+    def __init__(
+        self,
+        *,
+        p: Share = 1.0,
+        area: tuple[Share, Share] = (0.05, 0.4),
+        aspect: tuple[Amount, Amount] = (0.3, 3.3333),
+        aspect_draw: Literal["uniform", "log_uniform"] = "log_uniform",
+        fill: Literal["mean", "noise"] = "noise",
+        mask: Literal["coverage", "difference"] = "difference",
+        mean: Colour = (0.485, 0.456, 0.406),
+        std: Colour = (0.229, 0.224, 0.225),
+    ) -> None:
+        self.erase = Erase(p=p, area=area, aspect=aspect, aspect_draw=aspect_draw, fill=fill, mean=mean, std=std)
+        self.p, self.mask = p, mask
+
+    def __call__(self, view: View, generator: np.random.Generator) -> View:
+        """Return the view with a rectangle erased, or as it is."""
+        if generator.random() >= self.p:
+            return view
+        found = self.erase.erased(view.image, generator)
+        if found is None:
+            return view
+        image, box = found
+        where = np.zeros(image.shape[:2], dtype=bool)
+        where[box] = True
+        return _covered(view, Occluded(image, where, float(where.mean()), "erased"), self.mask)
 
 
 def _covered(view: View, result: Occluded, mask: str = "coverage") -> View:
