@@ -374,7 +374,12 @@ def parse_override(text: str) -> tuple[str, Any]:
 def apply_overrides(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deep copy of nested mappings with dotted keys replaced; missing mappings are made.
 
-    None removes a head or a loss: ``{"model.losses.spc": None}``.
+    None removes a head or a loss: ``{"model.losses.spc": None}``. A new head comes last; with a key ``before`` it comes
+    right before another one, and so sees less and is seen by more: ``{"model.heads.middle": {"type": "converter",
+    "before": "bottom"}}``.
+
+    Raises:
+        RecipeError: there is nothing to remove, or no head of the name that another is to stand before.
     """
     result: dict[str, Any] = _copy(content)
     for path, value in overrides.items():
@@ -392,7 +397,30 @@ def apply_overrides(content: Mapping[str, Any], overrides: Mapping[str, Any]) ->
             del place[last]
         else:
             place[last] = _copy(value)
+    model = result.get("model")
+    if isinstance(model, dict) and isinstance(model.get("heads"), dict):
+        model["heads"] = _in_order(model["heads"])
     return result
+
+
+def _in_order(heads: dict[str, Any]) -> dict[str, Any]:
+    """The heads, each that says so right before another one."""
+    for name in [*heads]:
+        spec = heads[name]
+        if not isinstance(spec, dict) or "before" not in spec:
+            continue
+        spec = {key: value for key, value in spec.items() if key != "before"}
+        other = heads[name]["before"]
+        rest = [each for each in heads if each != name]
+        if other not in rest:
+            hint = did_you_mean(other, rest) if isinstance(other, str) else ""
+            raise RecipeError(
+                f"model.heads.{name}.before: there is no other head {_shown(other)} to stand before.{hint} "
+                f"Heads: {', '.join(rest) or 'none'}. Name one of them, or leave before out to come last."
+            )
+        place = rest.index(other)
+        heads = {each: spec if each == name else heads[each] for each in (*rest[:place], name, *rest[place:])}
+    return heads
 
 
 def _copy(value: Any, depth: int = 0) -> Any:

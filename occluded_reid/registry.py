@@ -258,6 +258,7 @@ HEADS: Registry[Head] = Registry(
     {
         "center_focus": "occluded_reid.heads.center_focus:CenterFocusHead",
         "class_token": "occluded_reid.heads.class_token:ClassTokenHead",
+        "concat": "occluded_reid.heads.concat:ConcatHead",
         "converter": "occluded_reid.heads.converter:ConverterHead",
         "embedding": "occluded_reid.heads.embedding:EmbeddingHead",
         "exported": "occluded_reid.heads.exported:ExportedHead",

@@ -306,3 +306,16 @@ def test_a_message_shows_no_more_of_a_value_than_can_be_read():
     with pytest.raises(RecipeError) as caught:
         load_recipe(minimal(**{"optim.epochs": "x" * 100_000}))
     assert len(str(caught.value)) < 500
+
+
+def test_a_head_of_an_override_may_come_before_another_one():
+    first = {"type": "converter", "before": "semantic"}
+    recipe = load_recipe("sorn", {"model.heads.one": first, "model.heads.two": dict(first)})
+    assert list(recipe.model.heads) == ["global", "local", "one", "two", "semantic"]
+    moved = recipe.override({"model.heads.semantic.before": "global", "model.heads.last": "local"})
+    assert list(moved.model.heads) == ["semantic", "global", "local", "one", "two", "last"]
+    assert load_recipe(moved.model_dump(mode="json")) == moved
+    assert first == {"type": "converter", "before": "semantic"}, "what was given is left as it is"
+    for wrong in ("semantik", "one", 3, None):
+        with pytest.raises(RecipeError, match=r"model\.heads\.one\.before: there is no other head"):
+            load_recipe("sorn", {"model.heads.one": {"type": "converter", "before": wrong}})

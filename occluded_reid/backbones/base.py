@@ -30,12 +30,14 @@ class Backbone(nn.Module, ABC):
         class_token: width of the class token that `FeatureMaps` carries; None for a backbone without one.
         vectors: name -> width of the vectors that it carries.
         frozen: whether it is a network from a file, which is given to it and never trained.
+        file: for a network whose weights are on no hub: whose file to give; empty where timm's hub has them.
     """
 
     feature_info: Mapping[str, StageInfo]
     class_token: int | None = None
     vectors: Mapping[str, int] = MappingProxyType({})
     frozen: ClassVar[bool] = False
+    file: ClassVar[str] = ""
 
     def __init__(self, input_size: tuple[int, int]) -> None:
         super().__init__()

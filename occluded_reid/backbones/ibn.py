@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import timm
 import torch
@@ -56,6 +56,8 @@ class ResNet50IBNa(TimmBackbone):
         BuildError: the images are so small that a map has one cell, of which there is no instance normalisation.
     """
 
+    file: ClassVar[str] = "the one that IBN-Net's authors publish (resnet50_ibn_a-….pth)"
+
     def __init__(
         self,
         input_size: tuple[int, int],
@@ -88,8 +90,9 @@ class ResNet50IBNa(TimmBackbone):
         """
         if source == "hub":
             raise WeightsError(
-                "timm's hub has no weights for 'resnet50_ibn_a'. Give the file that IBN-Net's authors publish "
-                "(resnet50_ibn_a-….pth) as a path, or train from random values (weights: null)."
+                f"timm's hub has no weights for 'resnet50_ibn_a'. Give a file, {self.file}, as a path: "
+                "model.backbone.weights=FILE (--weights FILE, pretrained=FILE). Or begin with random values "
+                "(--weights none, pretrained=False)."
             )
         whole = timm.create_model("resnet50", pretrained=False, **self.options)
         _insert(whole)

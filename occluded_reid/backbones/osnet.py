@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class OSNet(Backbone):
     Raises:
         BuildError: there is no such width.
     """
+
+    file: ClassVar[str] = "the authors' (torchreid)"
 
     def __init__(
         self,

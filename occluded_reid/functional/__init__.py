@@ -13,7 +13,7 @@ from occluded_reid.functional.identity import identity_loss, part_identity_loss
 from occluded_reid.functional.memory import memory_contrast, memory_logits, moved_memory
 from occluded_reid.functional.occlusion import occlusion_stripes
 from occluded_reid.functional.regions import region_pool, region_visibility
-from occluded_reid.functional.relation import correct_features, relation_pairs, relation_weights
+from occluded_reid.functional.relation import correct_features, relation_pairs, relation_vectors, relation_weights
 from occluded_reid.functional.segmentation import smoothed_segmentation_loss
 from occluded_reid.functional.separation import separation_loss
 from occluded_reid.functional.sorn import sorn_total
@@ -47,6 +47,7 @@ __all__ = [
     "region_pool",
     "region_visibility",
     "relation_pairs",
+    "relation_vectors",
     "relation_weights",
     "separation_loss",
     "similarity_distillation",

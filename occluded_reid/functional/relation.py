@@ -11,7 +11,7 @@ from torch import Tensor
 from occluded_reid.errors import ShapeError
 from occluded_reid.functional.checks import require_choice, require_rank
 
-__all__ = ["correct_features", "relation_pairs", "relation_weights"]
+__all__ = ["correct_features", "relation_pairs", "relation_vectors", "relation_weights"]
 
 Reading = Literal["pair", "se"]
 Activation = Literal["sigmoid", "2sigmoid", "softmax"]
@@ -44,25 +44,24 @@ def relation_pairs(features: Tensor, include_self: bool = False) -> Tensor:
     return torch.cat([features[:, :, None].expand_as(others), others], dim=3)
 
 
-def relation_weights(
+def relation_vectors(
     features: Tensor,
     relate: Callable[[Tensor], Tensor],
     *,
     reading: Reading = "pair",
-    activation: Activation = "sigmoid",
     include_self: bool = False,
 ) -> Tensor:
-    """Relational weights F_w of K features (OCNet §2.2).
+    """Relations ρ of K features: what a Relation Network hands on in place of them (OCNet Table 2, rows 5 and 6).
 
-    "pair": ρ_i = 1/(K-1) Σ_{j≠i} relate([f_i ; f_j]), the same layers for every ordered pair. "se": ρ =
-    relate(F_concat), as in squeeze and excitation. Then w = activation(ρ).
+    "pair": ρ_i = 1/(K-1) Σ_{j≠i} relate([f_i ; f_j]), the same layers for every ordered pair (after Santoro et al., A
+    simple neural network module for relational reasoning, 2017, who add up all pairs to one vector; "Concat" asks for
+    one a feature). "se": ρ = relate(F_concat), as in squeeze and excitation.
 
     Args:
         features: (N, K, D), f_g, f_t, f_b, f_c.
         relate: the two shared fully connected layers: (…, 2D) to (…, D) for pairs, (N, K·D) to (N, K·D) for "se". One
             number for each feature is allowed too: (…, 2D) to (…, 1), and (N, K·D) to (N, K).
         reading: "pair" or "se".
-        activation: "sigmoid"; "2sigmoid", which is 1 at ρ = 0; "softmax" over the K features times K, mean 1.
         include_self: "pair" only: let j be i too, and divide by K.
 
     Returns:
@@ -72,23 +71,56 @@ def relation_weights(
         ShapeError: the shapes do not fit, there are too few features, or an option is none of its values.
 
     Example:
+        >>> total = lambda pair: pair[..., :1] + pair[..., 1:]
+        >>> relation_vectors(torch.tensor([[[1.0], [2.0], [4.0]]]), total)
+        tensor([[[4.0000],
+                 [4.5000],
+                 [5.5000]]])
+    """
+    require_rank(features, 3, "features", "(N, K, D)")
+    require_choice(reading, ("pair", "se"), "reading")
+    count, number, width = features.shape
+    if reading == "pair":
+        pairs = relation_pairs(features, include_self)
+        return _related(relate, pairs, ((*pairs.shape[:3], width), (*pairs.shape[:3], 1))).mean(2)
+    together = features.flatten(1)
+    return _related(relate, together, ((count, number * width), (count, number))).view(count, number, -1)
+
+
+def relation_weights(
+    features: Tensor,
+    relate: Callable[[Tensor], Tensor],
+    *,
+    reading: Reading = "pair",
+    activation: Activation = "sigmoid",
+    include_self: bool = False,
+) -> Tensor:
+    """Relational weights F_w = activation(ρ) of K features, ρ being their `relation_vectors` (OCNet §2.2).
+
+    Args:
+        features: (N, K, D), f_g, f_t, f_b, f_c.
+        relate: the two shared fully connected layers, as in `relation_vectors`.
+        reading: "pair" or "se", as there.
+        activation: "sigmoid"; "2sigmoid", which is 1 at ρ = 0; "softmax" over the K features times K, mean 1.
+        include_self: "pair" only: let j be i too, and divide by K.
+
+    Returns:
+        (N, K, D), or (N, K, 1) where `relate` gives one number for each feature.
+
+    Raises:
+        ShapeError: as `relation_vectors`.
+
+    Example:
         >>> difference = lambda pair: pair[..., :1] - pair[..., 1:]
         >>> relation_weights(torch.tensor([[[1.0], [1.0]]]), difference)
         tensor([[[0.5000],
                  [0.5000]]])
     """
     require_rank(features, 3, "features", "(N, K, D)")
-    require_choice(reading, ("pair", "se"), "reading")
     require_choice(activation, ("sigmoid", "2sigmoid", "softmax"), "activation")
-    count, number, width = features.shape
-    if reading == "pair":
-        pairs = relation_pairs(features, include_self)
-        relation = _related(relate, pairs, ((*pairs.shape[:3], width), (*pairs.shape[:3], 1))).mean(2)
-    else:
-        together = features.flatten(1)
-        relation = _related(relate, together, ((count, number * width), (count, number))).view(count, number, -1)
+    relation = relation_vectors(features, relate, reading=reading, include_self=include_self)
     if activation == "softmax":
-        return number * relation.softmax(1)
+        return features.shape[1] * relation.softmax(1)
     return relation.sigmoid() * (2 if activation == "2sigmoid" else 1)
 
 

@@ -3,6 +3,7 @@
 from occluded_reid.heads.base import Head
 from occluded_reid.heads.center_focus import CenterFocusHead
 from occluded_reid.heads.class_token import ClassTokenHead
+from occluded_reid.heads.concat import ConcatHead
 from occluded_reid.heads.converter import ConverterHead
 from occluded_reid.heads.embedding import EmbeddingHead
 from occluded_reid.heads.exported import ExportedHead
@@ -19,6 +20,7 @@ from occluded_reid.heads.semantic import SemanticHead
 __all__ = [
     "CenterFocusHead",
     "ClassTokenHead",
+    "ConcatHead",
     "ConverterHead",
     "EmbeddingHead",
     "ExportedHead",

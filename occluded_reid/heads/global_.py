@@ -11,6 +11,7 @@ from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, HeadOutput
 from occluded_reid.errors import BuildError
 from occluded_reid.functional import aggregation_maps
 from occluded_reid.heads.base import Head, make_classifier, make_neck, pool
+from occluded_reid.heads.source import map_source
 from occluded_reid.registry import HEADS
 
 __all__ = ["GlobalHead"]
@@ -23,6 +24,7 @@ class GlobalHead(Head):
     Args:
         info: what the builder knows.
         on: stage of the backbone.
+        source: map of an earlier head instead, as "head.map": "center_focus.focused" (OCNet Table 2, row 2).
         num_sets: N channel sets of SORN Eq. 2; with more than one the map ``aggregation`` (N_batch, N, h, w) is given.
         set_width: c', channels of a set: T_g = a 1×1 convolution to N·c' channels, which the map ``projected`` holds.
             None: no convolution, the stage itself is pooled (BoT). SORN leaves c' unsaid; 1024 follows from its
@@ -35,7 +37,7 @@ class GlobalHead(Head):
         slot: name of the slot.
 
     Raises:
-        BuildError: several sets are asked for and the channels cannot be divided.
+        BuildError: several sets are asked for and the channels cannot be divided, or there is no such stage or map.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class GlobalHead(Head):
         info: BuildInfo,
         *,
         on: str | int = "last",
+        source: str | None = None,
         num_sets: int = 1,
         set_width: int | None = None,
         convolution: Literal["plain", "bn_relu"] = "plain",
@@ -53,11 +56,11 @@ class GlobalHead(Head):
         slot: str = "global",
     ) -> None:
         super().__init__(info)
-        self.stage, self.match, self.pooling, self.slot = info.stage_name(on), match, pooling, slot
+        self.source, stage = map_source(info, on, source)
+        self.match, self.pooling, self.slot = match, pooling, slot
         self.num_sets, self.aggregate = num_sets, aggregate
-        stage = info.stages[self.stage]
         width = num_sets * set_width if set_width else stage.channels
-        rows, columns = info.map_size(self.stage)
+        rows, columns = (-(-side // stage.stride) for side in info.input_size)
         if width % num_sets or not 1 <= num_sets <= rows:
             raise BuildError(
                 f"head '{info.name}' asks for {num_sets} channel sets: {width} channels must be divisible by it and "
@@ -79,7 +82,8 @@ class GlobalHead(Head):
         self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None
     ) -> HeadOutput:
         """Return the global feature, embedding, logits, and the maps M_n."""
-        grid = self.project(features[self.stage])
+        head, name = self.source
+        grid = self.project(features[name] if head is None else context[head].maps[name])
         pooled = pool(grid, self.pooling)
         necked = self.neck(pooled)
         output = HeadOutput(

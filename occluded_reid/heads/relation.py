@@ -11,9 +11,10 @@ from torch import nn
 
 from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, HeadOutput, Targets
 from occluded_reid.errors import BuildError
-from occluded_reid.functional import correct_features, relation_weights
+from occluded_reid.functional import correct_features, relation_vectors, relation_weights
 from occluded_reid.heads.base import Head, make_classifier, make_neck
-from occluded_reid.registry import HEADS, did_you_mean
+from occluded_reid.heads.source import read_features, slot_sources
+from occluded_reid.registry import HEADS
 
 __all__ = ["RelationHead"]
 
@@ -34,6 +35,9 @@ class RelationHead(Head):
         activation: "sigmoid", "2sigmoid" (1 where the layers give 0) or "softmax" over the features times K.
         include_self: relate each feature with itself too ("pair" only).
         residual: 1 + F_w in place of F_w, so that no feature can vanish.
+        use: what is made of the relations: "weights" as above, or the "vectors" ρ_i themselves, side by side in place
+            of the features: the Relation Network that the paper compares with (Table 2, rows 5 and 6). `scalar`,
+            `activation` and `residual` belong to the weights.
         slot: name of the slot.
         neck: "bnneck" (bias fixed at 0), "bn" or "none".
         match: which side of the neck is matched: "after" or "before".
@@ -53,12 +57,13 @@ class RelationHead(Head):
         activation: Literal["sigmoid", "2sigmoid", "softmax"] = "sigmoid",
         include_self: bool = False,
         residual: bool = False,
+        use: Literal["weights", "vectors"] = "weights",
         slot: str = "final",
         neck: Literal["bnneck", "bn", "none"] = "bnneck",
         match: Literal["after", "before"] = "after",
     ) -> None:
         super().__init__(info)
-        self.sources, width = _sources(info, heads)
+        self.sources, width = slot_sources(info, heads, "relates")
         number = len(self.sources)
         if reading == "pair" and number < 2 and not include_self:
             raise BuildError(
@@ -67,11 +72,16 @@ class RelationHead(Head):
             )
         if include_self and reading == "se":
             raise BuildError(f"head '{info.name}': include_self is for reading: pair; 'se' has no pairs. Leave it out.")
+        if use == "vectors" and (scalar or residual or activation != "sigmoid"):
+            raise BuildError(
+                f"head '{info.name}': scalar, activation and residual are about weights, and use: vectors has none. "
+                "Leave them out."
+            )
         seen, told = (2 * width, width) if reading == "pair" else (number * width, number * width)
         hidden = max(1, told // (ratio or (2 if reading == "pair" else 16)))
         weights = told // width if scalar else told
         self.relate = nn.Sequential(nn.Linear(seen, hidden), nn.ReLU(), nn.Linear(hidden, weights))
-        self.reading, self.activation = reading, activation
+        self.reading, self.activation, self.use = reading, activation, use
         self.include_self, self.residual, self.slot, self.match = include_self, residual, slot, match
         total = number * width
         self.neck = make_neck(total, neck)
@@ -86,17 +96,15 @@ class RelationHead(Head):
         Raises:
             BuildError: a head gives no feature for its slot.
         """
-        for head, slot in self.sources:
-            if slot not in context[head].features:
-                raise BuildError(
-                    f"head '{self.name}' relates features before the neck, which head '{head}' does not give for its "
-                    f"slot '{slot}' (HeadOutput.features). Leave it out of heads."
-                )
-        branches = torch.stack([context[head].features[slot] for head, slot in self.sources], dim=1)
-        weights = relation_weights(
-            branches, self.relate, reading=self.reading, activation=self.activation, include_self=self.include_self
-        )
-        final = correct_features(branches, weights, self.residual)
+        branches = torch.stack(read_features(self.name, context, self.sources, "relates"), dim=1)
+        if self.use == "vectors":
+            vectors = relation_vectors(branches, self.relate, reading=self.reading, include_self=self.include_self)
+            final = vectors.flatten(1)
+        else:
+            weights = relation_weights(
+                branches, self.relate, reading=self.reading, activation=self.activation, include_self=self.include_self
+            )
+            final = correct_features(branches, weights, self.residual)
         necked = self.neck(final)
         output = HeadOutput(
             features={self.slot: final}, embeddings={self.slot: necked if self.match == "after" else final}
@@ -104,26 +112,3 @@ class RelationHead(Head):
         if self.classifier is not None:
             output.logits[self.slot] = self.classifier(necked)
         return output
-
-
-def _sources(info: BuildInfo, heads: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], int]:
-    """(head, slot) of each feature, and the width that they share."""
-    widths: dict[tuple[str, str], int] = {}
-    for head in heads:
-        if head not in info.heads:
-            raise BuildError(
-                f"head '{info.name}' relates head '{head}', which does not come before it."
-                f"{did_you_mean(head, list(info.heads))} Heads so far: {', '.join(info.heads) or 'none'}."
-            )
-        given = info.heads[head]
-        if not given.slots or given.training_only:
-            why = "exists in training only" if given.training_only else "has no slots"
-            raise BuildError(f"head '{info.name}' relates head '{head}', which {why}. Leave it out of heads.")
-        widths |= {(head, slot): width for slot, width in given.slots.items()}
-    if len(set(widths.values())) != 1:
-        shown = ", ".join(f"{head} {width}" for (head, _), width in widths.items())
-        raise BuildError(
-            f"head '{info.name}' relates features of one width; it was given {shown or 'none'}. Name at least one "
-            "head, and give all of them the same width."
-        )
-    return tuple(widths), next(iter(widths.values()))

@@ -13,7 +13,7 @@ import torch
 
 from occluded_reid.arguments import checked, shown
 from occluded_reid.backbones import Backbone, FrozenBackbone, create_backbone, is_frozen
-from occluded_reid.config import Component, Recipe, is_hub, is_packaged, list_recipes, load_recipe
+from occluded_reid.config import BackboneConfig, Component, Recipe, is_hub, is_packaged, list_recipes, load_recipe
 from occluded_reid.contracts import BuildInfo, RegionParser
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import BuildError, OccludedReIDError, RecipeError
@@ -110,7 +110,7 @@ def build_model(
     config = recipe.model
     preprocess = Preprocess(config.input, parser)
     recipe, network = _build_backbone(recipe, pretrained)
-    source = _source(name_or_recipe, config.backbone.weights, overrides, pretrained)
+    source = _source(name_or_recipe, config.backbone, overrides, pretrained, network.file)
     imported = None
     if source is not None and not network.frozen:
         imported = network.load_pretrained(source, config.backbone.weights_match)
@@ -176,9 +176,14 @@ def find_recipe(
 
 
 def _source(
-    recipe: object, named: str | None, overrides: Mapping[str, Any], pretrained: bool | str | Path | None
+    recipe: object,
+    backbone: BackboneConfig,
+    overrides: Mapping[str, Any],
+    pretrained: bool | str | Path | None,
+    file: str,
 ) -> str | None:
     """What the backbone begins with: "hub", a file, or None for random values."""
+    named = backbone.weights
     if isinstance(pretrained, str | Path):
         return str(pretrained)
     if pretrained is not None:
@@ -188,10 +193,18 @@ def _source(
     now = overrides.get("model.backbone.weights", part.get("weights") if isinstance(part, Mapping) else None)
     now = now.get("file") if isinstance(now, Mapping) else now
     if named == "hub" and not (theirs or now == "hub"):
-        _LOG.warning(
-            "the recipe names weights of the hub, which are not fetched unasked: the backbone begins with random "
-            "values. Give pretrained=True to fetch them, or pretrained=False to say that this is meant"
-        )
+        if file:
+            _LOG.warning(
+                "no hub has weights of '%s': the backbone begins with random values. Give a file, %s: "
+                "pretrained=FILE; or pretrained=False to say that this is meant",
+                backbone.type,
+                file,
+            )
+        else:
+            _LOG.warning(
+                "the recipe names weights of the hub, which are not fetched unasked: the backbone begins with random "
+                "values. Give pretrained=True to fetch them, or pretrained=False to say that this is meant"
+            )
         return None
     return named
 

@@ -68,4 +68,8 @@ def _takes(imported: Imported, head: Head, last: str) -> bool:
     """Whether a head normalises the very feature that the file's normalisation is of."""
     if imported.of == "class_token":
         return isinstance(head, ClassTokenHead) and head.token == "cls"
-    return isinstance(head, GlobalHead) and (head.stage, head.pooling, len(head.project)) == (last, "average", 0)
+    return isinstance(head, GlobalHead) and (head.source, head.pooling, len(head.project)) == (
+        (None, last),
+        "average",
+        0,
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from occluded_reid.errors import ShapeError
-from occluded_reid.functional import correct_features, relation_pairs, relation_weights
+from occluded_reid.functional import correct_features, relation_pairs, relation_vectors, relation_weights
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -163,3 +163,28 @@ def test_what_does_not_fit() -> None:
         relation_weights(features, Layers(8, 2, 4), activation="tanh")
     with pytest.raises(ShapeError, match=r"weights must be \(2, 3, 4\), or one number for each feature; got \(2, 4\)"):
         correct_features(features, torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("include_self", [False, True])
+def test_vectors_are_the_mean_over_the_others(include_self: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    weight = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+    found = relation_vectors(features, lambda pair: (pair @ weight.T).tanh(), include_self=include_self)
+    for n in range(2):
+        for i in range(3):
+            for d in range(4):
+                others = [j for j in range(3) if include_self or j != i]
+                total = 0.0
+                for j in others:
+                    pair = features[n, i].tolist() + features[n, j].tolist()
+                    total += math.tanh(sum(float(w) * x for w, x in zip(weight[d], pair, strict=True)))
+                assert float(found[n, i, d]) == pytest.approx(total / len(others), rel=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda f, w: relation_vectors(f, lambda pair: (pair @ w.T).tanh(), include_self=include_self),
+        (features.requires_grad_(), weight.requires_grad_()),
+    )
+    assert torch.equal(
+        relation_weights(features, lambda pair: pair @ weight.T),
+        relation_vectors(features, lambda pair: pair @ weight.T).sigmoid(),
+    )

@@ -420,6 +420,179 @@ def test_other_readings_train_too(overrides: dict[str, Any]) -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+def three_parts() -> dict[str, Any]:
+    return {
+        "model.heads.top.options.part": [1, 3],
+        "model.heads.middle": {
+            "type": "converter",
+            "before": "bottom",
+            "options": {"part": [2, 3], "width": 16, "groups": 8},
+        },
+        "model.heads.bottom.options.part": [3, 3],
+        "model.heads.final.options.heads": ["global", "top", "middle", "bottom", "center"],
+        "model.losses.separation.options.parts": ["top", "middle", "bottom"],
+    }
+
+
+def without_center() -> dict[str, Any]:
+    names = ("heads.center", "heads.center_focus", "losses.identity_center", "losses.triplet_center")
+    return {f"model.{name}": None for name in names}
+
+
+SOME = {"model.heads.final": {"type": "concat", "options": {"heads": ["global", "top", "bottom"]}}}
+VECTORS = {"model.heads.final.options.use": "vectors"}
+NO_SL = {"model.losses.separation": None}
+TABLE_2 = {
+    "3: concatenation": {**SOME, **without_center(), **NO_SL},
+    "4: concatenation, SL": {**SOME, **without_center()},
+    "5: relation network, concatenation, CFM": {**VECTORS, **NO_SL},
+    "6: relation network, concatenation, CFM, SL": VECTORS,
+    "7: CFM, RAM": NO_SL,
+    "8: SL, RAM": {**without_center(), "model.heads.final.options.heads": ["global", "top", "bottom"]},
+    "9: all": {},
+}
+TABLE_3 = {
+    "1 part": {
+        "model.heads.top.options.part": [1, 1],
+        "model.heads.bottom": None,
+        "model.heads.final.options.heads": ["global", "top", "center"],
+        "model.losses.separation.options.parts": ["top"],
+    },
+    "3 parts": three_parts(),
+    "4 parts": {
+        "model.heads.top.options.part": [1, 4],
+        "model.heads.upper": {"type": "converter", "before": "bottom", "options": {"part": [2, 4], "width": 16}},
+        "model.heads.lower": {"type": "converter", "before": "bottom", "options": {"part": [3, 4], "width": 16}},
+        "model.heads.upper.options.groups": 8,
+        "model.heads.lower.options.groups": 8,
+        "model.heads.bottom.options.part": [4, 4],
+        "model.heads.final.options.heads": ["global", "top", "upper", "lower", "bottom", "center"],
+        "model.losses.separation.options.parts": ["top", "upper", "lower", "bottom"],
+    },
+    "W 4": {"model.heads.center_focus.options.width": 4},
+    "gamma 5": {"model.losses.separation.weight": 5.0},
+}
+WIDTHS = {
+    "3: concatenation": 48,
+    "4: concatenation, SL": 48,
+    "8: SL, RAM": 48,
+    "1 part": 48,
+    "3 parts": 80,
+    "4 parts": 96,
+}
+
+
+@pytest.mark.parametrize("row", [*TABLE_2, *TABLE_3])
+def test_every_row_of_the_papers_tables_learns(row: str) -> None:
+    overrides = {**TABLE_2, **TABLE_3}[row]
+    gone = [key for key, value in overrides.items() if value is None]
+    sizes = {key: value for key, value in TINY.items() if not any(key.startswith(f"{each}.") for each in gone)}
+    torch.manual_seed(0)
+    model = build_model("ocnet_lite", num_classes=6, pretrained=False, **{**sizes, **overrides})
+    assert model.slots == {"backbone": 64, "final": WIDTHS.get(row, 64)}
+    images, targets = batch()
+    values = model.criterion(model(images, targets), targets)
+    values.total.backward()
+    assert torch.isfinite(values.total)
+    silent = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not silent
+    rows = model.embed(images)
+    assert torch.isfinite(model.matcher.distance(rows, rows)).all()
+
+
+def test_the_center_alone_is_a_baseline_whose_map_is_focused() -> None:
+    """Table 2, row 2: what BoT classifies is F_c."""
+    model = build_model(
+        "bot_lite",
+        num_classes=6,
+        pretrained=False,
+        **{
+            "model.input": {"height": 96, "width": 64},
+            "model.backbone": {"type": "test_efficientnet", "options": {"last_stride": 1}},
+            "model.heads.center_focus": {"type": "center_focus", "before": "global", "options": {"width": 2}},
+            "model.heads.global.options.source": "center_focus.focused",
+        },
+    )
+    assert list(model.parts) == ["center_focus", "global"]
+    images, targets = batch()
+    output = model(images, targets)
+    focused = output["center_focus"].maps["focused"]
+    projected = model.parts["global"].project(focused)
+    torch.testing.assert_close(output["global"].features["global"], projected.mean((2, 3)))
+    model.criterion(output, targets).total.backward()
+
+
+def test_concatenated_features_stand_side_by_side() -> None:
+    head = trained(HEADS.create("concat", info("final"), heads=("global", "parts", "wide")))
+    assert head.info.slots == {"final": 5 + 10 + 7}
+    places = (("global", "global"), ("parts", "top"), ("parts", "bottom"), ("wide", "wide"))
+    given = [random(3, width, seed=k).double() for k, width in enumerate((5, 5, 5, 7))]
+
+    def run(*values: torch.Tensor) -> HeadOutput:
+        context: dict[str, HeadOutput] = {}
+        for (name, slot), value in zip(places, values, strict=True):
+            context.setdefault(name, HeadOutput()).features[slot] = value
+        return head(maps(), context)
+
+    output = run(*given)
+    for n in range(3):
+        row: list[float] = []
+        for value in given:
+            row += value[n].tolist()
+        assert output.features["final"][n].tolist() == row
+        for c, value in enumerate(row):
+            expected = normalised(value, head.neck, c)
+            assert float(output.embeddings["final"][n, c]) == pytest.approx(expected, rel=1e-9)
+    torch.testing.assert_close(output.logits["final"], output.embeddings["final"] @ head.classifier.weight.T)
+    assert torch.autograd.gradcheck(
+        lambda *values: run(*values).logits["final"], tuple(value.requires_grad_() for value in given)
+    )
+    with pytest.raises(BuildError, match=r"concatenates head 'middel'.*before: final"):
+        HEADS.create("concat", info("final"), heads=("global", "middel"))
+    with pytest.raises(BuildError, match="concatenates features; it was given none"):
+        HEADS.create("concat", info("final"), heads=())
+
+
+def test_relation_vectors_take_the_place_of_the_features() -> None:
+    """Rows 5 and 6: the mean over the others of FC2(ReLU(FC1([f_i ; f_j]))), in loops over both weights."""
+    head = trained(HEADS.create("relation", info("final"), heads=("global", "parts"), use="vectors"))
+    branches = [random(3, 5, seed=k).double() for k in range(3)]
+    context = {
+        "global": HeadOutput(features={"global": branches[0]}),
+        "parts": HeadOutput(features={"top": branches[1], "bottom": branches[2]}),
+    }
+    first, second = head.relate[0], head.relate[2]
+    found = head(maps(), context).features["final"]
+    assert found.shape == (3, 15)
+    for n in range(3):
+        for i in range(3):
+            for d in range(5):
+                total = 0.0
+                for j in range(3):
+                    if j == i:
+                        continue
+                    pair = branches[i][n].tolist() + branches[j][n].tolist()
+                    hidden = [
+                        max(0.0, sum(float(w) * x for w, x in zip(weight, pair, strict=True)) + float(b))
+                        for weight, b in zip(first.weight, first.bias, strict=True)
+                    ]
+                    told = sum(float(w) * h for w, h in zip(second.weight[d], hidden, strict=True))
+                    total += (told + float(second.bias[d])) / 2
+                assert float(found[n, 5 * i + d]) == pytest.approx(total, rel=1e-9, abs=1e-12)
+    with pytest.raises(BuildError, match="use: vectors has none"):
+        HEADS.create("relation", info("final"), heads=("global", "parts"), use="vectors", residual=True)
+
+
+def test_an_inserted_head_whose_source_is_missing_says_what_to_do() -> None:
+    with pytest.raises(RecipeError, match=r"middle\.before: there is no other head 'botom'.*Did you mean 'bottom'"):
+        tiny(**{"model.heads.middle": {"type": "converter", "before": "botom"}})
+    source = {"source": "center_focus.focused", "width": 16, "groups": 8}
+    with pytest.raises(BuildError, match=r"map 'center_focus\.focused', which no head.*takes before: NAME"):
+        tiny(**{"model.heads.again": {"type": "converter", "before": "center_focus", "options": source}})
+    with pytest.raises(BuildError, match=r"relates head 'middle', which does not come before it.*before: final"):
+        tiny(**{"model.heads.middle": "converter", "model.heads.final.options.heads": ["global", "middle"]})
+
+
 def test_three_parts_are_one_head_more() -> None:
     model = tiny(
         **{

@@ -89,6 +89,21 @@ def test_the_hub_is_asked_where_somebody_has_named_it(
     assert caplog.text == "", "nothing was named, or what is wanted was said"
 
 
+@pytest.mark.parametrize("recipe", ["ocnet_ibn", "bot_ibn"])
+def test_a_network_without_a_hub_does_not_begin_with_random_values_in_silence(
+    recipe: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = {"model.input.height": 64, "model.input.width": 32}
+    with caplog.at_level(logging.WARNING, "occluded_reid"):
+        build_model(recipe, pretrained=False, **small)
+        assert caplog.text == ""
+        build_model(recipe, **small)
+    assert "no hub has weights of 'resnet50_ibn_a'" in caplog.text
+    assert "resnet50_ibn_a-….pth" in caplog.text
+    with pytest.raises(WeightsError, match=r"no weights for 'resnet50_ibn_a'.*--weights FILE.*--weights none"):
+        build_model(recipe, pretrained=True, **small)  # what `occluded-reid train` does
+
+
 def test_a_gallery_says_once_that_its_model_was_never_trained(
     tiny: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
