@@ -40,6 +40,7 @@ from occluded_reid.gallery import Gallery
 from occluded_reid.gallery.index.gallery_index import GalleryIndex
 from occluded_reid.matchers import VisibilityWeightedMatcher
 from occluded_reid.search.index.packed_rows import PackedRows
+from occluded_reid.visualize import LineChart, Series, save_picture
 
 CHUNK = 16_384
 QUERIES = 256
@@ -292,22 +293,18 @@ def run(rows: int, root: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def plot(tables: list[dict[str, Any]], file: Path) -> None:
     """Seconds of a search against rows, both axes logarithmic."""
-    try:
-        from matplotlib import pyplot
-    except ImportError as cause:
-        raise SystemExit("the plot needs matplotlib: pip install matplotlib") from cause
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), constrained_layout=True)
     sizes = [table["rows"] for table in tables]
-    for effort, style in (("exact", "-"), ("effort", "--")):
-        for count, colour in ((1, "tab:blue"), (QUERIES, "tab:orange")):
-            label = f"{count} quer{'y' if count == 1 else 'ies'}, {'exact' if effort == 'exact' else 'effort 0.98'}"
-            times = [table["search"][f"{effort}_ms_{count}"] / 1e3 for table in tables]
-            axes.loglog(sizes, times, style, color=colour, marker="o", label=label)
-    axes.set(xlabel="images in the gallery", ylabel="seconds")
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=130)
+    lines = [
+        Series(
+            f"{count} quer{'y' if count == 1 else 'ies'}, {'exact' if effort == 'exact' else 'effort 0.98'}",
+            sizes,
+            [table["search"][f"{effort}_ms_{count}"] / 1e3 for table in tables],
+        )
+        for effort in ("exact", "effort")
+        for count in (1, QUERIES)
+    ]
+    chart = LineChart("Time of a search", "images in the gallery", "seconds", lines, log_x=True, log_y=True)
+    save_picture(chart.image(), file)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageFont
 
 from occluded_reid.errors import ShapeError
 from occluded_reid.pixels import ImageLike, to_rgb
-from occluded_reid.visualize.colours import RGB
+from occluded_reid.visualize.colors import RGB
 
 __all__ = ["Picture", "as_rgb", "fit_image", "fit_text", "font", "hatch", "printable", "text_width"]
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from occluded_reid.data.images import open_mask
 from occluded_reid.errors import ShapeError
 from occluded_reid.visualize.canvas import Picture, as_rgb, fit_image, fit_text, font, text_width
-from occluded_reid.visualize.colours import INK, MUTED, PAPER, PART_NAMES, part_palette
+from occluded_reid.visualize.colors import INK, MUTED, PAPER, PART_NAMES, part_palette
 
 __all__ = ["class_palette", "contact_sheet"]
 
@@ -20,17 +20,17 @@ _PAD = 12
 _CAPTION = 11
 _LEGEND = 13
 
-# The same part has the same colour in every picture, whatever the label set calls it.
+# The same part has the same color in every picture, whatever the label set calls it.
 _KNOWN = {
-    name: colour
+    name: color
     for classes in PART_NAMES
-    for name, colour in zip(PART_NAMES[classes], part_palette(classes), strict=True)
+    for name, color in zip(PART_NAMES[classes], part_palette(classes), strict=True)
 }
 _KNOWN |= {"upper_body": _KNOWN["torso"], "lower_body": _KNOWN["leg"], "shoes": _KNOWN["foot"]}
 
 
 def class_palette(names: Sequence[str]) -> np.ndarray:
-    """Return a colour for each class: that of `part_palette` where the part is known, else one told apart by hue.
+    """Return a color for each class: that of `part_palette` where the part is known, else one told apart by hue.
 
     Args:
         names: of the classes, background first.
@@ -46,8 +46,8 @@ def class_palette(names: Sequence[str]) -> np.ndarray:
         return np.array([_KNOWN[name] for name in names], dtype=np.uint8)
     # Steps of the golden angle keep any number of hues apart; neighbours differ in lightness too.
     hues = [(0.11 + 0.618034 * k) % 1.0 for k in range(len(names) - 1)]
-    colours = [colorsys.hls_to_rgb(hue, (0.45, 0.68, 0.3)[k % 3], 0.75) for k, hue in enumerate(hues)]
-    return np.asarray(np.rint(255 * np.array([(0.0, 0.0, 0.0), *colours])), dtype=np.uint8)
+    colors = [colorsys.hls_to_rgb(hue, (0.45, 0.68, 0.3)[k % 3], 0.75) for k, hue in enumerate(hues)]
+    return np.asarray(np.rint(255 * np.array([(0.0, 0.0, 0.0), *colors])), dtype=np.uint8)
 
 
 def contact_sheet(
@@ -133,7 +133,7 @@ def _pair(
 
 
 def _legend(names: Sequence[str], palette: np.ndarray, width: int) -> Image.Image:
-    """Names and colours in as many rows as they need."""
+    """Names and colors in as many rows as they need."""
     places: list[tuple[int, int]] = []
     x = y = 0
     for name in names[1:]:
@@ -144,8 +144,8 @@ def _legend(names: Sequence[str], palette: np.ndarray, width: int) -> Image.Imag
         x += long
     canvas = Image.new("RGB", (width, y + _LEGEND + 8), PAPER)
     draw = ImageDraw.Draw(canvas)
-    for (left, top), name, colour in zip(places, names[1:], palette[1:], strict=True):
+    for (left, top), name, color in zip(places, names[1:], palette[1:], strict=True):
         box = (left, top + 2, left + _LEGEND - 1, top + _LEGEND + 1)
-        draw.rectangle(box, fill=tuple(int(c) for c in colour), outline=INK)
+        draw.rectangle(box, fill=tuple(int(c) for c in color), outline=INK)
         draw.text((left + _LEGEND + 7, top + 1), fit_text(name, width, _LEGEND), font=font(_LEGEND), fill=INK)
     return canvas

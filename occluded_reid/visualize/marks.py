@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from occluded_reid.errors import ShapeError
 from occluded_reid.visualize.canvas import fit_text, font, hatch, printable, text_width
-from occluded_reid.visualize.colours import GREY, INK, MUTED, PAPER, RGB, VISIBLE
+from occluded_reid.visualize.colors import GREY, INK, MUTED, PAPER, RGB, VISIBLE
 
 __all__ = ["draw_bars", "draw_labels", "draw_sign", "short_names"]
 
@@ -55,8 +55,8 @@ def draw_bars(
         draw.rectangle((start, top, stop - 1, top + 7), outline=VISIBLE if share > 0 else GREY)
         text = printable(below.get(name, ""))
         if text and text_width(text, _SMALL) <= stop - start + 1:
-            colour = MUTED if share > 0 else GREY
-            draw.text(((start + stop) // 2, top + 11), text, font=font(_SMALL), fill=colour, anchor="ma")
+            color = MUTED if share > 0 else GREY
+            draw.text(((start + stop) // 2, top + 11), text, font=font(_SMALL), fill=color, anchor="ma")
 
 
 def short_names(slots: Mapping[str, float]) -> dict[str, str]:
@@ -77,10 +77,10 @@ def short_names(slots: Mapping[str, float]) -> dict[str, str]:
     return short
 
 
-def draw_sign(block: Image.Image, left: int, top: int, correct: bool | None, colour: RGB) -> None:
-    """Draw a tick, a cross or a bar on a badge of 16 × 16: the frame's meaning for whoever sees no colour."""
+def draw_sign(block: Image.Image, left: int, top: int, correct: bool | None, color: RGB) -> None:
+    """Draw a tick, a cross or a bar on a badge of 16 × 16: the frame's meaning for whoever sees no color."""
     size, fine = 16, 4
-    badge = Image.new("RGB", (size * fine, size * fine), colour)
+    badge = Image.new("RGB", (size * fine, size * fine), color)
     draw = ImageDraw.Draw(badge)
     for start, stop in _STROKES[correct]:
         points = [(x * fine, y * fine) for x, y in (start, stop)]

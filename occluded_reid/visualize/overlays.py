@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from occluded_reid.errors import ShapeError
 from occluded_reid.functional.bands import bands
 from occluded_reid.visualize.canvas import Picture, as_rgb, fit_image, fit_text, font, hatch, text_width
-from occluded_reid.visualize.colours import FAINT, GREY, INK, MUTED, PAPER, PART_NAMES, VISIBLE, heat, part_palette
+from occluded_reid.visualize.colors import FAINT, GREY, INK, MUTED, PAPER, PART_NAMES, VISIBLE, heat, part_palette
 
 __all__ = ["aggregation_maps", "overlay_mask", "part_bands", "visibility_overlay"]
 
@@ -35,7 +35,7 @@ def overlay_mask(
         image: the person.
         mask: (h, w) integers 0 … classes - 1, 0 is background; stretched over the image by nearest neighbour.
         alpha: how much of the tint covers the image, in [0, 1].
-        classes: 8, 5 or 2 (SORN §3.2); decides names and colours.
+        classes: 8, 5 or 2 (SORN §3.2); decides names and colors.
         height: of the picture in pixels.
         legend: add the names of the parts at the right.
 
@@ -54,7 +54,7 @@ def overlay_mask(
     tint = part_palette(classes)[stretched].astype(np.float64)
     share = np.where(stretched > 0, alpha, 0.0)[..., None]
     mixed = pixels * (1 - share) + tint * share
-    # The outline keeps parts apart where their tints look alike on a coloured coat.
+    # The outline keeps parts apart where their tints look alike on a colored coat.
     edge = np.zeros(stretched.shape, dtype=bool)
     edge[:, 1:] |= stretched[:, 1:] != stretched[:, :-1]
     edge[1:] |= stretched[1:] != stretched[:-1]
@@ -210,10 +210,8 @@ def _with_legend(shown: Image.Image, classes: int) -> Image.Image:
     canvas = Image.new("RGB", (shown.width + width, max(shown.height, line * len(names) + 8)), PAPER)
     canvas.paste(shown, (0, 0))
     draw = ImageDraw.Draw(canvas)
-    for row, (name, colour) in enumerate(zip(names, palette, strict=True)):
+    for row, (name, color) in enumerate(zip(names, palette, strict=True)):
         top, left = 4 + row * line, shown.width + 12
-        draw.rectangle(
-            (left, top + 2, left + size - 1, top + size + 1), fill=tuple(int(c) for c in colour), outline=INK
-        )
+        draw.rectangle((left, top + 2, left + size - 1, top + size + 1), fill=tuple(int(c) for c in color), outline=INK)
         draw.text((left + size + 7, top + 1), name, font=font(size), fill=INK)
     return canvas

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from occluded_reid.errors import ShapeError
 from occluded_reid.visualize.canvas import Picture, as_rgb, fit_image, fit_text, font, hatch, printable, text_width
-from occluded_reid.visualize.colours import FAINT, GREEN, GREY, INK, MUTED, PAPER, RED, VISIBLE
+from occluded_reid.visualize.colors import FAINT, GREEN, GREY, INK, MUTED, PAPER, RED, VISIBLE
 from occluded_reid.visualize.marks import draw_bars, draw_labels, draw_sign, short_names
 from occluded_reid.visualize.overlays import overlay_mask, visibility_overlay
 
@@ -234,9 +234,9 @@ class _Layout:
 
     def _hit(self, block: Image.Image, left: int, top: int, hit: RankedItem, rank: int, labels: bool) -> None:
         draw = ImageDraw.Draw(block)
-        colour = GREY if hit.correct is None else GREEN if hit.correct else RED
+        color = GREY if hit.correct is None else GREEN if hit.correct else RED
         right, bottom = left + self.across, top + self.high + 2 * _FRAME
-        draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
         inner = (left + _FRAME, top + _FRAME, right - _FRAME - 1, bottom - _FRAME - 1)
         draw.rectangle(inner, fill=FAINT)
         if hit.image is None:
@@ -244,7 +244,7 @@ class _Layout:
         else:
             photo = fit_image(as_rgb(hit.image, f"image of hit {rank}"), self.wide, self.high)
             block.paste(photo, (inner[0] + (self.wide - photo.width) // 2, inner[1] + (self.high - photo.height) // 2))
-        draw_sign(block, left, top, hit.correct, colour)
+        draw_sign(block, left, top, hit.correct, color)
         line, at = bottom + 4, left + _FRAME
         draw.text((at, line), f"#{rank}", font=font(_TEXT), fill=MUTED)
         room = self.wide - text_width(f"#{rank}", _TEXT) - 4

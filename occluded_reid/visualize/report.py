@@ -16,7 +16,7 @@ from PIL import Image
 from occluded_reid.errors import ShapeError
 from occluded_reid.files import write_text
 from occluded_reid.visualize.canvas import Picture, as_rgb
-from occluded_reid.visualize.charts import LineChart
+from occluded_reid.visualize.plots import LineChart
 
 __all__ = ["HtmlReport"]
 
@@ -37,9 +37,10 @@ p{margin:.5rem 0 1rem;max-width:52rem}
 .scroll{overflow-x:auto;margin:1rem 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;min-width:24rem}
 caption{text-align:left;color:var(--muted);padding-bottom:.5rem}
-th,td{padding:.42rem .9rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th,td{padding:.42rem .7rem;text-align:right;border-bottom:1px solid var(--line);overflow-wrap:break-word}
+td span{white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:.2rem}
-td.words,th.words{text-align:left;white-space:normal}
+td.words,th.words{text-align:left}
 thead th{color:var(--muted);font-weight:600;border-bottom:2px solid var(--line)}
 tbody tr:hover{background:var(--card)}
 td.best{font-weight:700;color:var(--accent)}
@@ -53,7 +54,7 @@ figure img{max-width:100%;height:auto;border:1px solid var(--line);border-radius
 figure svg{max-width:100%;height:auto;display:block}
 figcaption{color:var(--muted);font-size:.9rem;margin-top:.4rem;max-width:52rem}
 .charts{display:flex;flex-wrap:wrap;gap:1rem}
-.charts figure{margin:.4rem 0;flex:1 1 22rem;max-width:36rem}
+.charts figure{margin:.4rem 0;flex:1 1 30rem;max-width:36rem}
 @media print{body{max-width:none}figure,.card,tr{break-inside:avoid}}
 """
 
@@ -134,7 +135,7 @@ class HtmlReport:
                 value = row.get(column)
                 top = column in tops and tops[column] is not None and _number(value) == tops[column]
                 kind = "best" if top else "words"
-                body += f"<td{_class(kind, top or column in wordy)}>{escape(_shown(value))}</td>"
+                body += f"<td{_class(kind, top or column in wordy)}>{_in_pieces(_shown(value))}</td>"
             body += "</tr>"
         title = f"<caption>{escape(caption)}</caption>" if caption else ""
         self._pieces.append(
@@ -198,6 +199,12 @@ class HtmlReport:
 
 def _class(name: str, wanted: bool) -> str:
     return f' class="{name}"' if wanted else ""
+
+
+def _in_pieces(text: str) -> str:
+    """A cell that may break before its interval and nowhere in it, so that many columns fit a page."""
+    value, opened, interval = text.partition(" [")
+    return f"{escape(value)} <span>[{escape(interval)}</span>" if opened else escape(text)
 
 
 def _number(value: Any) -> float | None:

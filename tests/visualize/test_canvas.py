@@ -56,7 +56,7 @@ def test_text_the_font_cannot_draw_is_spelt_or_marked():
     assert printable("\x00\u202e") == "??"
 
 
-def test_hatch_fills_only_its_box_with_both_colours():
+def test_hatch_fills_only_its_box_with_both_colors():
     canvas = Image.new("RGB", (10, 10), (1, 2, 3))
     hatch(canvas, (2, 2, 8, 8), (255, 255, 255), (0, 0, 0))
     pixels = np.asarray(canvas)

@@ -1,4 +1,4 @@
-"""The contact sheet: every image beside its own mask, in the colours of the legend."""
+"""The contact sheet: every image beside its own mask, in the colors of the legend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_masks_lie_over_their_own_image():
     assert (drawn[12:28, 76:92] == 255).all()
     assert (drawn[12:44, 58:74] == 255).all(), "the image beside it stays as it is"
     assert (drawn[12:44, 12:46] == 255).all(), "nobody is not tinted"
-    assert (drawn == torso).all(-1).sum() > 16 * 16, "the legend has the colour too"
+    assert (drawn == torso).all(-1).sum() > 16 * 16, "the legend has the color too"
 
 
 def test_rows_and_captions():
@@ -38,10 +38,10 @@ def test_rows_and_captions():
 
 
 @pytest.mark.parametrize("name", LABEL_SETS)
-def test_every_label_set_has_colours_of_its_own(name):
+def test_every_label_set_has_colors_of_its_own(name):
     palette = class_palette(LABEL_SETS[name].names)
     assert palette.shape == (LABEL_SETS[name].classes, 3)
-    assert len({tuple(colour) for colour in palette.tolist()}) == len(palette)
+    assert len({tuple(color) for color in palette.tolist()}) == len(palette)
     assert palette[0].tolist() == [0, 0, 0]
 
 

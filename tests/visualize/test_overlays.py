@@ -4,7 +4,7 @@ from PIL import Image
 
 from occluded_reid.errors import ShapeError
 from occluded_reid.visualize import aggregation_maps, overlay_mask, visibility_overlay
-from occluded_reid.visualize.colours import GREY, PAPER, PART_NAMES, VISIBLE, part_palette
+from occluded_reid.visualize.colors import GREY, PAPER, PART_NAMES, VISIBLE, part_palette
 from occluded_reid.visualize.overlays import part_bands
 
 GREEN_COAT = np.full((128, 64, 3), (0, 200, 0), np.uint8)
@@ -27,7 +27,7 @@ def test_alpha_mixes():
     assert np.array_equal(overlay_mask(GREEN_COAT, np.full((2, 2), 2), alpha=0.0, height=128), GREEN_COAT)
 
 
-def test_legend_is_beside_the_image_with_every_colour():
+def test_legend_is_beside_the_image_with_every_color():
     mask = np.zeros((2, 2), np.uint8)
     plain, told = overlay_mask(GREEN_COAT, mask), overlay_mask(GREEN_COAT, mask, legend=True)
     assert told.width > plain.width
@@ -36,7 +36,7 @@ def test_legend_is_beside_the_image_with_every_colour():
 
 
 @pytest.mark.parametrize("classes", sorted(PART_NAMES))
-def test_palette_has_different_colours(classes):
+def test_palette_has_different_colors(classes):
     assert len({tuple(c) for c in part_palette(classes)}) == classes
 
 
@@ -65,7 +65,7 @@ def test_hidden_bands_are_washed_out_and_hatched():
     person, bar = shown[:, 14:], shown[:, :10]
     assert (person[:64] == (0, 200, 0)).all()
     washed = person[80:128].astype(int)
-    assert (washed.max(-1) - washed.min(-1)).max() < 20  # next to no colour left
+    assert (washed.max(-1) - washed.min(-1)).max() < 20  # next to no color left
     assert (bar[:64] == VISIBLE).all()
     assert {tuple(c) for c in bar[66:126, 1:9].reshape(-1, 3)} == {PAPER, GREY}
 

@@ -4,14 +4,14 @@ from PIL import Image
 
 from occluded_reid.errors import ShapeError
 from occluded_reid.visualize import RankedItem, RankedQuery, ranked_list, ranked_lists
-from occluded_reid.visualize.colours import GREEN, GREY, RED
+from occluded_reid.visualize.colors import GREEN, GREY, RED
 
 PERSON = np.full((64, 32, 3), (90, 60, 20), np.uint8)
 
 
-def full_columns(picture, colour):
-    """Runs of columns in which `colour` fills the height of an image: the upright sides of a frame."""
-    high = (np.asarray(picture) == colour).all(-1).sum(0)
+def full_columns(picture, color):
+    """Runs of columns in which `color` fills the height of an image: the upright sides of a frame."""
+    high = (np.asarray(picture) == color).all(-1).sum(0)
     return np.flatnonzero(high >= 208)
 
 
@@ -29,14 +29,14 @@ def test_frames_tell_right_wrong_and_unknown_in_order():
     assert (pixels[rows[0] + 40 : rows[0] + 200, green.min() + 4 : green.max() - 3] == PERSON[0, 0]).all()
 
 
-def test_signs_differ_where_colours_are_not_seen():
+def test_signs_differ_where_colors_are_not_seen():
     def inner(correct):
         picture = np.asarray(ranked_list(PERSON, [RankedItem(PERSON, 0.1, correct=correct)]))
-        colour = {True: GREEN, False: RED, None: GREY}[correct]
-        left = full_columns(Image.fromarray(picture), colour).min()
-        top = np.flatnonzero((picture[:, left] == colour).all(-1))[0]
+        color = {True: GREEN, False: RED, None: GREY}[correct]
+        left = full_columns(Image.fromarray(picture), color).min()
+        top = np.flatnonzero((picture[:, left] == color).all(-1))[0]
         badge = picture[top : top + 16, left : left + 16].astype(int)
-        return (np.abs(badge - colour).sum(-1) > 100).astype(int)
+        return (np.abs(badge - color).sum(-1) > 100).astype(int)
 
     right, wrong, unknown = inner(True), inner(False), inner(None)
     assert right.any()

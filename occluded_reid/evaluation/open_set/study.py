@@ -107,7 +107,7 @@ class OpenSetStudy:
 
     def charts(self) -> tuple[LineChart, LineChart, LineChart]:
         """Return DIR over FAR, FNMR over FMR, and the reliability diagram."""
-        from occluded_reid.visualize.rates import detection_curves, error_curves, reliability_curves
+        from occluded_reid.visualize.plots import detection_curves, error_curves, reliability_curves
 
         ranks = list(dict.fromkeys(point.rank for point in self.identification.points))
         detection = {f"rank {rank}": self.identification.best(rank) for rank in ranks}

@@ -19,7 +19,7 @@ from occluded_reid.files import atomic_write, read_json, write_text
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from occluded_reid.visualize.charts import LineChart
+    from occluded_reid.visualize.plots import LineChart
 
 __all__ = ["Sweeps", "read_sweeps"]
 
@@ -142,7 +142,7 @@ class Sweeps:
 
     def charts(self, metric: str) -> list[LineChart]:
         """Return a chart of the metric against severity for each kind, and one of the mean over kinds."""
-        from occluded_reid.visualize.curves import sweep_charts
+        from occluded_reid.visualize.plots import sweep_charts
 
         panels = {
             "mean over kinds" if kind == MEAN else kind: {s.name: s.points(metric, kind) for s in self.sweeps}
@@ -233,8 +233,7 @@ class Sweeps:
         Raises:
             EvaluationError: the folder cannot be written.
         """
-        from occluded_reid.visualize.charts import side_by_side
-        from occluded_reid.visualize.curves import charts_svg
+        from occluded_reid.visualize.plots import charts_svg, side_by_side
         from occluded_reid.visualize.saving import save_picture
 
         root = Path(folder)
