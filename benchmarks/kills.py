@@ -72,7 +72,7 @@ def rows_of(state: State) -> PartEmbeddings:
 
 def read(gallery: Gallery) -> tuple[list[str], list[str], PartEmbeddings]:
     """Keys, identities and embeddings of all images."""
-    table = TableRows(Store(gallery.path, gallery.layout))
+    table = TableRows(Store(gallery.path, gallery.manifest))
     labels = table.records(range(len(table)), ["key", "identity"])
     return labels.column("key").to_pylist(), labels.column("identity").to_pylist(), table.take(range(len(table)))
 

@@ -214,7 +214,7 @@ def index_command(
     if Gallery.exists(gallery):
         store = Gallery.open(gallery, model=network, device=str(place))
         if precision is None:
-            compute_alike(store.layout, network)
+            compute_alike(store.manifest, network)
         if widths and not worker.index:
             raise GalleryError(f"'{gallery}' exists, and --reduce is for a new gallery. Choose another folder.")
     else:

@@ -135,7 +135,7 @@ def search_command(
     with Gallery.open(gallery, model=network, device=device) as store:
         if network is not None:
             network.to(store.device)
-            compute_alike(store.layout, network)
+            compute_alike(store.manifest, network)
         elif images or picture is not None:
             with progress_bar("loading the model"):
                 network = cast("ReIDModel", store.model)

@@ -10,7 +10,7 @@ from occluded_reid.gallery.index.upkeep import IndexInfo
 from occluded_reid.gallery.search.query import mean_query
 from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.gallery.storage.maintenance import CompactResult, GalleryVersion
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.gallery.storage.verify import VerifyReport
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ __all__ = [
     "GalleryVersion",
     "Hit",
     "IndexInfo",
-    "Layout",
+    "Manifest",
     "RemoteGallery",
     "TableRows",
     "VerifyReport",

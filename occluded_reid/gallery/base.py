@@ -42,10 +42,10 @@ from occluded_reid.gallery.known_model import known_model
 from occluded_reid.gallery.search.efforts import EffortLike, require_effort
 from occluded_reid.gallery.search.own_images import without_own_files
 from occluded_reid.gallery.search.query import mean_queries, mean_query
-from occluded_reid.gallery.search.request import GroupBy, Question, cameras_of, identities_of, require_k
+from occluded_reid.gallery.search.request import GroupBy, SearchRequest, cameras_of, identities_of, require_k
 from occluded_reid.gallery.search.reranking import require_rerank
 from occluded_reid.gallery.search.thresholds import Answer, Threshold, answer_within
-from occluded_reid.gallery.storage.manifest import Layout, fit_rows
+from occluded_reid.gallery.storage.manifest import Manifest, fit_rows
 from occluded_reid.gallery.storage.records import Labels
 from occluded_reid.gallery.storage.store import Store
 from occluded_reid.gallery.storage.table import TableReader
@@ -69,7 +69,7 @@ class GalleryBase(Browsing):
 
     Args:
         path: folder or address, for messages.
-        layout: model, slots, dtype and matcher of the gallery.
+        manifest: model, slots, dtype and matcher of the gallery.
         store: its rows.
         matcher: the distance of its searches.
         model: embeds images; None loads the one that the gallery was made with when it is needed.
@@ -80,7 +80,7 @@ class GalleryBase(Browsing):
     def __init__(
         self,
         path: Path,
-        layout: Layout,
+        manifest: Manifest,
         store: Store,
         matcher: Matcher,
         model: EmbeddingModel | None,
@@ -88,7 +88,7 @@ class GalleryBase(Browsing):
         reduction: Reduction | None = None,
         pinned: bool = False,
     ) -> None:
-        self.path, self.layout, self.matcher, self.reduction = path, layout, matcher, reduction
+        self.path, self.manifest, self.matcher, self.reduction = path, manifest, matcher, reduction
         self._store: Store | None = store
         self._model = model
         self._finding = threading.Lock()
@@ -101,7 +101,7 @@ class GalleryBase(Browsing):
 
     @abstractmethod
     def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
-        """Call `ask` with what answers a checked question of at least one query, each time from the same version."""
+        """Call `ask` with what answers a checked request of at least one query, each time from the same version."""
 
     def _read(self) -> TableReader:
         """Return the version that is read, which no write of another thread moves."""
@@ -184,7 +184,7 @@ class GalleryBase(Browsing):
                 self._written()
                 return result
         model = self.model
-        if (difference := other_precision(self.layout, model)) is not None:
+        if (difference := other_precision(self.manifest, model)) is not None:
             raise GalleryMismatchError(
                 f"the gallery '{self.path}' {difference}. Let it compute as the gallery does "
                 "(model.embed_with(precision=…), --precision), or make a gallery of its own."
@@ -300,7 +300,7 @@ class GalleryBase(Browsing):
         known = self._opened().cameras()
         cameras = cameras_of(known.asked(query_camera, "query_camera"), len(rows))
         identities = identities_of(query_identity, len(rows))
-        question = Question(
+        request = SearchRequest(
             rows=rows,
             origins=origins,
             k=k,
@@ -312,7 +312,7 @@ class GalleryBase(Browsing):
             rerank=require_rerank(rerank),
         )
         limit = self._limit(threshold)
-        if limit is not None and question.rerank is not None:
+        if limit is not None and request.rerank is not None:
             raise GalleryError(
                 "a threshold is a distance, and re-ranked hits are not in its order; give one of the two."
             )
@@ -320,10 +320,10 @@ class GalleryBase(Browsing):
             return []
 
         def found_by(answer: Answer) -> list[list[Hit]]:
-            def ask(some: Question) -> list[list[Hit]]:
+            def ask(some: SearchRequest) -> list[list[Hit]]:
                 return answer(some) if limit is None else answer_within(answer, some, self.matcher, limit)
 
-            return without_own_files(question, ask)
+            return without_own_files(request, ask)
 
         found = self._answers(found_by)
         if not (names := known.names):
@@ -388,7 +388,7 @@ class GalleryBase(Browsing):
         """
         with self._finding:
             if self._model is None:
-                self._model = known_model(self.path, self.layout, getattr(self, "device", torch.device("cpu")))
+                self._model = known_model(self.path, self.manifest, getattr(self, "device", torch.device("cpu")))
             return self._model
 
     @property
@@ -406,7 +406,7 @@ class GalleryBase(Browsing):
 
     def __repr__(self) -> str:
         state = "closed" if self._store is None else f"{len(self._store)} images"
-        return f"{type(self).__name__}('{self.path}', {state}, {self.layout.describe()})"
+        return f"{type(self).__name__}('{self.path}', {state}, {self.manifest.describe()})"
 
     def __enter__(self) -> Self:
         return self
@@ -439,7 +439,7 @@ class GalleryBase(Browsing):
         """Return rows in the slots of the gallery, reduced where they come in full width."""
         if self.reduction is not None and self.reduction.fits(rows):
             rows = self.reduction.apply(rows)
-        rows = fit_rows(rows, self.layout, self.path, whose)
+        rows = fit_rows(rows, self.manifest, self.path, whose)
         if not any(part.requires_grad for part in (*rows.embeddings, rows.visibility)):
             return rows
         return PartEmbeddings(rows.names, tuple(e.detach() for e in rows.embeddings), rows.visibility.detach())
@@ -463,9 +463,9 @@ class GalleryBase(Browsing):
         """Refuse a calibration that was made for other distances than this gallery's."""
         calibration.require(
             matcher=self.matcher,
-            slots=self.layout.slots,
-            fingerprint=self.layout.fingerprint,
-            reduction=self.layout.reduction,
+            slots=self.manifest.slots,
+            fingerprint=self.manifest.fingerprint,
+            reduction=self.manifest.reduction,
         )
 
     def _asked(
@@ -483,7 +483,7 @@ class GalleryBase(Browsing):
         if (several := tracks_of_rows(query)) is not None:
             return mean_queries(self._fit(rows, "the query has") for rows in several), [[] for _ in several]
         model, tracklets = self.model, tracklets_of(query, channels)
-        if (difference := other_precision(self.layout, model)) is not None and not self._precision_said:
+        if (difference := other_precision(self.manifest, model)) is not None and not self._precision_said:
             _LOG.warning("the gallery '%s' %s: distances differ a little from those within it", self.path, difference)
             self._precision_said = True
         if tracklets is None:

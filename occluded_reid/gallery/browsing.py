@@ -22,7 +22,7 @@ from occluded_reid.gallery.cameras import CameraTable, given_cameras
 from occluded_reid.gallery.filters.where import Where, to_sql
 from occluded_reid.gallery.images import Source
 from occluded_reid.gallery.near_keys import near_keys
-from occluded_reid.gallery.storage.manifest import LABELS, Layout, describe_slots, short_name
+from occluded_reid.gallery.storage.manifest import LABELS, Manifest, describe_slots, short_name
 from occluded_reid.gallery.storage.records import Labels, Record, make_records
 from occluded_reid.gallery.storage.relabel import relabel_rows
 from occluded_reid.gallery.storage.store import ROW_ID, Store, to_embeddings
@@ -189,7 +189,7 @@ class Browsing(ABC):
     """The part of a gallery that shows what it holds and corrects it."""
 
     path: Path
-    layout: Layout
+    manifest: Manifest
 
     @abstractmethod
     def _read(self) -> TableReader:
@@ -243,9 +243,9 @@ class Browsing(ABC):
         """
         cameras, reader = self._opened().cameras(), self._read()
         ids = _find(reader, [key])
-        table = reader.take(ids, [*LABELS, "visibility", *self.layout.columns])
+        table = reader.take(ids, [*LABELS, "visibility", *self.manifest.columns])
         row = table.select(list(LABELS)).to_pylist()[0]
-        return _image(row, cameras, to_embeddings(table, self.layout))
+        return _image(row, cameras, to_embeddings(table, self.manifest))
 
     def info(self) -> GalleryInfo:
         """Return what the gallery holds: model, slots, counts, cameras, size, versions, and the state of its index.
@@ -271,16 +271,16 @@ class Browsing(ABC):
         counts = [CameraCount(number, named.names.get(number), cameras[number]) for number in known]
         if cameras[None]:
             counts.append(CameraCount(None, None, cameras[None]))
-        layout = self.layout
+        manifest = self.manifest
         return GalleryInfo(
             path=str(self.path),
-            model=layout.fingerprint,
-            slots=dict(layout.slots),
-            slots_in=None if layout.slots_in is None else dict(layout.slots_in),
-            dtype=layout.dtype,
-            precision=layout.precision,
-            matcher=dict(layout.matcher),
-            created=layout.created,
+            model=manifest.fingerprint,
+            slots=dict(manifest.slots),
+            slots_in=None if manifest.slots_in is None else dict(manifest.slots_in),
+            dtype=manifest.dtype,
+            precision=manifest.precision,
+            matcher=dict(manifest.matcher),
+            created=manifest.created,
             version=reader.version,
             images=images,
             identities=len(identities.keys() - {None}),
@@ -352,10 +352,10 @@ class Browsing(ABC):
         reader = self._read()
         ids = _find(reader, keys)
         columns = ["key", "sha256", "path"]
-        table = reader.take(ids, [*columns, "visibility", *self.layout.columns])
+        table = reader.take(ids, [*columns, "visibility", *self.manifest.columns])
         known = table.select(columns).to_pylist()
         sources = [[Source(row["key"], row["sha256"] or "", row["path"])] for row in known]
-        return to_embeddings(table, self.layout), sources
+        return to_embeddings(table, self.manifest), sources
 
     def _records(self, count: int, keys: Sequence[str], labels: Labels, wait: float) -> Sequence[Record]:
         """Check labels; then names of cameras that are new get a number, which is kept before any row has it."""

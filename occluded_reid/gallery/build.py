@@ -11,7 +11,7 @@ from occluded_reid.files import look, temporary_folder
 from occluded_reid.gallery.images import EmbeddingModel, as_list, embed_images
 from occluded_reid.gallery.storage.checksums import sync
 from occluded_reid.gallery.storage.ledger import Ledger
-from occluded_reid.gallery.storage.manifest import Layout, describe_slots
+from occluded_reid.gallery.storage.manifest import Manifest, describe_slots
 from occluded_reid.gallery.storage.store import Store, to_embeddings
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Images
@@ -21,7 +21,7 @@ from occluded_reid.search.projection import REDUCTION_FILE, Reduction
 __all__ = ["fit_reduction", "make", "matcher_of", "other_precision", "read_reduction", "require_fit", "require_slots"]
 
 
-def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> None:
+def make(folder: Path, manifest: Manifest, reduction: Reduction | None = None) -> None:
     """Make the folder with table, gallery.json and reduction under another name and rename it: whole or not at all."""
     if _holds_something(folder):
         holds = (
@@ -33,7 +33,7 @@ def make(folder: Path, layout: Layout, reduction: Reduction | None = None) -> No
         with temporary_folder(target) as beside:  # which is locked itself, as the gallery's own folder may be
             building = beside / "gallery"
             building.mkdir()
-            Store.create(building, layout)
+            Store.create(building, manifest)
             if reduction is not None:
                 with Ledger(building).side_file(REDUCTION_FILE) as file:
                     reduction.save(file)
@@ -64,29 +64,31 @@ def _holds_something(folder: Path) -> bool:
 
 def _is_gallery(folder: Path) -> bool:
     try:
-        Layout.read(folder)
+        Manifest.read(folder)
     except GalleryError:
         return False
     return True
 
 
-def require_fit(folder: Path, layout: Layout, model: EmbeddingModel) -> None:
+def require_fit(folder: Path, manifest: Manifest, model: EmbeddingModel) -> None:
     """Refuse a model that has not built this gallery; where the builder is not known, the slots must fit."""
     mark, slots = model.fingerprint, dict(model.slots)
-    if slots != (layout.slots_in or layout.slots) or (layout.fingerprint is not None and mark != layout.fingerprint):
+    if slots != (manifest.slots_in or manifest.slots) or (
+        manifest.fingerprint is not None and mark != manifest.fingerprint
+    ):
         raise GalleryMismatchError(
-            f"the gallery '{folder}/' holds embeddings of {layout.describe()}; this model is {mark} "
+            f"the gallery '{folder}/' holds embeddings of {manifest.describe()}; this model is {mark} "
             f"({describe_slots(slots)}). Open it with the model that built it, or index the images again."
         )
 
 
-def other_precision(layout: Layout, model: EmbeddingModel) -> str | None:
+def other_precision(manifest: Manifest, model: EmbeddingModel) -> str | None:
     """Return how the numbers that a model computes with differ from the gallery's, in words; None where they do not.
 
     What nobody has said is no difference: a gallery of embeddings alone, or a model that is not the library's.
     """
     own = getattr(model, "precision", None)
-    kept = layout.precision or ("float32" if layout.fingerprint is not None else None)
+    kept = manifest.precision or ("float32" if manifest.fingerprint is not None else None)
     if own is None or kept is None or own == kept:
         return None
     return f"holds embeddings computed in {kept}; this model computes in {own}"
@@ -135,45 +137,45 @@ def _embedded(sample: Images, model: EmbeddingModel | None) -> PartEmbeddings:
     return PartEmbeddings.cat(list(embed_images(model, images, names, batch_size=64)))
 
 
-def read_reduction(folder: Path, layout: Layout) -> Reduction | None:
+def read_reduction(folder: Path, manifest: Manifest) -> Reduction | None:
     """Return the reduction of a gallery that has one.
 
     Raises:
         GalleryError: it is missing, damaged, or another one than gallery.json names.
     """
-    if layout.reduction is None:
+    if manifest.reduction is None:
         return None
     try:
         found = Reduction.load(folder / REDUCTION_FILE)
     except EmbeddingError as cause:
         raise GalleryError(f"the reduction of the gallery '{folder}' cannot be read: {cause}") from cause
-    if found.fingerprint != layout.reduction:
+    if found.fingerprint != manifest.reduction:
         raise GalleryError(
-            f"'{folder / REDUCTION_FILE}' is the reduction {found.fingerprint}; gallery.json names {layout.reduction}. "
-            "Restore both from one copy."
+            f"'{folder / REDUCTION_FILE}' is the reduction {found.fingerprint}; gallery.json names "
+            f"{manifest.reduction}. Restore both from one copy."
         )
     return found
 
 
-def require_slots(matcher: Matcher, layout: Layout) -> None:
+def require_slots(matcher: Matcher, manifest: Manifest) -> None:
     """Refuse a matcher that weighs slots which the gallery does not have."""
-    nothing = to_embeddings(layout.arrow_schema().empty_table(), layout)
+    nothing = to_embeddings(manifest.arrow_schema().empty_table(), manifest)
     try:
         matcher.prepare(nothing)
     except EmbeddingError as cause:
         raise GalleryError(
-            f"the matcher does not fit the gallery's slots ({describe_slots(layout.slots)}): {cause}"
+            f"the matcher does not fit the gallery's slots ({describe_slots(manifest.slots)}): {cause}"
         ) from cause
 
 
-def matcher_of(folder: Path, layout: Layout, model: EmbeddingModel | None) -> Matcher:
+def matcher_of(folder: Path, manifest: Manifest, model: EmbeddingModel | None) -> Matcher:
     """Return the matcher that gallery.json names."""
-    if model is not None and model.matcher.config == layout.matcher:
+    if model is not None and model.matcher.config == manifest.matcher:
         return model.matcher
     try:
-        return MATCHERS.create(layout.matcher["type"], **layout.matcher["options"])
+        return MATCHERS.create(manifest.matcher["type"], **manifest.matcher["options"])
     except (OccludedReIDError, KeyError, TypeError) as cause:
         raise GalleryError(
-            f"the matcher of the gallery '{folder}' cannot be made from {layout.matcher}: {cause}. "
+            f"the matcher of the gallery '{folder}' cannot be made from {manifest.matcher}: {cause}. "
             "Register it (or install the package that does), or pass Gallery.open(…, matcher=…)."
         ) from cause

@@ -34,7 +34,7 @@ from occluded_reid.gallery.search.search import Searcher
 from occluded_reid.gallery.storage.checksums import files_of
 from occluded_reid.gallery.storage.erase import EraseResult, erase_keys
 from occluded_reid.gallery.storage.maintenance import CompactResult, GalleryVersion, compact, kept_versions
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.gallery.storage.store import Snapshot, Store
 from occluded_reid.gallery.storage.table import DroppedVersionError
 from occluded_reid.gallery.storage.verify import VerifyReport, verify_store
@@ -58,7 +58,7 @@ class FolderGallery(GalleryBase):
 
     Args:
         path: the folder.
-        layout: content of its gallery.json.
+        manifest: content of its gallery.json.
         store: a version of its table.
         matcher: the distance of its searches.
         model: embeds images; None loads the one that the gallery was made with when it is needed.
@@ -70,7 +70,7 @@ class FolderGallery(GalleryBase):
     def __init__(
         self,
         path: Path,
-        layout: Layout,
+        manifest: Manifest,
         store: Store,
         matcher: Matcher,
         model: EmbeddingModel | None,
@@ -79,7 +79,7 @@ class FolderGallery(GalleryBase):
         device: str = "auto",
         pinned: bool = False,
     ) -> None:
-        super().__init__(path, layout, store, matcher, model, reduction=reduction, pinned=pinned)
+        super().__init__(path, manifest, store, matcher, model, reduction=reduction, pinned=pinned)
         if not isinstance(device, str):
             raise DeviceError(f"device is of type {type(device).__name__}; give a text such as 'cpu' or 'cuda:1'.")
         first = device.partition(",")[0]
@@ -189,9 +189,9 @@ class FolderGallery(GalleryBase):
         Raises:
             UnknownOptionError: the factory is not understood, or does not fit a slot.
         """
-        layout, rows = self.layout, len(self)
-        needed = estimate(factory or usual_factory(rows), rows, layout.slots)
-        copy = rows * (layout.width * (2 if layout.dtype == "float16" else 4) + 4 * len(layout.slots))
+        manifest, rows = self.manifest, len(self)
+        needed = estimate(factory or usual_factory(rows), rows, manifest.slots)
+        copy = rows * (manifest.width * (2 if manifest.dtype == "float16" else 4) + 4 * len(manifest.slots))
         return replace(needed, disk=needed.disk + copy)
 
     @checked(GalleryError, but=("training_rows", "seed", "wait"))
@@ -258,7 +258,7 @@ class FolderGallery(GalleryBase):
             EmbeddedSet(self._fit(side.embeddings, "these embeddings have"), side.identity, side.camera, side.paths)
             for side in (query, gallery)
         )
-        mark, reduction = self.layout.fingerprint, self.layout.reduction
+        mark, reduction = self.manifest.fingerprint, self.manifest.reduction
         found = Calibration.fit(asked, others, self.matcher, fingerprint=mark, reduction=reduction, **options)
         self.keep_calibration(found, wait=wait)
         return found
@@ -378,7 +378,7 @@ class FolderGallery(GalleryBase):
         except GalleryError:  # dropped since: nobody can tell
             self._memory = None
         try:
-            kept = RowMemory(self.layout) if self._memory is None else self._memory[2]
+            kept = RowMemory(self.manifest) if self._memory is None else self._memory[2]
             self._memory = version, ledger.read(version).time, kept
         except GalleryError:  # a gallery of format 1 has no history
             return None

@@ -18,7 +18,7 @@ from occluded_reid.gallery.build import fit_reduction, make, matcher_of, read_re
 from occluded_reid.gallery.folder import FolderGallery
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.known_model import default_model, place_of
-from occluded_reid.gallery.storage.manifest import FILE, Layout
+from occluded_reid.gallery.storage.manifest import FILE, Manifest
 from occluded_reid.gallery.storage.store import Store
 from occluded_reid.gallery.values import is_text, is_whole, require_whole
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
@@ -40,7 +40,7 @@ class Gallery(FolderGallery):
 
     Attributes:
         path: the folder.
-        layout: content of its gallery.json: model, slots, dtype, matcher.
+        manifest: content of its gallery.json: model, slots, dtype, matcher.
         matcher: the distance of its searches.
         device: where searches multiply.
 
@@ -113,7 +113,7 @@ class Gallery(FolderGallery):
         mark = model.fingerprint if model is not None else fingerprint
         chosen = matcher or (model.matcher if model is not None else VisibilityWeightedMatcher())
         reduction = fit_reduction(reduce, sample, widths, chosen, model, mark)
-        layout = Layout(
+        manifest = Manifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             name=mark.partition("@")[0] if mark else None,
             model=place_of(model, here=not is_server(path) and folder_of(path) is not None),
@@ -125,22 +125,22 @@ class Gallery(FolderGallery):
             precision=getattr(model, "precision", None),
             matcher=chosen.config,
         )
-        require_slots(chosen, layout)
+        require_slots(chosen, manifest)
         if is_server(path):
             from occluded_reid.gallery.milvus import MilvusGallery
 
             if reduction is not None:
                 raise GalleryError(f"'{path}' is on a server, which keeps no reduction; give it reduced embeddings.")
-            return cast(Gallery, MilvusGallery.create(path, layout, chosen, model, device=device))
+            return cast(Gallery, MilvusGallery.create(path, manifest, chosen, model, device=device))
         folder = folder_of(path)
         if folder is None:
             from occluded_reid.gallery.remote import RemoteGallery
 
             if reduction is not None:
                 raise GalleryError(f"'{path}' is an address, which keeps no reduction; give it reduced embeddings.")
-            return cast(Gallery, RemoteGallery.create(str(path), layout, chosen, model, device=device))
-        make(folder, layout, reduction)
-        return Gallery(folder, layout, Store(folder, layout), chosen, model, reduction=reduction, device=device)
+            return cast(Gallery, RemoteGallery.create(str(path), manifest, chosen, model, device=device))
+        make(folder, manifest, reduction)
+        return Gallery(folder, manifest, Store(folder, manifest), chosen, model, reduction=reduction, device=device)
 
     @staticmethod
     def open(
@@ -181,13 +181,13 @@ class Gallery(FolderGallery):
                 Gallery, RemoteGallery.open(str(path), model=model, matcher=matcher, version=version, device=device)
             )
         _require_kinds(model, matcher)
-        layout = Layout.read(folder)
+        manifest = Manifest.read(folder)
         if model is not None:
-            require_fit(folder, layout, model)
-        chosen = matcher or matcher_of(folder, layout, model)
-        store = Store(folder, layout, version)
-        pinned, reduction = version is not None, read_reduction(folder, layout)
-        return Gallery(folder, layout, store, chosen, model, reduction=reduction, device=device, pinned=pinned)
+            require_fit(folder, manifest, model)
+        chosen = matcher or matcher_of(folder, manifest, model)
+        store = Store(folder, manifest, version)
+        pinned, reduction = version is not None, read_reduction(folder, manifest)
+        return Gallery(folder, manifest, store, chosen, model, reduction=reduction, device=device, pinned=pinned)
 
     @staticmethod
     def exists(path: str | Path) -> bool:

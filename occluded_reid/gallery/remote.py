@@ -21,7 +21,7 @@ from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.search.search import Searcher
 from occluded_reid.gallery.storage.maintenance import GalleryVersion
-from occluded_reid.gallery.storage.manifest import TABLE, Layout
+from occluded_reid.gallery.storage.manifest import TABLE, Manifest
 from occluded_reid.gallery.storage.store import Snapshot, Store
 from occluded_reid.gallery.storage.table import LANCE_ERRORS, first_line
 from occluded_reid.matchers import Matcher
@@ -30,7 +30,7 @@ from occluded_reid.search.device import choose_device
 __all__ = ["RemoteGallery", "RemoteStore"]
 
 _CAMERAS = "cameras"  # a second, small table: names and numbers of cameras
-_LAYOUT = b"occluded_reid.gallery"  # where the table's schema keeps what gallery.json holds in a folder
+_MANIFEST = b"occluded_reid.gallery"  # where the table's schema keeps what gallery.json holds in a folder
 
 
 class RemoteStore(Store):
@@ -38,14 +38,14 @@ class RemoteStore(Store):
 
     Args:
         address: where the gallery is.
-        layout: of the gallery; None reads it from the table.
+        manifest: of the gallery; None reads it from the table.
         version: an older version, for reading only; None is the newest.
 
     Raises:
         GalleryError: the store does not answer, or has no such gallery or version.
     """
 
-    def __init__(self, address: str, layout: Layout | None = None, version: int | None = None) -> None:
+    def __init__(self, address: str, manifest: Manifest | None = None, version: int | None = None) -> None:
         self.folder = cast(Path, address)  # it stands for the folder in messages
         self._cameras: CameraTable | None = None
         self._writing_here, self._pinning = threading.RLock(), threading.Lock()
@@ -58,21 +58,21 @@ class RemoteStore(Store):
                     "with Gallery.create(), or correct the address, and the access to it (LanceDB reads it from the "
                     "environment: AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT, …)."
                 ) from cause
-            self.layout = layout or _layout_of(address, self._table)
+            self.manifest = manifest or _manifest_of(address, self._table)
             if version is not None:
                 self._table.checkout(version)
             self._base = self.version
             self._require_columns()
 
     @staticmethod
-    def create(folder: Path | str, layout: Layout) -> None:
+    def create(folder: Path | str, manifest: Manifest) -> None:
         """Make an empty table at an address, whole or not at all.
 
         Raises:
             GalleryError: there is a gallery already, or the store cannot be written.
         """
-        content = json.dumps(layout.content())
-        schema = layout.arrow_schema().with_metadata({_LAYOUT: content.encode()})
+        content = json.dumps(manifest.content())
+        schema = manifest.arrow_schema().with_metadata({_MANIFEST: content.encode()})
         try:
             lancedb.connect(str(folder)).create_table(TABLE, schema=schema)
         except LANCE_ERRORS as cause:
@@ -205,18 +205,18 @@ class RemoteGallery(GalleryBase):
         device: str = "auto",
         pinned: bool = False,
     ) -> None:
-        super().__init__(store.folder, store.layout, store, matcher, model, pinned=pinned)
+        super().__init__(store.folder, store.manifest, store, matcher, model, pinned=pinned)
         self.device: torch.device = choose_device(device)
         self._known: tuple[int, Searcher] | None = None
         self._making = threading.Lock()
 
     @staticmethod
     def create(
-        address: str, layout: Layout, matcher: Matcher, model: EmbeddingModel | None = None, *, device: str = "auto"
+        address: str, manifest: Manifest, matcher: Matcher, model: EmbeddingModel | None = None, *, device: str = "auto"
     ) -> RemoteGallery:
-        """Make an empty gallery at an address and open it; `Gallery.create` prepares the layout."""
-        RemoteStore.create(address, layout)
-        return RemoteGallery(RemoteStore(address, layout), matcher, model, device=device)
+        """Make an empty gallery at an address and open it; `Gallery.create` prepares the manifest."""
+        RemoteStore.create(address, manifest)
+        return RemoteGallery(RemoteStore(address, manifest), matcher, model, device=device)
 
     @staticmethod
     def open(
@@ -230,8 +230,8 @@ class RemoteGallery(GalleryBase):
         """Open the gallery at an address; see `Gallery.open`."""
         store = RemoteStore(address, version=version)
         if model is not None:
-            require_fit(store.folder, store.layout, model)
-        chosen = matcher or matcher_of(store.folder, store.layout, model)
+            require_fit(store.folder, store.manifest, model)
+        chosen = matcher or matcher_of(store.folder, store.manifest, model)
         return RemoteGallery(store, chosen, model, device=device, pinned=version is not None)
 
     @staticmethod
@@ -287,16 +287,16 @@ class RemoteGallery(GalleryBase):
             if self._known is None or self._known[0] != snapshot.version:
                 self._known = snapshot.version, Searcher(snapshot, None, self.device)
             searcher = self._known[1]
-        return ask(lambda question: searcher.answer(question, self.matcher))
+        return ask(lambda request: searcher.answer(request, self.matcher))
 
     def _written(self) -> None:
         """Nothing follows a write: there is no index to bring up to date."""
 
 
-def _layout_of(address: str, table: Any) -> Layout:
-    content = (table.schema.metadata or {}).get(_LAYOUT)
+def _manifest_of(address: str, table: Any) -> Manifest:
+    content = (table.schema.metadata or {}).get(_MANIFEST)
     try:
         described = json.loads(content) if content is not None else None
     except ValueError:
         described = None
-    return Layout.parse(described, address, f"{address}/{TABLE}")
+    return Manifest.parse(described, address, f"{address}/{TABLE}")

@@ -77,7 +77,7 @@ def test_a_new_gallery_may_be_smaller(cli: Cli, people: Path, trained: Path, tmp
     command = ["index", tmp_path / "g", "--model", trained / "model", "--data", people, "--dataset", "synthetic"]
     assert cli(*command, "--reduce", "global=8").code == 0
     with Gallery.open(tmp_path / "g") as gallery:
-        assert gallery.layout.slots["global"] == 8
+        assert gallery.manifest.slots["global"] == 8
     again = cli(*command, "--reduce", "global=8")
     assert (again.code, "is for a new gallery" in again.err) == (1, True)
     assert cli(*command).code == 0

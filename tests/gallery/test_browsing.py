@@ -190,14 +190,14 @@ def test_an_index_knows_relabelled_images(tmp_path: Path, make_rows: Rows) -> No
 
 def test_an_object_store_is_looked_into_and_relabelled(tmp_path: Path, make_rows: Rows) -> None:
     from occluded_reid.gallery.remote import RemoteGallery
-    from occluded_reid.gallery.storage.manifest import Layout
+    from occluded_reid.gallery.storage.manifest import Manifest
     from occluded_reid.matchers import VisibilityWeightedMatcher
 
     (tmp_path / "bucket").mkdir()
     address = f"file://{os.fspath(tmp_path / 'bucket' / 'mall')}"
     matcher = VisibilityWeightedMatcher()
-    layout = Layout(created="2024-01-01", slots=SLOTS, matcher=matcher.config)
-    with RemoteGallery.create(address, layout, matcher) as gallery:
+    manifest = Manifest(created="2024-01-01", slots=SLOTS, matcher=matcher.config)
+    with RemoteGallery.create(address, manifest, matcher) as gallery:
         gallery.add(make_rows(3), keys=list("abc"), camera=["hall", 1, None])
         assert gallery.relabel(["a", "c"], identity="anna") == 2
         assert [(i.key, i.identity, i.camera_name) for i in gallery.list()] == [

@@ -28,12 +28,12 @@ SLOTS = {"global": 8, "part_1": 5, "part_2": 5}
 def test_rows_come_in_full_width_and_are_reduced(tmp_path: Path, make_rows: Rows) -> None:
     rows = make_rows(60)
     with Gallery.create(tmp_path / "g", slots=SLOTS, reduce={"global": 3}, sample=make_rows(50, 9)) as gallery:
-        assert gallery.layout.slots == {"global": 3, "part_1": 5, "part_2": 5}
+        assert gallery.manifest.slots == {"global": 3, "part_1": 5, "part_2": 5}
         gallery.add(rows, keys=[f"k{i}" for i in range(60)])
     with Gallery.open(tmp_path / "g") as gallery:
         reduction = gallery.reduction
         assert reduction is not None
-        assert gallery.layout.reduction == reduction.fingerprint
+        assert gallery.manifest.reduction == reduction.fingerprint
         full = gallery.search(rows[:5], 4)
         small = gallery.search(reduction.apply(rows[:5]), 4)
         assert full == small
@@ -71,7 +71,7 @@ def test_a_model_fits_the_gallery_that_reduces_its_embeddings(tmp_path: Path, pi
     with Gallery.open(tmp_path / "g", model=model) as gallery:
         assert gallery.add(pictures).skipped == 7
         assert gallery.search(pictures[2], 1, exclude_self=False)[0][0].key == pictures[2].as_posix()
-        assert gallery.layout.slots == {"global": 2, "part_1": 3}
+        assert gallery.manifest.slots == {"global": 2, "part_1": 3}
 
 
 def people(count: int, first: int, seed: int) -> EmbeddedSet:

@@ -67,7 +67,7 @@ def test_it_is_kept_and_shown(imitated: None, saved: Path, photos: list[Path], t
         with Gallery.open(tmp_path / name) as gallery:  # the model is found, and computes alike
             assert gallery.search(photos[1], exclude_self=False)[0][0].distance == pytest.approx(0.0, abs=1e-4)
             assert gallery.model.precision == name  # type: ignore[attr-defined]
-    assert Gallery.create(tmp_path / "rows", slots={"global": 3}).layout.precision is None
+    assert Gallery.create(tmp_path / "rows", slots={"global": 3}).manifest.precision is None
     assert "precision" not in described(tmp_path / "rows")
 
 

@@ -38,8 +38,8 @@ def test_three_lines_and_nothing_else(packaged: Path, pictures: list[Path], tmp_
     with Gallery.open(tmp_path / "mall") as mall:
         found = mall.search(str(pictures[1]), exclude_self=False)[0]
         assert (found[0].key, found[0].distance) == (pictures[1].as_posix(), 0.0)
-        assert mall.layout.model == "oreid_lite"
-        assert mall.layout.fingerprint == mall.model.fingerprint == load_model("oreid_lite").fingerprint
+        assert mall.manifest.model == "oreid_lite"
+        assert mall.manifest.fingerprint == mall.model.fingerprint == load_model("oreid_lite").fingerprint
     with Gallery.open(tmp_path / "mall") as mall:
         assert mall.add(pictures).skipped == 3
 
@@ -48,7 +48,7 @@ def test_a_model_of_ones_own_is_found_where_it_was(own: Path, pictures: list[Pat
     with Gallery.create(tmp_path / "mall", model=load_model(own)) as mall:
         mall.add(pictures)
     with Gallery.open(tmp_path / "mall") as mall:
-        assert mall.layout.model == str(own)
+        assert mall.manifest.model == str(own)
         assert mall.search(pictures[:1], k=2)[0][0].rank == 1
     shutil.move(own, tmp_path / "moved")
     with Gallery.open(tmp_path / "mall") as mall:

@@ -35,7 +35,7 @@ def test_it_adds_removes_and_searches_as_a_folder_does(address: str, tmp_path: P
     assert Gallery.exists(address)
     one, other = (Gallery.open(place) for place in places)
     assert isinstance(one, RemoteGallery)
-    assert (len(one), one.layout.fingerprint, str(one.path)) == (7, "sorn@12", address)
+    assert (len(one), one.manifest.fingerprint, str(one.path)) == (7, "sorn@12", address)
     for where in (None, {"camera": [1, 2]}):
         assert one.search(rows, 5, where=where) == other.search(rows, 5, where=where)
     assert [version.images for version in one.versions()] == [0, 6, 5, 7]
@@ -56,7 +56,7 @@ def test_what_an_object_store_does_not_give_is_refused(address: str, make_rows: 
         Gallery.create(address, slots={"other": 3})
     with pytest.raises(GalleryError, match="could not be opened"):
         Gallery.open(address, version=99)
-    assert Gallery.open(address).layout.slots == make_rows(1).widths
+    assert Gallery.open(address).manifest.slots == make_rows(1).widths
 
 
 def test_addresses_that_lead_nowhere() -> None:

@@ -205,7 +205,7 @@ def test_odd_names_of_folders(tmp_path: Path, make_rows: Rows, path: str) -> Non
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000], ids=["cut", "list", "deep"])
 def test_metadata_that_another_program_has_damaged(gallery: Gallery, make_rows: Rows, text: str) -> None:
-    store = Store(gallery.path, gallery.layout)
+    store = Store(gallery.path, gallery.manifest)
     with store.writing():
         with store.committing() as table:
             table.update(where="key = 'k3'", values={"metadata": text})

@@ -26,11 +26,11 @@ from occluded_reid.gallery.index.gallery_index import (
     SlotEntry,
     require_slot_matcher,
 )
-from occluded_reid.gallery.search.efforts import measure_efforts
+from occluded_reid.gallery.index.measure import measure_efforts
 from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.gallery.storage import checksums
 from occluded_reid.gallery.storage.links import remove_entry, require_no_link
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.gallery.storage.store import Store
 from occluded_reid.gallery.storage.writer import Progress, no_progress
 from occluded_reid.matchers import Matcher, SlotMatcher
@@ -88,15 +88,15 @@ def build(store: Store, matcher: Matcher, request: BuildRequest, progress: Progr
         request: what to build.
         progress: called with (rows copied or indexed, in all).
     """
-    chosen, layout, rows = require_slot_matcher(matcher), store.layout, TableRows(store)
-    slots = chosen.used(tuple(layout.slots))
+    chosen, manifest, rows = require_slot_matcher(matcher), store.manifest, TableRows(store)
+    slots = chosen.used(tuple(manifest.slots))
     meter = _Meter(progress, len(rows) * (1 + len(slots)))
     with _new_build(store.folder) as target:
-        _copy(rows, target, layout, meter)
+        _copy(rows, target, manifest, meter)
         packed = PackedRows(target)
         entries = []
         for number, slot in enumerate(slots):
-            index = INDEXES.create(request.type, layout.slots[slot], metric=chosen.index_metric, **request.options)
+            index = INDEXES.create(request.type, manifest.slots[slot], metric=chosen.index_metric, **request.options)
             if len(rows):
                 index.train(_sample(packed, chosen, slot, request))
             entries.append(_fill(index, packed, chosen, slot, target / f"slot_{number}", 0, meter))
@@ -111,7 +111,7 @@ def build(store: Store, matcher: Matcher, request: BuildRequest, progress: Progr
             built=_now(),
             seed=request.seed,
         )
-        _describe(target, description, layout, rows, chosen)
+        _describe(target, description, manifest, rows, chosen)
 
 
 def merge(store: Store, matcher: Matcher, progress: Progress = no_progress) -> None:
@@ -126,8 +126,8 @@ def merge(store: Store, matcher: Matcher, progress: Progress = no_progress) -> N
     current = GalleryIndex.current(store.folder)
     if current is None:
         raise GalleryError(f"the gallery '{store.folder}' has no index to add to; build one with build_index().")
-    chosen, layout, rows = require_slot_matcher(matcher), store.layout, TableRows(store)
-    old = GalleryIndex(current, layout)
+    chosen, manifest, rows = require_slot_matcher(matcher), store.manifest, TableRows(store)
+    old = GalleryIndex(current, manifest)
     old.require_matcher(chosen)
     if not old.packed.checked:
         raise DamagedIndexError(
@@ -136,12 +136,12 @@ def merge(store: Store, matcher: Matcher, progress: Progress = no_progress) -> N
     extra = old.over(rows).extra
     meter = _Meter(progress, len(old) + len(extra) * (1 + len(old.slots)))
     with _new_build(store.folder) as target:
-        with PackedWriter(target, layout.slots, layout.dtype) as writer:
-            for _, tile in old.packed.tiles(_tile_rows(layout)):
+        with PackedWriter(target, manifest.slots, manifest.dtype) as writer:
+            for _, tile in old.packed.tiles(_tile_rows(manifest)):
                 writer.append(tile)
                 meter.add(len(tile))
-            for start in range(0, len(extra), _tile_rows(layout)):
-                tile = rows.take(extra[start : start + _tile_rows(layout)])
+            for start in range(0, len(extra), _tile_rows(manifest)):
+                tile = rows.take(extra[start : start + _tile_rows(manifest)])
                 writer.append(tile)
                 meter.add(len(tile))
         np.save(target / NUMBERS, np.concatenate([old.numbers, rows.numbers[extra]]))
@@ -152,7 +152,7 @@ def merge(store: Store, matcher: Matcher, progress: Progress = no_progress) -> N
             filled = _fill(index, packed, chosen, entry.slot, target / entry.file, len(old), meter)
             entries.append(filled.model_copy(update={"notes": entry.notes}))
         changed = {"slots": entries, "rows": len(packed), "version": store.version, "built": _now()}
-        _describe(target, old.description.model_copy(update=changed), layout, rows, chosen)
+        _describe(target, old.description.model_copy(update=changed), manifest, rows, chosen)
 
 
 @contextmanager
@@ -182,10 +182,10 @@ def _new_build(folder: Path) -> Iterator[Path]:
                     remove_entry(other)
 
 
-def _copy(rows: TableRows, target: Path, layout: Layout, meter: _Meter) -> None:
+def _copy(rows: TableRows, target: Path, manifest: Manifest, meter: _Meter) -> None:
     """Write all rows side by side, in the order of the gallery, with their numbers."""
-    with PackedWriter(target, layout.slots, layout.dtype) as writer:
-        for _, tile in rows.tiles(_tile_rows(layout)):
+    with PackedWriter(target, manifest.slots, manifest.dtype) as writer:
+        for _, tile in rows.tiles(_tile_rows(manifest)):
             writer.append(tile)
             meter.add(len(tile))
     np.save(target / NUMBERS, rows.numbers)
@@ -220,20 +220,20 @@ def _fill(
 
 
 def _describe(
-    target: Path, description: IndexDescription, layout: Layout, rows: TableRows, matcher: SlotMatcher
+    target: Path, description: IndexDescription, manifest: Manifest, rows: TableRows, matcher: SlotMatcher
 ) -> None:
     """Write index.json, with what each effort finds on a sample of the rows."""
     write_json(target / DESCRIPTION, description.model_dump(mode="json"), GalleryError)
     efforts = [
         EffortEntry(candidates=e.candidates, effort=e.effort, queries=e.queries, **asdict(e.recall))
-        for e in measure_efforts(GalleryIndex(target, layout, sealed=False), rows, matcher, description.seed)
+        for e in measure_efforts(GalleryIndex(target, manifest, sealed=False), rows, matcher, description.seed)
     ]
     measured = description.model_copy(update={"efforts": efforts})
     write_json(target / DESCRIPTION, measured.model_dump(mode="json"), GalleryError)
 
 
-def _tile_rows(layout: Layout) -> int:
-    return max(1, _TILE_NUMBERS // layout.width)
+def _tile_rows(manifest: Manifest) -> int:
+    return max(1, _TILE_NUMBERS // manifest.width)
 
 
 def _now() -> str:

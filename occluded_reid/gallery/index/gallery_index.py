@@ -23,7 +23,7 @@ from occluded_reid.files import inside, read_json
 from occluded_reid.gallery.search.efforts import assured
 from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.gallery.storage import checksums
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.registry import INDEXES
 from occluded_reid.search.index.base import DamagedIndexError, SlotIndex, state_of
@@ -150,7 +150,7 @@ class GalleryIndex:
 
     Args:
         folder: of a build.
-        layout: of the gallery.
+        manifest: of the gallery.
         device: where slots are looked through, as `SlotIndex.load` takes it.
         sealed: whether the build is finished, and its files have checksums.
 
@@ -165,7 +165,7 @@ class GalleryIndex:
         numbers: the number of each of them in the table's column `row`, ascending.
     """
 
-    def __init__(self, folder: Path, layout: Layout, device: str = "cpu", *, sealed: bool = True) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, device: str = "cpu", *, sealed: bool = True) -> None:
         self.folder = folder
         if sealed:
             _require_as_written(folder, lambda name: name == DESCRIPTION)
@@ -183,7 +183,7 @@ class GalleryIndex:
             self.numbers: np.ndarray = np.load(folder / NUMBERS, mmap_mode="r")
         except (OSError, ValueError) as cause:
             raise GalleryError(f"'{folder / NUMBERS}' could not be read: {cause}. Build the index again.") from cause
-        if not len(self.packed) == len(self.numbers) == self.description.rows or self.packed.slots != layout.slots:
+        if not len(self.packed) == len(self.numbers) == self.description.rows or self.packed.slots != manifest.slots:
             raise GalleryError(
                 f"the index '{folder}' does not fit its own description; build it again with build_index()."
             )

@@ -124,8 +124,8 @@ def wanted_index(
     kind = INDEXES.get(type)
     _require_kind(type, kind)
     check_options(kind, {"metric": "inner_product", **given}, f"index '{type}'", skip=1)
-    slots = require_slot_matcher(matcher).used(tuple(store.layout.slots))
-    for width in {store.layout.slots[slot] for slot in slots}:  # refused, if at all, before anything is read
+    slots = require_slot_matcher(matcher).used(tuple(store.manifest.slots))
+    for width in {store.manifest.slots[slot] for slot in slots}:  # refused, if at all, before anything is read
         kind(width, metric="inner_product", **given)
     return BuildRequest(type=type, options=given, matcher=matcher.config, training_rows=training_rows, seed=seed)
 
@@ -168,12 +168,12 @@ def open_index(folder: Path | None, store: Store, device: str = "cpu") -> Galler
     automatic, _, named = device.rpartition(" ")
     try:
         try:
-            return GalleryIndex(folder, store.layout, named)
+            return GalleryIndex(folder, store.manifest, named)
         except DeviceError as cause:
             if not automatic:
                 raise
             _log.info("The index stays on the CPU: %s", cause)
-            return GalleryIndex(folder, store.layout)
+            return GalleryIndex(folder, store.manifest)
     except (GalleryError, RegistryError) as cause:
         _log.warning(NOT_USED, store.folder, cause)
         return None

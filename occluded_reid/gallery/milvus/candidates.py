@@ -15,8 +15,8 @@ from occluded_reid.gallery.milvus.effort import MilvusEffort, search_params
 from occluded_reid.gallery.milvus.rows import joined
 from occluded_reid.gallery.milvus.schema import VISIBILITY
 from occluded_reid.gallery.milvus.store import MilvusStore
-from occluded_reid.gallery.search.request import Question
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.search.request import SearchRequest
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.gallery.storage.store import to_embeddings
 from occluded_reid.matchers import SlotMatcher
 from occluded_reid.matchers.base import NO_SHARED_SLOT
@@ -44,7 +44,7 @@ class _Found:
 
 
 class CandidateSearch:
-    """One question, answered from candidates.
+    """One request, answered from candidates.
 
     The server gives, for each slot that a query shows, the rows nearest in that slot, among those that show it too,
     fulfil the filter, and are not of the query's camera where that is left out. Rows that count are read by their
@@ -55,7 +55,7 @@ class CandidateSearch:
     Args:
         store: the rows.
         matcher: the distance.
-        question: what is asked.
+        request: what is asked.
         effort: candidates of each slot, and how hard its index looks.
         index: of each slot, as the server describes it.
     """
@@ -64,15 +64,15 @@ class CandidateSearch:
         self,
         store: MilvusStore,
         matcher: SlotMatcher,
-        question: Question,
+        request: SearchRequest,
         effort: MilvusEffort,
         index: Sequence[Mapping[str, Any]],
     ) -> None:
-        self._store = store.filtered(to_milvus(question.where))
-        self._matcher, self._question, self._effort, self._index = matcher, question, effort, index
-        names = list(store.layout.slots)
-        self._slots = {name: names.index(name) for name in matcher.used(question.rows.names)}
-        self._shown = {name: _shown(matcher, store.layout, name) for name in self._slots}
+        self._store = store.filtered(to_milvus(request.where))
+        self._matcher, self._question, self._effort, self._index = matcher, request, effort, index
+        names = list(store.manifest.slots)
+        self._slots = {name: names.index(name) for name in matcher.used(request.rows.names)}
+        self._shown = {name: _shown(matcher, store.manifest, name) for name in self._slots}
         self._own = self._own_rows()
 
     def run(self) -> tuple[TopK, np.ndarray]:
@@ -125,10 +125,10 @@ class CandidateSearch:
         numbers, groups = self._store.known(everything, self._question.group_by)
         label = dict(zip(numbers.tolist(), groups, strict=True))
         wanted = {q: np.intersect1d(some, numbers) for q, some in proposed.items()}
-        found, layout = {}, self._store.layout
+        found, manifest = {}, self._store.manifest
         for block, union in self._blocks(wanted):
-            table = self._store.take(union, [VISIBILITY, *layout.columns])
-            score = self._matcher.scorer(self._question.rows, to_embeddings(table, layout))
+            table = self._store.take(union, [VISIBILITY, *manifest.columns])
+            score = self._matcher.scorer(self._question.rows, to_embeddings(table, manifest))
             for q in block:
                 mine = wanted[q]
                 distance = score(np.full(len(mine), q), np.searchsorted(union, mine))
@@ -166,7 +166,7 @@ class CandidateSearch:
 
         Queries that ask for the same people share most of their candidates, which are read once a block.
         """
-        most = _NUMBERS // self._store.layout.width
+        most = _NUMBERS // self._store.manifest.width
         block: list[int] = []
         union = np.empty(0, np.int64)
         for q, numbers in wanted.items():
@@ -215,7 +215,7 @@ class CandidateSearch:
         ]
 
 
-def _shown(matcher: SlotMatcher, layout: Layout, name: str) -> str | None:
+def _shown(matcher: SlotMatcher, manifest: Manifest, name: str) -> str | None:
     """What leaves only rows where the matcher takes the slot for visible; None where it always does.
 
     Which visibility it takes for that, a single row with one or another tells.
@@ -223,9 +223,9 @@ def _shown(matcher: SlotMatcher, layout: Layout, name: str) -> str | None:
 
     def visible(value: float) -> bool:
         row = PartEmbeddings(
-            tuple(layout.slots),
-            tuple(torch.ones(1, width) for width in layout.slots.values()),
-            torch.full((1, len(layout.slots)), value),
+            tuple(manifest.slots),
+            tuple(torch.ones(1, width) for width in manifest.slots.values()),
+            torch.full((1, len(manifest.slots)), value),
         )
         return len(matcher.index_vectors(row, name)[0]) > 0
 

@@ -16,14 +16,14 @@ from occluded_reid.gallery.milvus.schema import (
     require_widths,
     slot_collection,
     slot_schema,
-    to_layout,
+    to_manifest,
 )
 from occluded_reid.gallery.milvus.server import MilvusServer
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 
 __all__ = ["Collections"]
 
-_POLL = 0.1  # seconds between questions whether a compaction is done
+_POLL = 0.1  # seconds between requests whether a compaction is done
 
 
 class Collections:
@@ -41,8 +41,8 @@ class Collections:
         """Whether the collection of the labels is there, which is made last."""
         return bool(self._server.call("opened", "has_collection", self._name))
 
-    def layout(self) -> Layout:
-        """Return the layout that the gallery was made with.
+    def manifest(self) -> Manifest:
+        """Return the manifest that the gallery was made with.
 
         Raises:
             GalleryError: there is no such gallery.
@@ -55,51 +55,51 @@ class Collections:
                 f"the server has {', '.join(there[:10]) + (', …' if len(there) > 10 else '') or 'no collections'}."
             )
         found = self._server.call("opened", "describe_collection", self._name)
-        return to_layout(str(found.get("description", "")), self._server.address)
+        return to_manifest(str(found.get("description", "")), self._server.address)
 
-    def create(self, layout: Layout, metric: str) -> None:
+    def create(self, manifest: Manifest, metric: str) -> None:
         """Make all collections, that of the labels last, with flat indexes.
 
         Raises:
             GalleryError: there is a gallery of this name, or another collection that is in the way.
         """
-        require_widths(layout)
+        require_widths(manifest)
         if self.exists():
             raise GalleryError(
                 f"'{self._server.address}' exists already. Open it with Gallery.open(), or choose another name."
             )
-        for number in range(len(layout.slots)):
+        for number in range(len(manifest.slots)):
             self._clear(slot_collection(self._name, number))
 
         def make(number: int) -> None:
-            flat = index_params("Flat", metric, list(layout.slots.values())[number])
-            self._make(slot_collection(self._name, number), slot_schema(layout, number), EMBEDDING, flat)
+            flat = index_params("Flat", metric, list(manifest.slots.values())[number])
+            self._make(slot_collection(self._name, number), slot_schema(manifest, number), EMBEDDING, flat)
 
-        self._server.each(make, [(number,) for number in range(len(layout.slots))])
-        flat = index_params("Flat", "L2", len(layout.slots))
-        self._make(self._name, labels_schema(layout), VISIBILITY, flat)
+        self._server.each(make, [(number,) for number in range(len(manifest.slots))])
+        flat = index_params("Flat", "L2", len(manifest.slots))
+        self._make(self._name, labels_schema(manifest), VISIBILITY, flat)
 
-    def load(self, layout: Layout) -> None:
+    def load(self, manifest: Manifest) -> None:
         """Have the server hold all collections ready for searching."""
-        for name in self._all(layout):
+        for name in self._all(manifest):
             self._server.call("opened", "load_collection", name)
 
-    def indexes(self, layout: Layout) -> list[dict[str, Any]]:
+    def indexes(self, manifest: Manifest) -> list[dict[str, Any]]:
         """Return the index of each slot, as the server describes it."""
         return [
             dict(self._server.call("read", "describe_index", slot_collection(self._name, number), index_name=EMBEDDING))
-            for number in range(len(layout.slots))
+            for number in range(len(manifest.slots))
         ]
 
-    def metric(self, layout: Layout) -> str:
+    def metric(self, manifest: Manifest) -> str:
         """Return the metric of the slots' indexes."""
         if self._metrics is None:
-            self._metrics = str(self.indexes(layout)[0].get("metric_type"))
+            self._metrics = str(self.indexes(manifest)[0].get("metric_type"))
         return self._metrics
 
-    def build_index(self, layout: Layout, spec: str, metric: str) -> None:
+    def build_index(self, manifest: Manifest, spec: str, metric: str) -> None:
         """Replace the index of every slot."""
-        chosen = [index_params(spec, metric, width) for width in layout.slots.values()]
+        chosen = [index_params(spec, metric, width) for width in manifest.slots.values()]
 
         def build(number: int) -> None:
             name = slot_collection(self._name, number)
@@ -109,14 +109,14 @@ class Collections:
             self._server.call("written", "create_index", name, self._params(EMBEDDING, chosen[number]))
             self._server.call("written", "load_collection", name)
 
-        self._server.each(build, [(number,) for number in range(len(layout.slots))])
+        self._server.each(build, [(number,) for number in range(len(manifest.slots))])
         self._metrics = None
 
-    def compact(self, layout: Layout, wait: float = 0.0) -> bool:
+    def compact(self, manifest: Manifest, wait: float = 0.0) -> bool:
         """Flush every collection, and have the server compact it.
 
         Args:
-            layout: of the gallery.
+            manifest: of the gallery.
             wait: seconds to wait until the server has done it.
 
         Returns:
@@ -133,15 +133,15 @@ class Collections:
                 time.sleep(_POLL)
             return True
 
-        return all(self._server.each(work, [(name,) for name in self._all(layout)]))
+        return all(self._server.each(work, [(name,) for name in self._all(manifest)]))
 
-    def drop(self, layout: Layout) -> None:
+    def drop(self, manifest: Manifest) -> None:
         """Remove the gallery, the labels first."""
-        for name in reversed(self._all(layout)):
+        for name in reversed(self._all(manifest)):
             self._server.call("written", "drop_collection", name)
 
-    def _all(self, layout: Layout) -> list[str]:
-        return [*(slot_collection(self._name, number) for number in range(len(layout.slots))), self._name]
+    def _all(self, manifest: Manifest) -> list[str]:
+        return [*(slot_collection(self._name, number) for number in range(len(manifest.slots))), self._name]
 
     def _make(self, name: str, schema: Any, field: str, index: dict[str, Any]) -> None:
         options: dict[str, Any] = {"num_partitions": PARTITIONS} if field == EMBEDDING else {}

@@ -15,7 +15,7 @@ from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.milvus.store import MilvusStore
 from occluded_reid.gallery.search.nearest import exclusions, nearest
 from occluded_reid.gallery.search.query import hits_of
-from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.gallery.storage.store import to_embeddings
 from occluded_reid.matchers import Matcher
@@ -45,30 +45,30 @@ class NumberedRows:
 
     def take(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
         """Return the rows at these positions, in the order asked for."""
-        layout = self._store.layout
-        return to_embeddings(self.records(positions, ["visibility", *layout.columns]), layout)
+        manifest = self._store.manifest
+        return to_embeddings(self.records(positions, ["visibility", *manifest.columns]), manifest)
 
     def records(self, positions: Sequence[int] | np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Return columns of the rows at these positions, in the order asked for."""
         return self._store.take(self.numbers[np.asarray(positions, dtype=np.int64)], columns)
 
 
-def exact_answer(store: MilvusStore, matcher: Matcher, question: Question, device: torch.device) -> list[list[Hit]]:
+def exact_answer(store: MilvusStore, matcher: Matcher, request: SearchRequest, device: torch.device) -> list[list[Hit]]:
     """Answer from all rows that the filter leaves, as a gallery in a folder does.
 
-    Memory: 16 bytes a row, 8 for each label that the question needs, and a tile.
+    Memory: 16 bytes a row, 8 for each label that the request needs, and a tile.
     """
-    view = store.filtered(to_milvus(question.where))
+    view = store.filtered(to_milvus(request.where))
     rows = TableRows(cast(Any, view))
     if not len(rows):
-        return [[] for _ in question.origins]
+        return [[] for _ in request.origins]
 
     def find(query: PartEmbeddings, k: int, allowed: Any) -> TopK:
         return exact_topk(query, rows, matcher, k, allowed=allowed, device=device)
 
-    best = nearest(question.rows, rows, question.k, exclusions(question, rows), question.group_by, find)
+    best = nearest(request.rows, rows, request.k, exclusions(request, rows), request.group_by, find)
     numbers = [rows.numbers[positions] for positions in best.positions]
-    return hits_of_numbers(store, matcher, question.rows, TopK(numbers, best.distances))
+    return hits_of_numbers(store, matcher, request.rows, TopK(numbers, best.distances))
 
 
 def hits_of_numbers(store: MilvusStore, matcher: Matcher, query: PartEmbeddings, best: TopK) -> list[list[Hit]]:

@@ -22,9 +22,9 @@ from occluded_reid.gallery.milvus.server import MilvusServer
 from occluded_reid.gallery.milvus.store import MilvusStore
 from occluded_reid.gallery.milvus.upkeep import missing, remove_orphans
 from occluded_reid.gallery.search.efforts import EffortLike
-from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.gallery.storage.erase import EraseResult
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.search.device import choose_device
 
@@ -44,22 +44,22 @@ class MilvusGallery(GalleryBase):
 
     Attributes:
         path: the address, without a password.
-        layout: model, slots, dtype and matcher, kept in the collection's description.
+        manifest: model, slots, dtype and matcher, kept in the collection's description.
         matcher: the distance of its searches.
     """
 
     def __init__(
         self,
         server: MilvusServer,
-        layout: Layout,
+        manifest: Manifest,
         matcher: Matcher,
         model: EmbeddingModel | None,
         *,
         device: str = "auto",
     ) -> None:
-        rows = MilvusStore(server, layout)
+        rows = MilvusStore(server, manifest)
         # The address stands for the folder in messages, and the rows have the methods of the embedded store.
-        super().__init__(cast(Any, rows.folder), layout, cast(Any, rows), matcher, model, pinned=False)
+        super().__init__(cast(Any, rows.folder), manifest, cast(Any, rows), matcher, model, pinned=False)
         self.device = choose_device(device)
         self._rows, self._collections = rows, Collections(server)
         self._index: list[dict[str, Any]] | None = None
@@ -70,17 +70,17 @@ class MilvusGallery(GalleryBase):
     @staticmethod
     def create(
         address: str | Path,
-        layout: Layout,
+        manifest: Manifest,
         matcher: Matcher,
         model: EmbeddingModel | None = None,
         *,
         device: str = "auto",
     ) -> MilvusGallery:
-        """Make an empty gallery on a server, whole or not at all, and open it; `Gallery.create` prepares the layout.
+        """Make an empty gallery on a server, whole or not at all, and open it; `Gallery.create` prepares the manifest.
 
         Args:
             address: ``milvus://host:port/collection``; see `MilvusAddress`.
-            layout: slots, dtype and matcher; numbers are stored as float32, those of a float16 layout rounded to it.
+            manifest: slots, dtype and matcher; numbers are stored as float32, rounded to float16 where it says so.
             matcher: the distance of its searches.
             model: embeds the images that are added.
             device: where exact searches multiply.
@@ -91,8 +91,8 @@ class MilvusGallery(GalleryBase):
         """
         with _connected(address) as server:
             metric = milvus_metric(matcher) if isinstance(matcher, SlotMatcher) else "COSINE"
-            Collections(server).create(layout, metric)
-            return MilvusGallery(server, layout, matcher, model, device=device)
+            Collections(server).create(manifest, metric)
+            return MilvusGallery(server, manifest, matcher, model, device=device)
 
     @staticmethod
     def open(
@@ -117,12 +117,12 @@ class MilvusGallery(GalleryBase):
         """
         with _connected(address) as server:
             collections, place = Collections(server), cast(Any, str(server.address))
-            layout = collections.layout()
+            manifest = collections.manifest()
             if model is not None:
-                require_fit(place, layout, model)
-            chosen = matcher or matcher_of(place, layout, model)
-            collections.load(layout)
-            return MilvusGallery(server, layout, chosen, model, device=device)
+                require_fit(place, manifest, model)
+            chosen = matcher or matcher_of(place, manifest, model)
+            collections.load(manifest)
+            return MilvusGallery(server, manifest, chosen, model, device=device)
 
     @staticmethod
     def exists(address: str | Path) -> bool:
@@ -174,7 +174,7 @@ class MilvusGallery(GalleryBase):
         self._writable()
         if not isinstance(self.matcher, SlotMatcher):
             raise GalleryError(f"{self.matcher!r} is no SlotMatcher, so that slots cannot be searched one by one.")
-        self._collections.build_index(self.layout, spec, milvus_metric(self.matcher))
+        self._collections.build_index(self.manifest, spec, milvus_metric(self.matcher))
         self._index = None
 
     def erase(self, keys: Sequence[str] | str) -> EraseResult:
@@ -191,7 +191,7 @@ class MilvusGallery(GalleryBase):
             GalleryError: a key is not in the gallery; nothing is removed then.
         """
         count = self.remove(keys)
-        self._collections.compact(self.layout)
+        self._collections.compact(self.manifest)
         return EraseResult(images=count, versions_dropped=0, indexes_dropped=(), crops_forgotten=0)
 
     def compact(self, wait: float = 0.0) -> bool:
@@ -205,7 +205,7 @@ class MilvusGallery(GalleryBase):
         """
         self._writable()
         remove_orphans(self._rows)
-        return self._collections.compact(self.layout, wait)
+        return self._collections.compact(self.manifest, wait)
 
     def verify(self) -> list[str]:
         """Compare the collections: every image must lie in every slot.
@@ -219,7 +219,7 @@ class MilvusGallery(GalleryBase):
     def drop(self) -> None:
         """Delete the whole gallery from the server, and close it."""
         self._opened()
-        self._collections.drop(self.layout)
+        self._collections.drop(self.manifest)
         self.close()
 
     def close(self) -> None:
@@ -231,40 +231,40 @@ class MilvusGallery(GalleryBase):
     def _answers(self, ask: Callable[[Answer], list[list[Hit]]]) -> list[list[Hit]]:
         return ask(self._answer)
 
-    def _answer(self, question: Question) -> list[list[Hit]]:
+    def _answer(self, request: SearchRequest) -> list[list[Hit]]:
         self._opened()
-        if question.rerank is not None:
+        if request.rerank is not None:
             raise GalleryError(
                 f"'{self.path}' is on a server, which keeps no neighbour lists: hits cannot be re-ranked there. "
                 "Leave out rerank, or search a gallery in a folder."
             )
-        effort = self._effort(question)
+        effort = self._effort(request)
         if effort is None:
-            return exact_answer(self._rows, self.matcher, question, self.device)
+            return exact_answer(self._rows, self.matcher, request, self.device)
         matcher = cast(SlotMatcher, self.matcher)
         if self._index is None:
-            self._index = self._collections.indexes(self.layout)
-        best, few = CandidateSearch(self._rows, matcher, question, effort, self._index).run()
-        hits = hits_of_numbers(self._rows, matcher, question.rows, best)
+            self._index = self._collections.indexes(self.manifest)
+        best, few = CandidateSearch(self._rows, matcher, request, effort, self._index).run()
+        hits = hits_of_numbers(self._rows, matcher, request.rows, best)
         if len(few):  # rows that share no slot with a query are on no list; they follow in the order of the gallery
             for q, exact in zip(
-                few.tolist(), exact_answer(self._rows, matcher, question.part(few), self.device), strict=True
+                few.tolist(), exact_answer(self._rows, matcher, request.part(few), self.device), strict=True
             ):
                 hits[q] = exact
         return hits
 
-    def _effort(self, question: Question) -> MilvusEffort | None:
+    def _effort(self, request: SearchRequest) -> MilvusEffort | None:
         """Return the effort to search with; None reads everything."""
-        wanted = question.effort
+        wanted = request.effort
         if wanted == "exact" or (wanted == "auto" and not self._fits()):
             return None
         if not self._fits():
             raise GalleryError(
-                f"{self.matcher!r} does not compare slots as the gallery's indexes do ({self.layout.matcher}). Search "
-                "with effort='exact', or open the gallery with its own matcher."
+                f"{self.matcher!r} does not compare slots as the gallery's indexes do ({self.manifest.matcher}). "
+                "Search with effort='exact', or open the gallery with its own matcher."
             )
         if wanted == "auto":
-            return MilvusEffort(max(100, 4 * question.k))
+            return MilvusEffort(max(100, 4 * request.k))
         if isinstance(wanted, tuple):
             return MilvusEffort(*wanted)
         raise GalleryError(
@@ -275,7 +275,7 @@ class MilvusGallery(GalleryBase):
     def _fits(self) -> bool:
         """Whether the server's indexes compare as this matcher does."""
         return isinstance(self.matcher, SlotMatcher) and milvus_metric(self.matcher) == self._collections.metric(
-            self.layout
+            self.manifest
         )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.filters.where import MILVUS_KNOWN
 from occluded_reid.gallery.milvus.schema import BYTES, VISIBILITY
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.gallery.storage.store import ROW_ID
 
 __all__ = [
@@ -39,14 +39,14 @@ NAMED = 4096
 _MESSAGE_TEXT = 1 << 24  # bytes of labels in one message
 
 
-def to_table(found: Sequence[Any], columns: Sequence[str], layout: Layout) -> pa.Table:
+def to_table(found: Sequence[Any], columns: Sequence[str], manifest: Manifest) -> pa.Table:
     """Return labels and visibility as the embedded table has them, unknown values as null, and the row address."""
-    schema, arrays = layout.arrow_schema(), {}
+    schema, arrays = manifest.arrow_schema(), {}
     for column in columns:
         values = [row[column] for row in found]
         if column == VISIBILITY:
-            matrix = np.array(values, dtype=np.float32).reshape(len(values), max(2, len(layout.slots)))
-            arrays[column] = to_lists(matrix[:, : len(layout.slots)], schema.field(column).type)
+            matrix = np.array(values, dtype=np.float32).reshape(len(values), max(2, len(manifest.slots)))
+            arrays[column] = to_lists(matrix[:, : len(manifest.slots)], schema.field(column).type)
         else:
             if known := MILVUS_KNOWN.get(column):
                 values = [value if row[known] else None for value, row in zip(values, found, strict=True)]

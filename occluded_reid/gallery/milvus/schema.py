@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.filters.where import MILVUS_KNOWN
 from occluded_reid.gallery.milvus.address import MilvusAddress
-from occluded_reid.gallery.storage.manifest import FORMAT_VERSION, LABELS, Layout
+from occluded_reid.gallery.storage.manifest import FORMAT_VERSION, LABELS, Manifest
 
 __all__ = [
     "BYTES",
@@ -29,7 +29,7 @@ __all__ = [
     "require_widths",
     "slot_collection",
     "slot_schema",
-    "to_layout",
+    "to_manifest",
 ]
 
 BYTES = 65_535
@@ -50,30 +50,30 @@ def slot_collection(collection: str, number: int) -> str:
     return f"{collection}__slot_{number}"
 
 
-def require_widths(layout: Layout) -> None:
+def require_widths(manifest: Manifest) -> None:
     """Raise GalleryError where a slot is wider than a server takes."""
-    for name, width in layout.slots.items():
+    for name, width in manifest.slots.items():
         if width > _WIDEST:
             raise GalleryError(
                 f"slot '{name}' has {width:,} numbers; Milvus takes up to {_WIDEST:,}. Reduce it, or use a folder."
             )
 
 
-def describe(layout: Layout, slot: str | None = None) -> str:
-    """Return the description of a collection: the layout beside what it is, as JSON."""
-    content = {"occluded_reid": _VERSION, "slot": slot, "layout": layout.content()}
+def describe(manifest: Manifest, slot: str | None = None) -> str:
+    """Return the description of a collection: the manifest beside what it is, as JSON."""
+    content = {"occluded_reid": _VERSION, "slot": slot, "layout": manifest.content()}
     return json.dumps(content, ensure_ascii=True, sort_keys=True)
 
 
-def to_layout(description: str, address: MilvusAddress) -> Layout:
-    """Return the layout that a collection of labels describes.
+def to_manifest(description: str, address: MilvusAddress) -> Manifest:
+    """Return the manifest that a collection of labels describes.
 
     Raises:
         GalleryError: the collection is no gallery, or a newer library has made it.
     """
     try:
         content = json.loads(description)
-        version, layout = content["occluded_reid"], content["layout"]
+        version, manifest = content["occluded_reid"], content["layout"]
     except (ValueError, KeyError, TypeError) as cause:
         raise GalleryError(
             f"the collection '{address.collection}' of the Milvus server {address.server} is no gallery of this "
@@ -84,12 +84,12 @@ def to_layout(description: str, address: MilvusAddress) -> Layout:
             f"the collection '{address.collection}' of the Milvus server {address.server} holds one slot of a gallery; "
             f"open '{address.collection.rpartition('__slot_')[0]}'."
         )
-    if version > _VERSION or layout.get("format_version", 0) > FORMAT_VERSION:
+    if version > _VERSION or manifest.get("format_version", 0) > FORMAT_VERSION:
         raise GalleryError(
             f"a newer library has made the gallery '{address}'. Update this one: pip install --upgrade occluded_reid."
         )
     try:
-        return Layout.model_validate(layout)
+        return Manifest.model_validate(manifest)
     except ValidationError as cause:
         first = cause.errors()[0]
         raise GalleryError(
@@ -98,23 +98,23 @@ def to_layout(description: str, address: MilvusAddress) -> Layout:
         ) from cause
 
 
-def labels_schema(layout: Layout) -> Any:
+def labels_schema(manifest: Manifest) -> Any:
     """Return the schema of the labels; a server wants a vector in every collection, so visibility is one."""
     from pymilvus import DataType
 
-    schema = _schema(describe(layout))
+    schema = _schema(describe(manifest))
     schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=32)
     schema.add_field("row", DataType.INT64)
-    schema.add_field(VISIBILITY, DataType.FLOAT_VECTOR, dim=max(2, len(layout.slots)))
+    schema.add_field(VISIBILITY, DataType.FLOAT_VECTOR, dim=max(2, len(manifest.slots)))
     return _with_labels(schema)
 
 
-def slot_schema(layout: Layout, number: int) -> Any:
+def slot_schema(manifest: Manifest, number: int) -> Any:
     """Return the schema of one slot, with all labels, so that the server can filter while it searches."""
     from pymilvus import DataType
 
-    name, width = list(layout.slots.items())[number]
-    schema = _schema(describe(layout, name))
+    name, width = list(manifest.slots.items())[number]
+    schema = _schema(describe(manifest, name))
     schema.add_field("row", DataType.INT64, is_primary=True)
     schema.add_field(VISIBILITY, DataType.FLOAT)
     schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=max(2, width))

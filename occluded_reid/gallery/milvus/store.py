@@ -34,7 +34,7 @@ from occluded_reid.gallery.milvus.rows import (
 )
 from occluded_reid.gallery.milvus.schema import EMBEDDING, ID, VISIBILITY, slot_collection
 from occluded_reid.gallery.milvus.server import MilvusServer
-from occluded_reid.gallery.storage.manifest import LABELS, Layout
+from occluded_reid.gallery.storage.manifest import LABELS, Manifest
 from occluded_reid.gallery.storage.store import ROW_ID
 from occluded_reid.gallery.values import require_seconds
 
@@ -53,15 +53,15 @@ class MilvusStore:
 
     Args:
         server: the connection.
-        layout: of the gallery.
+        manifest: of the gallery.
     """
 
-    def __init__(self, server: MilvusServer, layout: Layout) -> None:
-        self.server, self.layout = server, layout
+    def __init__(self, server: MilvusServer, manifest: Manifest) -> None:
+        self.server, self.manifest = server, manifest
         self.folder = str(server.address)
         self.labels = server.address.collection
-        self.slots = [slot_collection(self.labels, number) for number in range(len(layout.slots))]
-        self._widths = list(layout.slots.values())
+        self.slots = [slot_collection(self.labels, number) for number in range(len(manifest.slots))]
+        self._widths = list(manifest.slots.values())
         self._expression: str | None = None
         self._consistency = server.address.consistency
         self._writer, self._tick, self._commits = secrets.randbelow(WRITERS), 0, 0
@@ -119,7 +119,7 @@ class MilvusStore:
             piece = f'{ID} >= "{low}"' + (f' and {ID} < "{high}"' if high else "")
             found = self.query(self.labels, joined(piece, expression) or piece, stored(columns), where=expression)
             if len(found):
-                yield from to_table(found, columns, self.layout).combine_chunks().to_batches()
+                yield from to_table(found, columns, self.manifest).combine_chunks().to_batches()
 
     def take(self, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Return rows by number, in the order asked for, repeats included.
@@ -128,14 +128,14 @@ class MilvusStore:
             GalleryError: a row is not there.
         """
         unique, inverse = np.unique(np.asarray(ids, dtype=np.int64), return_inverse=True)
-        schema = self.layout.arrow_schema()
-        slots = [number for number, column in enumerate(self.layout.columns) if column in columns]
+        schema = self.manifest.arrow_schema()
+        slots = [number for number, column in enumerate(self.manifest.columns) if column in columns]
         content = {
-            self.layout.columns[number]: to_lists(matrix, schema.field(self.layout.columns[number]).type)
+            self.manifest.columns[number]: to_lists(matrix, schema.field(self.manifest.columns[number]).type)
             for number, matrix in zip(slots, self._vectors(slots, unique), strict=True)
         }
         if rest := [column for column in columns if column not in content]:
-            table = to_table(self._rows(self.labels, unique, stored(rest)), rest, self.layout)
+            table = to_table(self._rows(self.labels, unique, stored(rest)), rest, self.manifest)
             content.update({column: table.column(column) for column in rest})
         found = pa.table(
             [content[column] for column in columns], pa.schema([schema.field(column) for column in columns])
@@ -159,7 +159,7 @@ class MilvusStore:
         found: dict[int, Any] = {}
         for answer in self.server.each(look, asked):
             found.update({row["row"]: row for row in answer})
-        return to_table(list(found.values()), columns, self.layout)
+        return to_table(list(found.values()), columns, self.manifest)
 
     def known(self, numbers: np.ndarray, label: str | None = None) -> tuple[np.ndarray, list[Any]]:
         """Return those of these row numbers that count, ascending: what was removed or half-written does not.
@@ -174,7 +174,7 @@ class MilvusStore:
             return self.query(self.labels, numbered("row", part), stored(columns))
 
         answers = self.server.each(look, [(part,) for part in parts(np.unique(numbers))])
-        table = to_table([row for answer in answers for row in answer], columns, self.layout)
+        table = to_table([row for answer in answers for row in answer], columns, self.manifest)
         table = table.take(np.argsort(table.column("row").to_numpy()))
         return table.column("row").to_numpy(), table.column(columns[-1]).to_pylist()
 
@@ -262,7 +262,7 @@ class MilvusStore:
         labels = [label_row(row, start + i) for i, row in enumerate(rows.select(list(LABELS)).to_pylist())]
         visibility = to_matrix(rows.column(VISIBILITY))
         waiting = []
-        for number, column in enumerate(self.layout.columns):
+        for number, column in enumerate(self.manifest.columns):
             matrix = padded(to_matrix(rows.column(column)))
             content = [
                 {**label, VISIBILITY: float(visibility[i, number]), EMBEDDING: matrix[i]}

@@ -53,7 +53,7 @@ def missing(store: MilvusStore) -> list[str]:
                 lost[slot] += len(part) - len({row["row"] for row in found})
     return [
         f"slot '{name}' (collection '{slot}') lacks {lost[slot]} images; add them again with replace=True."
-        for name, slot in zip(store.layout.slots, store.slots, strict=True)
+        for name, slot in zip(store.manifest.slots, store.slots, strict=True)
         if lost[slot]
     ]
 

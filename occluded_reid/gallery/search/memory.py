@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.matchers import Matcher, Prepared
 
 __all__ = ["RowMemory"]
@@ -48,16 +48,16 @@ class RowMemory:
     float64, half of the rows find room.
 
     Args:
-        layout: of the gallery.
+        manifest: of the gallery.
         numbers: how many numbers are held at most; a gallery with more is read and prepared anew by each search.
     """
 
-    def __init__(self, layout: Layout, numbers: int = _NUMBERS) -> None:
+    def __init__(self, manifest: Manifest, numbers: int = _NUMBERS) -> None:
         self._most_bytes = 4 * numbers
         self._tiles: dict[int, _Tile] = {}
         self._bytes = 0
         self._matcher: tuple[Matcher, dict[str, Any]] | None = None
-        self._layout, self._most = layout, numbers // layout.width
+        self._layout, self._most = manifest, numbers // manifest.width
         self._lock = threading.Lock()
         self._known = np.empty(0, np.int64)
         self._rows = self._empty(0)

@@ -10,11 +10,11 @@ import numpy as np
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.gallery.images import Source
-from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.search.exact import TopK
 
-__all__ = ["Exclusions", "Finder", "Permission", "exclusions", "nearest"]
+__all__ = ["Exclusions", "Finder", "RowMask", "exclusions", "nearest"]
 
 _GROUP_MARGIN = 4  # rows asked for, for each group wanted, before looking further
 
@@ -54,7 +54,7 @@ class Exclusions:
 
 
 @dataclass(frozen=True)
-class Permission:
+class RowMask:
     """What some queries may find among the rows of a version, asked for in windows, at positions, or pair by pair.
 
     Attributes:
@@ -107,7 +107,7 @@ class Permission:
         return np.asarray(same)
 
 
-Finder = Callable[[PartEmbeddings, int, Permission | None], TopK]
+Finder = Callable[[PartEmbeddings, int, RowMask | None], TopK]
 """A search for the k nearest rows that are allowed; see `exact_topk`."""
 
 
@@ -130,7 +130,7 @@ def nearest(
 
     def search(queries: np.ndarray, count: int) -> TopK:
         chosen = query if len(queries) == len(query) else query[queries.tolist()]
-        return find(chosen, count, Permission(rows, out, group_by, queries) if out.any else None)
+        return find(chosen, count, RowMask(rows, out, group_by, queries) if out.any else None)
 
     everyone = np.arange(len(query))
     if group_by is None:
@@ -159,16 +159,16 @@ def nearest(
     return TopK([np.array(p, dtype=np.int64) for p in positions], [np.array(d) for d in distances])
 
 
-def exclusions(question: Question, rows: TableRows) -> Exclusions:
-    """Return what each query of a question may not find among these rows."""
+def exclusions(request: SearchRequest, rows: TableRows) -> Exclusions:
+    """Return what each query of a request may not find among these rows."""
 
     def codes(label: str, values: Sequence[Any] | None) -> np.ndarray | None:
         return None if values is None else np.array([rows.code_of(label, value) for value in values])
 
     return Exclusions(
-        camera=codes("camera", question.cameras),
-        identity=codes("identity", question.identities),
-        positions=_own_rows(rows, question.origins),
+        camera=codes("camera", request.cameras),
+        identity=codes("identity", request.identities),
+        positions=_own_rows(rows, request.origins),
     )
 
 

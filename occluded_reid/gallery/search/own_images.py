@@ -11,7 +11,7 @@ import numpy as np
 from occluded_reid.errors import ImageError
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import Source
-from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.pixels import hash_pixels, to_rgb
 
 __all__ = ["without_own_files"]
@@ -19,19 +19,19 @@ __all__ = ["without_own_files"]
 _NEAR = 0.02  # the same pixels lie within what storage in float16 does to a distance; others are seldom so near
 
 
-def without_own_files(question: Question, ask: Callable[[Question], list[list[Hit]]]) -> list[list[Hit]]:
-    """Answer a question, and leave out hits whose file holds the very pixels of a query that was given in memory.
+def without_own_files(request: SearchRequest, ask: Callable[[SearchRequest], list[list[Hit]]]) -> list[list[Hit]]:
+    """Answer a request, and leave out hits whose file holds the very pixels of a query that was given in memory.
 
     An array, a tensor, or a PIL image that was made from another does not say which file it comes from, and the gallery
     knows files by their bytes. So the files of hits at almost no distance are looked at, and where one is the query
-    itself, the question is asked again without it. A file that is not where it was is not found out.
+    itself, the search is made again without it. A file that is not where it was is not found out.
 
     Args:
-        question: its origins say what queries are made of.
-        ask: answers a question.
+        request: its origins say what queries are made of.
+        ask: answers a request.
     """
-    hits = ask(question)
-    origins = [list(sources) for sources in question.origins]
+    hits = ask(request)
+    origins = [list(sources) for sources in request.origins]
     seen: dict[str, str | None] = {}
     waiting = [q for q, sources in enumerate(origins) if sources and all(source.path is None for source in sources)]
     while waiting:
@@ -42,7 +42,7 @@ def without_own_files(question: Question, ask: Callable[[Question], list[list[Hi
                 origins[q] += [Source(hit.key, hit.key, hit.path) for hit in own]
                 again.append(q)
         if again:
-            part = replace(question, origins=origins).part(np.array(again))
+            part = replace(request, origins=origins).part(np.array(again))
             for q, found in zip(again, ask(part), strict=True):
                 hits[q] = found
         waiting = again

@@ -18,13 +18,13 @@ from occluded_reid.gallery.search.efforts import EffortLike
 from occluded_reid.gallery.values import is_whole, require_whole
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
-__all__ = ["GroupBy", "Question", "cameras_of", "identities_of", "require_k"]
+__all__ = ["GroupBy", "SearchRequest", "cameras_of", "identities_of", "require_k"]
 
 GroupBy = Literal["identity", "track"]
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchRequest:
     """One call of `search`.
 
     Attributes:
@@ -50,8 +50,8 @@ class Question:
     effort: EffortLike = "exact"
     rerank: KReciprocal | None = None
 
-    def part(self, queries: np.ndarray, k: int | None = None) -> Question:
-        """Return the same question for some of its queries, with the same or another k."""
+    def part(self, queries: np.ndarray, k: int | None = None) -> SearchRequest:
+        """Return the same request for some of its queries, with the same or another k."""
         chosen = queries.tolist()
         return replace(
             self,

@@ -11,10 +11,10 @@ import numpy as np
 
 from occluded_reid.arguments import shown
 from occluded_reid.errors import EmbeddingError, GalleryError
-from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.gallery.storage import checksums
 from occluded_reid.gallery.storage.links import remove_entry, require_no_link
-from occluded_reid.gallery.storage.maintenance import INDEXES
+from occluded_reid.gallery.storage.tasks import INDEXES
 from occluded_reid.search.exact import TopK
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 from occluded_reid.search.rerank.neighbors import NeighbourLists
@@ -100,10 +100,10 @@ def open_neighbours(gallery: Path) -> NeighbourLists:
         ) from cause
 
 
-def candidate_count(question: Question) -> int:
+def candidate_count(request: SearchRequest) -> int:
     """Return how many candidates of each query to re-rank."""
-    least = 0 if question.rerank is None else question.rerank.k1
-    return max(_CANDIDATES, 5 * question.k, least)
+    least = 0 if request.rerank is None else request.rerank.k1
+    return max(_CANDIDATES, 5 * request.k, least)
 
 
 def joined(able: TopK, near: TopK) -> tuple[TopK, list[np.ndarray]]:

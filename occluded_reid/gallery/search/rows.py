@@ -87,8 +87,8 @@ class TableRows:
         return self._read(positions) if held is None else held[torch.as_tensor(np.asarray(positions, np.int64))]
 
     def _read(self, positions: Sequence[int] | np.ndarray) -> PartEmbeddings:
-        layout = self._store.layout
-        return to_embeddings(self.records(positions, ["visibility", *layout.columns]), layout)
+        manifest = self._store.manifest
+        return to_embeddings(self.records(positions, ["visibility", *manifest.columns]), manifest)
 
     def records(self, positions: Sequence[int] | np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Return columns of the rows at these positions, in the order asked for."""

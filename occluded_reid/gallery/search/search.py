@@ -1,4 +1,4 @@
-"""Answering questions from one version of a gallery: exactly, or by its indexes."""
+"""Answering requests from one version of a gallery: exactly, or by its indexes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.index.gallery_index import NOT_USED, GalleryIndex, IndexedRows
 from occluded_reid.gallery.search.efforts import USUAL_RECALL, EffortLike
 from occluded_reid.gallery.search.memory import RowMemory
-from occluded_reid.gallery.search.nearest import Finder, Permission, exclusions, nearest
+from occluded_reid.gallery.search.nearest import Finder, RowMask, exclusions, nearest
 from occluded_reid.gallery.search.query import hits_of
-from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.gallery.search.reranking import candidate_count, first_of_groups, joined
 from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.gallery.storage.store import Snapshot
@@ -39,7 +39,7 @@ _log = logging.getLogger("occluded_reid")
 class Searcher:
     """The rows of one version and the index over them, kept from one search to the next.
 
-    Memory: 16 bytes a row, 16 more with an index, 8 for each label that a question has asked for, and what a search
+    Memory: 16 bytes a row, 16 more with an index, 8 for each label that a request has asked for, and what a search
     itself needs (see `exact_topk`, `approximate_topk`). Nothing grows with the number of queries but the answer.
 
     Args:
@@ -78,13 +78,13 @@ class Searcher:
         """Rows of the index that this version does not have."""
         return 0 if self._indexed is None else int((self._indexed.positions < 0).sum())
 
-    def answer(self, question: Question, matcher: Matcher) -> list[list[Hit]]:
+    def answer(self, request: SearchRequest, matcher: Matcher) -> list[list[Hit]]:
         """Return the hits of each query; where the index turns out to be damaged, from the table alone."""
         try:
-            return self._answer(question, matcher)
+            return self._answer(request, matcher)
         except DamagedIndexError as cause:
             self._do_without_index(cause)
-            return self._answer(question, matcher)
+            return self._answer(request, matcher)
 
     def _do_without_index(self, cause: DamagedIndexError) -> None:
         if not self.lost:
@@ -92,29 +92,29 @@ class Searcher:
         self.lost = True
         self._source, self._indexed, self.index = self.rows, None, None
 
-    def _answer(self, question: Question, matcher: Matcher) -> list[list[Hit]]:
-        question = _bounded(question, len(self.rows))
-        condition = to_sql(question.where)
+    def _answer(self, request: SearchRequest, matcher: Matcher) -> list[list[Hit]]:
+        request = _bounded(request, len(self.rows))
+        condition = to_sql(request.where)
         passing = None if condition is None else self.rows.passing(condition)
         if not len(self.rows) or (passing is not None and not len(passing)):
-            return [[] for _ in question.origins]
-        find = self._finder(question, matcher, passing)
-        out = exclusions(question, self.rows)
-        if question.rerank is None:
-            best = nearest(question.rows, self.rows, question.k, out, question.group_by, find)
-            return hits_of(question.rows, self.rows, self._source, matcher, best)
-        count = candidate_count(question)
-        able = nearest(question.rows, self.rows, count, out, None, find)
+            return [[] for _ in request.origins]
+        find = self._finder(request, matcher, passing)
+        out = exclusions(request, self.rows)
+        if request.rerank is None:
+            best = nearest(request.rows, self.rows, request.k, out, request.group_by, find)
+            return hits_of(request.rows, self.rows, self._source, matcher, best)
+        count = candidate_count(request)
+        able = nearest(request.rows, self.rows, count, out, None, find)
         # What a query may not find stays in the neighbourhoods: without it they would have holes.
-        everything = self._finder(question, matcher, None)(question.rows, count, None)
+        everything = self._finder(request, matcher, None)(request.rows, count, None)
         candidates, wanted = joined(able, everything)
-        keep = question.k if question.group_by is None else 2 * count
+        keep = request.k if request.group_by is None else 2 * count
         best = rerank_topk(
-            question.rows, candidates, self._source, matcher, question.rerank, keep, lists=self._lists(), wanted=wanted
+            request.rows, candidates, self._source, matcher, request.rerank, keep, lists=self._lists(), wanted=wanted
         )
-        if question.group_by is not None:
-            best = first_of_groups(best, self.rows.codes(question.group_by), question.k)
-        return hits_of(question.rows, self.rows, self._source, matcher, best, reranked=True)
+        if request.group_by is not None:
+            best = first_of_groups(best, self.rows.codes(request.group_by), request.k)
+        return hits_of(request.rows, self.rows, self._source, matcher, best, reranked=True)
 
     def neighbours(self, matcher: Matcher, k1: int, effort: EffortLike, progress: Progress) -> NeighbourLists:
         """Return the k1 nearest rows of each row, as hard to find as a search would look for them."""
@@ -127,7 +127,7 @@ class Searcher:
     def _neighbours(self, matcher: Matcher, k1: int, effort: EffortLike, progress: Progress) -> NeighbourLists:
         k1 = min(k1, _most(len(self.rows)))
         rows = self._source.take([])
-        find = self._finder(Question(rows=rows, origins=[], k=k1 + 1, effort=effort), matcher, None)
+        find = self._finder(SearchRequest(rows=rows, origins=[], k=k1 + 1, effort=effort), matcher, None)
         return NeighbourLists.build(
             self._source,
             matcher,
@@ -148,10 +148,10 @@ class Searcher:
             self._located = lists.locate(self.rows.numbers)
         return self._located
 
-    def _finder(self, question: Question, matcher: Matcher, passing: np.ndarray | None) -> Finder:
-        effort = self._effort(question, matcher)
+    def _finder(self, request: SearchRequest, matcher: Matcher, passing: np.ndarray | None) -> Finder:
+        effort = self._effort(request, matcher)
 
-        def exactly(query: PartEmbeddings, k: int, allowed: Permission | None) -> TopK:
+        def exactly(query: PartEmbeddings, k: int, allowed: RowMask | None) -> TopK:
             if passing is None:
                 return exact_topk(query, self._source, matcher, k, allowed=allowed, device=self._device)
             rule = None if allowed is None else lambda start, stop: allowed.at(passing[start:stop])
@@ -169,7 +169,7 @@ class Searcher:
             mask = np.zeros(len(self.rows), dtype=bool)
             mask[passing] = True
 
-        def nearly(query: PartEmbeddings, k: int, allowed: Permission | None) -> TopK:
+        def nearly(query: PartEmbeddings, k: int, allowed: RowMask | None) -> TopK:
             return approximate_topk(
                 query,
                 indexed,
@@ -186,9 +186,9 @@ class Searcher:
 
         return nearly
 
-    def _effort(self, question: Question, matcher: Matcher) -> tuple[int, int] | None:
+    def _effort(self, request: SearchRequest, matcher: Matcher) -> tuple[int, int] | None:
         """Return candidates and effort to search with; None searches exactly."""
-        wanted = question.effort
+        wanted = request.effort
         if wanted == "exact":
             return None
         index = self.index
@@ -204,7 +204,7 @@ class Searcher:
         if isinstance(wanted, tuple):
             return wanted
         # Groups beyond the person's own are found by whole lists alone.
-        whole = question.group_by is not None
+        whole = request.group_by is not None
         entry = index.effort_for(USUAL_RECALL if wanted == "auto" else float(wanted), whole=whole)
         if entry is None:
             _log.info("No effort that was measured finds %s of the exact answer; the search is exact.", wanted)
@@ -212,13 +212,13 @@ class Searcher:
         return entry.candidates, entry.effort
 
 
-def _bounded(question: Question, rows: int) -> Question:
-    """The same question with numbers that no longer exceed the gallery, and the same answer: memory follows them."""
-    rerank = question.rerank
+def _bounded(request: SearchRequest, rows: int) -> SearchRequest:
+    """The same request with numbers that no longer exceed the gallery, and the same answer: memory follows them."""
+    rerank = request.rerank
     if rerank is not None:
         most = _most(rows)
         rerank = replace(rerank, k1=min(rerank.k1, most), k2=min(rerank.k2, most))
-    return replace(question, k=min(question.k, max(1, rows)), rerank=rerank)
+    return replace(request, k=min(request.k, max(1, rows)), rerank=rerank)
 
 
 def _most(rows: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.calibration.threshold import shared_of_visibility, within_threshold
 from occluded_reid.gallery.hit import Hit
-from occluded_reid.gallery.search.request import Question
+from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.matchers import Matcher
 from occluded_reid.search.exact import TopK
 
@@ -21,30 +21,32 @@ Threshold = float | Calibration | Literal["calibrated"]
 """What `Gallery.search(threshold=…)` takes."""
 
 
-Answer = Callable[[Question], list[list[Hit]]]
-"""Answers a checked question that has at least one query."""
+Answer = Callable[[SearchRequest], list[list[Hit]]]
+"""Answers a checked request that has at least one query."""
 
 
-def answer_within(answer: Answer, question: Question, matcher: Matcher, limit: float | Calibration) -> list[list[Hit]]:
+def answer_within(
+    answer: Answer, request: SearchRequest, matcher: Matcher, limit: float | Calibration
+) -> list[list[Hit]]:
     """Return the k nearest hits of each query that lie within their threshold; none means that nobody was found.
 
     Args:
-        answer: answers a question without a threshold.
-        question: what is asked.
+        answer: answers a request without a threshold.
+        request: what is asked.
         matcher: the distance.
         limit: one distance for every hit, or a calibration, which knows one for each number of shared slots.
     """
     hits: dict[int, list[Hit]] = {}
 
     def ask(queries: np.ndarray, count: int) -> TopK:
-        hits.update(zip(queries.tolist(), answer(question.part(queries, count)), strict=True))
+        hits.update(zip(queries.tolist(), answer(request.part(queries, count)), strict=True))
         found = [hits[q] for q in queries.tolist()]
         return TopK([np.arange(len(f)) for f in found], [np.array([hit.distance for hit in f]) for f in found])
 
     def shared(queries: np.ndarray, _best: TopK) -> list[np.ndarray]:
         return [np.array([_shared(hit, matcher) for hit in hits[q]], dtype=np.int64) for q in queries.tolist()]
 
-    near = within_threshold(ask, shared, len(question.origins), question.k, limit)
+    near = within_threshold(ask, shared, len(request.origins), request.k, limit)
     return [
         [_judged(hits[q][place], rank, matcher, limit) for rank, place in enumerate(places.tolist(), 1)]
         for q, places in enumerate(near.positions)

@@ -14,8 +14,9 @@ from occluded_reid.errors import GalleryError, ImageError
 from occluded_reid.gallery.images import identify
 from occluded_reid.gallery.near_keys import near_keys
 from occluded_reid.gallery.storage.links import links_below
-from occluded_reid.gallery.storage.maintenance import INDEXES, begin, require_sound
+from occluded_reid.gallery.storage.maintenance import require_sound
 from occluded_reid.gallery.storage.store import ROW_ID, Store
+from occluded_reid.gallery.storage.tasks import INDEXES, begin
 from occluded_reid.gallery.storage.writer import Progress
 
 __all__ = ["EraseResult", "erase_keys"]
@@ -98,7 +99,7 @@ def _everywhere(store: Store, wanted: set[str]) -> pa.Table:
     for version in reversed(store.ledger.versions()[:-1]):
         if not missing:
             break
-        parts.append(_look_up(Store(store.folder, store.layout, version), missing, columns))
+        parts.append(_look_up(Store(store.folder, store.manifest, version), missing, columns))
         missing -= set(parts[-1].column("key").to_pylist())
     return pa.concat_tables(parts)
 

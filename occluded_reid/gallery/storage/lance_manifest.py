@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Manifest", "Piece", "read_manifest"]
+__all__ = ["LanceManifest", "Piece", "read_lance_manifest"]
 
 _FOOTER = struct.Struct("<QHH4s")  # where the message begins, two numbers of the format, and who made the file
 _MAGIC = b"LANC"
@@ -45,7 +45,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class LanceManifest:
     """A version of the table.
 
     Attributes:
@@ -68,7 +68,7 @@ class Manifest:
         return hidden.union(*(piece.files for piece in self.pieces))
 
 
-def read_manifest(content: bytes) -> Manifest | None:
+def read_lance_manifest(content: bytes) -> LanceManifest | None:
     """Return what a manifest says, or None where it is not written as this library knows it."""
     try:
         begin, _, _, magic = _FOOTER.unpack(content[-_FOOTER.size :])
@@ -84,7 +84,7 @@ def read_manifest(content: bytes) -> Manifest | None:
                 pieces.append(_piece(value))
             elif field == _VERSION and isinstance(value, int):
                 version = value
-        return Manifest(version, tuple(pieces))
+        return LanceManifest(version, tuple(pieces))
     except (ValueError, IndexError, KeyError, OverflowError, struct.error):
         return None
 

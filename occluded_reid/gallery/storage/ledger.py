@@ -25,7 +25,7 @@ from occluded_reid.gallery.storage.checksums import (
     sync,
     unseal,
 )
-from occluded_reid.gallery.storage.lance_manifest import read_manifest
+from occluded_reid.gallery.storage.lance_manifest import read_lance_manifest
 from occluded_reid.gallery.storage.manifest import FILE, TABLE
 
 __all__ = [
@@ -212,7 +212,7 @@ class Ledger:
         content = b"" if name is None else self._small(version, name, entry.files[name])
         if not (self.folder / TABLE_FOLDER / HIDDEN).exists():
             return
-        told = read_manifest(content)
+        told = read_lance_manifest(content)
         if told is None:  # not written as we know it: then all of them
             wanted = files_of(self.folder, f"{TABLE_FOLDER}/{HIDDEN}")
         else:
@@ -253,7 +253,7 @@ class Ledger:
 
     def _whose(self, name: str, content: bytes) -> str:
         """Say what is in a file that is not what it was: another version's manifest, or damage."""
-        other = read_manifest(content) if manifest_number(name) is not None else None
+        other = read_lance_manifest(content) if manifest_number(name) is not None else None
         if other is not None and other.version in self.versions():
             sums = (len(content), hashlib.sha256(content).hexdigest())
             if sums in self.read(other.version).files.values():

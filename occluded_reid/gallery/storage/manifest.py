@@ -15,7 +15,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError, GalleryMismatchError
 from occluded_reid.files import look, read_json, write_json
 
-__all__ = ["FILE", "FORMAT_VERSION", "LABELS", "TABLE", "Layout", "describe_slots", "fit_rows", "short_name"]
+__all__ = ["FILE", "FORMAT_VERSION", "LABELS", "TABLE", "Manifest", "describe_slots", "fit_rows", "short_name"]
 
 FORMAT = "occluded_reid.gallery"
 FORMAT_VERSION = 2  # 2: a version counts when checksums/ acknowledges it
@@ -26,7 +26,7 @@ LABELS = ("key", "identity", "camera", "time", "track", "path", "sha256", "metad
 """Columns beside the slots, as `where` may name them."""
 
 
-class Layout(BaseModel):
+class Manifest(BaseModel):
     """Content of gallery.json; written once, when the gallery is created.
 
     Attributes:
@@ -63,7 +63,7 @@ class Layout(BaseModel):
     matcher: dict[str, Any]
 
     @staticmethod
-    def read(folder: Path) -> Layout:
+    def read(folder: Path) -> Manifest:
         """Read and check gallery.json.
 
         Raises:
@@ -77,11 +77,11 @@ class Layout(BaseModel):
             raise GalleryError(
                 f"'{folder}' is no gallery: it has no {FILE}. Give the folder that Gallery.create() made."
             )
-        return Layout.parse(read_json(file, GalleryError), str(folder), str(file))
+        return Manifest.parse(read_json(file, GalleryError), str(folder), str(file))
 
     @staticmethod
-    def parse(content: Any, gallery: str, file: str) -> Layout:
-        """Check a layout that was read from somewhere.
+    def parse(content: Any, gallery: str, file: str) -> Manifest:
+        """Check a manifest that was read from somewhere.
 
         Args:
             content: what gallery.json holds.
@@ -102,7 +102,7 @@ class Layout(BaseModel):
                 "Update it: pip install --upgrade occluded_reid."
             )
         try:
-            return Layout.model_validate(content)
+            return Manifest.model_validate(content)
         except ValidationError as cause:
             first = cause.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -187,16 +187,16 @@ def describe_slots(slots: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
-def fit_rows(rows: PartEmbeddings, layout: Layout, folder: Path, whose: str) -> PartEmbeddings:
+def fit_rows(rows: PartEmbeddings, manifest: Manifest, folder: Path, whose: str) -> PartEmbeddings:
     """Return rows with the slots in the gallery's order, on the CPU.
 
     Raises:
         GalleryMismatchError: the slots or their widths differ; both are named.
     """
-    if rows.widths != layout.slots:
+    if rows.widths != manifest.slots:
         raise GalleryMismatchError(
-            f"the gallery '{folder}' holds embeddings of {layout.describe()}; {whose} the slots "
+            f"the gallery '{folder}' holds embeddings of {manifest.describe()}; {whose} the slots "
             f"({describe_slots(rows.widths)}). Embed with the model that built the gallery, or index the images again."
         )
-    rows = rows if rows.names == tuple(layout.slots) else rows.select(tuple(layout.slots))
+    rows = rows if rows.names == tuple(manifest.slots) else rows.select(tuple(manifest.slots))
     return rows if all(e.device.type == "cpu" for e in rows.embeddings) else rows.to("cpu")

@@ -16,7 +16,7 @@ from occluded_reid.arguments import is_several, shown
 from occluded_reid.data.times import seconds_of
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.storage.manifest import LABELS, Layout
+from occluded_reid.gallery.storage.manifest import LABELS, Manifest
 from occluded_reid.gallery.values import finite, is_text
 
 __all__ = ["Labels", "Record", "make_records", "record_of", "same_rows", "to_table"]
@@ -77,34 +77,34 @@ def record_of(row: Mapping[str, Any]) -> Record:
     return Record(**{name: row[name] for name in LABELS})
 
 
-def same_rows(left: PartEmbeddings, right: PartEmbeddings, layout: Layout) -> np.ndarray:
+def same_rows(left: PartEmbeddings, right: PartEmbeddings, manifest: Manifest) -> np.ndarray:
     """Whether pairs of rows are the same within what batch size and storage do to the last digits, (N,)."""
-    tolerance = 2e-3 if layout.dtype == "float16" else 1e-4
+    tolerance = 2e-3 if manifest.dtype == "float16" else 1e-4
     same = ((left.visibility - right.visibility).abs() <= 1e-4).all(1)
     for a, b in zip(left.embeddings, right.embeddings, strict=True):
         same &= (a.float() - b.float()).abs().amax(1) <= tolerance * b.float().abs().amax(1)
     return same.numpy()
 
 
-def to_table(records: Sequence[Record], rows: PartEmbeddings, numbers: Sequence[int], layout: Layout) -> pa.Table:
+def to_table(records: Sequence[Record], rows: PartEmbeddings, numbers: Sequence[int], manifest: Manifest) -> pa.Table:
     """Return table rows.
 
     Args:
         records: N labels.
         rows: N rows of slots.
         numbers: N values of the column `row`.
-        layout: of the gallery.
+        manifest: of the gallery.
 
     Raises:
         GalleryError: an embedding does not fit into float16; its key is named.
     """
-    schema = layout.arrow_schema()
+    schema = manifest.arrow_schema()
     columns: dict[str, pa.Array] = {"row": pa.array(numbers, pa.int64())}
     for name in LABELS:
         columns[name] = pa.array([getattr(record, name) for record in records], schema.field(name).type)
     columns["visibility"] = _lists(rows.visibility.float().numpy())
-    for column, name, slot in zip(layout.columns, rows.names, rows.embeddings, strict=True):
-        stored = slot.to(torch.float16 if layout.dtype == "float16" else torch.float32)
+    for column, name, slot in zip(manifest.columns, rows.names, rows.embeddings, strict=True):
+        stored = slot.to(torch.float16 if manifest.dtype == "float16" else torch.float32)
         # The largest number of a row tells whether it overflows, or vanishes altogether.
         largest = slot.abs().amax(1)
         kept = largest.to(stored.dtype)
@@ -112,7 +112,7 @@ def to_table(records: Sequence[Record], rows: PartEmbeddings, numbers: Sequence[
         if bool(lost.any()):
             first = int(lost.nonzero()[0])
             raise GalleryError(
-                f"slot '{name}' of '{records[first].key}' does not fit into {layout.dtype}: its largest number is "
+                f"slot '{name}' of '{records[first].key}' does not fit into {manifest.dtype}: its largest number is "
                 f"{float(largest[first]):.3g}. Create the gallery with dtype='float32'."
             )
         columns[column] = _lists(stored.numpy())

@@ -53,8 +53,8 @@ def _stored(store: Store, keys: Sequence[str]) -> dict[str, Record]:
 
 def _tables(store: Store, records: Sequence[Record], columns: Sequence[str]) -> Iterator[pa.Table]:
     """Whole rows with other labels, some at a time; read when they are asked for, since addresses move meanwhile."""
-    schema = store.layout.arrow_schema()
-    size = max(1, _NUMBERS // store.layout.width)
+    schema = store.manifest.arrow_schema()
+    size = max(1, _NUMBERS // store.manifest.width)
     for first in range(0, len(records), size):
         wanted = {record.key: record for record in records[first : first + size]}
         found = store.find(["key"], [list(wanted)])

@@ -15,7 +15,7 @@ import torch
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 
 __all__ = ["LANCE_ERRORS", "ROW_ID", "DroppedVersionError", "TableReader", "first_line", "to_embeddings"]
 
@@ -38,11 +38,11 @@ class TableReader:
 
     Attributes:
         folder: the gallery, as messages call it.
-        layout: its gallery.json.
+        manifest: its gallery.json.
     """
 
     folder: Path
-    layout: Layout
+    manifest: Manifest
     _table: Any
 
     @property
@@ -81,7 +81,7 @@ class TableReader:
         """Return rows by address, in the order asked for, repeats included."""
         unique, inverse = np.unique(ids, return_inverse=True)
         if not len(unique):
-            return self.layout.arrow_schema().empty_table().select(list(columns))
+            return self.manifest.arrow_schema().empty_table().select(list(columns))
         with self.errors("read"):
             query = self._table.take_row_ids([int(i) for i in unique]).select(list(columns)).with_row_id()
             found = query.to_arrow()
@@ -152,7 +152,7 @@ class TableReader:
         return False
 
 
-def to_embeddings(rows: pa.Table, layout: Layout) -> PartEmbeddings:
+def to_embeddings(rows: pa.Table, manifest: Manifest) -> PartEmbeddings:
     """Return the slots of table rows, in float32, and their visibility."""
 
     def matrix(column: str, width: int) -> torch.Tensor:
@@ -164,11 +164,11 @@ def to_embeddings(rows: pa.Table, layout: Layout) -> PartEmbeddings:
         flat = flat if flat.flags.writeable else flat.copy()
         return torch.from_numpy(flat).reshape(rows.num_rows, width)
 
-    slots = zip(layout.columns, layout.slots.values(), strict=True)
+    slots = zip(manifest.columns, manifest.slots.values(), strict=True)
     return PartEmbeddings(
-        tuple(layout.slots),
+        tuple(manifest.slots),
         tuple(matrix(column, width) for column, width in slots),
-        matrix("visibility", len(layout.slots)),
+        matrix("visibility", len(manifest.slots)),
     )
 
 

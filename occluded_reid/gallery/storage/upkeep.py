@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from occluded_reid.gallery.storage.checksums import compare, open_plain, sync
-from occluded_reid.gallery.storage.lance_manifest import Manifest, Piece, read_manifest
+from occluded_reid.gallery.storage.commits import Commits
+from occluded_reid.gallery.storage.lance_manifest import LanceManifest, Piece, read_lance_manifest
 from occluded_reid.gallery.storage.ledger import TABLE_FOLDER, manifest_versions
-
-if TYPE_CHECKING:
-    from occluded_reid.gallery.storage.store import Store
 
 __all__ = ["VERSIONS_KEPT", "VERSIONS_MOST", "address_range", "drop_old_versions", "pieces_to_join", "rows_to_join"]
 
@@ -66,7 +63,7 @@ def pieces_to_join(pieces: Sequence[Piece], fresh: int, most: int) -> list[Piece
         total = grown
 
 
-def rows_to_join(store: Store, fresh: int) -> tuple[list[Piece], pa.Table] | None:
+def rows_to_join(store: Commits, fresh: int) -> tuple[list[Piece], pa.Table] | None:
     """Return pieces that an addition is to take along, and their rows; None where there are none.
 
     Their files are compared with their checksums before, so that damage is never copied into new files.
@@ -77,7 +74,7 @@ def rows_to_join(store: Store, fresh: int) -> tuple[list[Piece], pa.Table] | Non
     """
     manifest = newest_manifest(store)
     pieces = [] if manifest is None else manifest.pieces
-    chosen = pieces_to_join(pieces, fresh, max(1, _JOINED_NUMBERS // store.layout.width))
+    chosen = pieces_to_join(pieces, fresh, max(1, _JOINED_NUMBERS // store.manifest.width))
     if not chosen:
         return None
     wanted = {f"{TABLE_FOLDER}/{name}" for piece in chosen for name in _files(piece)}
@@ -88,7 +85,7 @@ def rows_to_join(store: Store, fresh: int) -> tuple[list[Piece], pa.Table] | Non
         name = next(iter(wrong), None) or min(wanted - set(sums))
         _log.warning("Small pieces of '%s' are not joined, as '%s' is damaged: verify() says more.", store.folder, name)
         return None
-    names = store.layout.arrow_schema().names
+    names = store.manifest.arrow_schema().names
     batches = [batch.select(names) for batch in store.scan(names, address_range(chosen))]
     table = pa.Table.from_batches(batches)
     return (chosen, table) if table.num_rows == sum(piece.rows for piece in chosen) else None
@@ -100,7 +97,7 @@ def address_range(pieces: Iterable[Piece]) -> str:
     return " OR ".join(f"(_rowid >= {start} AND _rowid <= {start + (1 << _PIECE_BITS) - 1})" for start in starts)
 
 
-def drop_old_versions(store: Store) -> None:
+def drop_old_versions(store: Commits) -> None:
     """Forget the oldest versions where there are many, and delete the files that no other needs.
 
     What was written before counts, whatever happens here. Files go when they are on no list any more, so that a process
@@ -139,17 +136,17 @@ def drop_old_versions(store: Store) -> None:
         sync(store.folder / TABLE_FOLDER / "_versions")
 
 
-def newest_manifest(store: Store) -> Manifest | None:
+def newest_manifest(store: Commits) -> LanceManifest | None:
     """Return what the manifest of the version that is read says, where it is understood and agrees with LanceDB."""
     file = manifest_versions(store.folder).get(store.version)
     if file is None:
         return None
     with open_plain(file) as stream:
-        found = read_manifest(stream.read())
+        found = read_lance_manifest(stream.read())
     return found if found is not None and (found.version, found.rows) == (store.version, len(store)) else None
 
 
-def _needed(store: Store, kept: Sequence[int]) -> tuple[set[str] | None, bytes]:
+def _needed(store: Commits, kept: Sequence[int]) -> tuple[set[str] | None, bytes]:
     """Return the files that these versions need, or None where that cannot be told for certain; and all manifests."""
     needed: set[str] = set()
     told: list[bytes] = []
@@ -163,7 +160,7 @@ def _needed(store: Store, kept: Sequence[int]) -> tuple[set[str] | None, bytes]:
         entry = store.ledger.read(version)
         with open_plain(file) as stream:
             content = stream.read()
-        found = read_manifest(content)
+        found = read_lance_manifest(content)
         if found is None or (found.version, found.rows) != (version, entry.rows):
             return None, b""
         needed |= {f"{TABLE_FOLDER}/{name}" for name in found.files}

@@ -11,9 +11,9 @@ from occluded_reid.gallery.storage import checksums
 from occluded_reid.gallery.storage.checksums import Sums, compare, files_of
 from occluded_reid.gallery.storage.ledger import CHECKSUMS, HINT, NEWEST, Ledger, manifest_versions
 from occluded_reid.gallery.storage.lock import LOCK_FILE
-from occluded_reid.gallery.storage.maintenance import INDEXES, UNFINISHED
 from occluded_reid.gallery.storage.manifest import FILE, FORMAT_VERSION
 from occluded_reid.gallery.storage.store import Store
+from occluded_reid.gallery.storage.tasks import INDEXES, UNFINISHED
 from occluded_reid.gallery.storage.writer import Progress
 
 __all__ = ["VerifyReport", "verify_store"]
@@ -92,7 +92,7 @@ def _verified(store: Store, progress: Progress | None) -> VerifyReport:
     folder, ledger = store.folder, store.ledger
     damaged, sums = _lists(ledger)
     noted, versions = ledger.noted(), ledger.versions()
-    if not versions and store.layout.format_version >= FORMAT_VERSION:
+    if not versions and store.manifest.format_version >= FORMAT_VERSION:
         damaged[CHECKSUMS] = checksums.MISSING
     elif not versions:
         raise GalleryError(
@@ -206,7 +206,7 @@ def _unreadable(store: Store, versions: Iterable[int]) -> dict[str, str]:
     found = {}
     for version in versions:
         try:
-            for _ in Store(store.folder, store.layout, version).scan(["row"]):
+            for _ in Store(store.folder, store.manifest, version).scan(["row"]):
                 pass
         except GalleryError as cause:
             found[f"version {version}"] = f"cannot be read: {cause}"

@@ -51,7 +51,7 @@ class Writer:
         fit: Callable[[PartEmbeddings, str], PartEmbeddings],
         wait: float | None = None,
     ) -> None:
-        self._store, self._layout, self._records, self._replace = store, store.layout, records, replace
+        self._store, self._layout, self._records, self._replace = store, store.manifest, records, replace
         self._progress, self._fit, self._wait = progress or no_progress, fit, wait
         self._repeated = {key for key, count in Counter(r.key for r in records).items() if count > 1}
         self._seen: dict[str, tuple[Record, PartEmbeddings | None]] = {}

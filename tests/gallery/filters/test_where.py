@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.filters.where import Condition, field, to_milvus, to_sql
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 
 TEXTS = [
     "",
@@ -124,8 +124,8 @@ CONDITIONS = st.recursive(leaves(), joined, max_leaves=6)
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    layout = Layout(created=datetime.datetime.now(datetime.UTC).isoformat(), slots={"a": 1}, matcher={})
-    schema = pa.schema([f for f in layout.arrow_schema() if f.name in ROWS[0]])
+    manifest = Manifest(created=datetime.datetime.now(datetime.UTC).isoformat(), slots={"a": 1}, matcher={})
+    schema = pa.schema([f for f in manifest.arrow_schema() if f.name in ROWS[0]])
     folder: Path = tmp_path_factory.mktemp("filters")
     return lancedb.connect(str(folder)).create_table("rows", pa.Table.from_pylist(ROWS, schema))
 

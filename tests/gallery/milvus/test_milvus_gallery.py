@@ -210,13 +210,13 @@ def test_hidden_slots_propose_nothing(both: tuple[Gallery, Gallery]) -> None:
     assert hidden
     from occluded_reid.gallery.milvus.candidates import CandidateSearch
     from occluded_reid.gallery.milvus.effort import MilvusEffort
-    from occluded_reid.gallery.search.request import Question
+    from occluded_reid.gallery.search.request import SearchRequest
 
     query = drawn(4, SLOTS, seed=3)
     only = query.with_visibility(torch.tensor([[0.0, 1.0, 0.0]]).repeat(4, 1))
-    question = Question(rows=only, origins=[[]] * 4, k=5)
-    index = server._collections.indexes(server.layout)
-    search = CandidateSearch(store, VisibilityWeightedMatcher(), question, MilvusEffort(COUNT), index)
+    request = SearchRequest(rows=only, origins=[[]] * 4, k=5)
+    index = server._collections.indexes(server.manifest)
+    search = CandidateSearch(store, VisibilityWeightedMatcher(), request, MilvusEffort(COUNT), index)
     proposed = search._propose(np.arange(4), dict.fromkeys(range(4)), MilvusEffort(COUNT))
     for numbers in proposed.values():
         assert len(numbers) == COUNT - len(hidden)

@@ -15,7 +15,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.gallery import Gallery
 from occluded_reid.gallery.search import rows
 from occluded_reid.gallery.search.memory import RowMemory
-from occluded_reid.gallery.storage.manifest import Layout
+from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.matchers import Matcher, PlainMatcher, Prepared, VisibilityWeightedMatcher
 from occluded_reid.search import exact
 
@@ -23,13 +23,13 @@ Rows = Callable[..., PartEmbeddings]
 
 
 @pytest.fixture
-def layout(make_rows: Rows) -> Layout:
-    return Layout(created="", slots=make_rows(1).widths, matcher={})
+def manifest(make_rows: Rows) -> Manifest:
+    return Manifest(created="", slots=make_rows(1).widths, matcher={})
 
 
-def test_any_versions_in_any_order_give_their_own_rows(layout: Layout, make_rows: Rows) -> None:
+def test_any_versions_in_any_order_give_their_own_rows(manifest: Manifest, make_rows: Rows) -> None:
     everything = make_rows(700)
-    memory = RowMemory(layout)
+    memory = RowMemory(manifest)
     source = np.random.default_rng(0)
     read: list[int] = []
     held: list[tuple[np.ndarray, PartEmbeddings]] = []
@@ -50,8 +50,8 @@ def test_any_versions_in_any_order_give_their_own_rows(layout: Layout, make_rows
         assert torch.equal(found.visibility, everything[numbers].visibility)
 
 
-def test_additions_are_all_that_is_read(layout: Layout, make_rows: Rows) -> None:
-    everything, memory, read = make_rows(300), RowMemory(layout), [0]
+def test_additions_are_all_that_is_read(manifest: Manifest, make_rows: Rows) -> None:
+    everything, memory, read = make_rows(300), RowMemory(manifest), [0]
 
     def take(positions: np.ndarray) -> PartEmbeddings:
         read[0] += len(positions)
@@ -64,8 +64,8 @@ def test_additions_are_all_that_is_read(layout: Layout, make_rows: Rows) -> None
     assert read == [299]
 
 
-def test_a_large_gallery_is_not_held(layout: Layout, make_rows: Rows) -> None:
-    memory = RowMemory(layout, numbers=18 * 10)
+def test_a_large_gallery_is_not_held(manifest: Manifest, make_rows: Rows) -> None:
+    memory = RowMemory(manifest, numbers=18 * 10)
     assert memory.rows(np.arange(10), lambda positions: make_rows(len(positions))) is not None
     assert memory.rows(np.arange(11), lambda positions: make_rows(len(positions))) is None
 
@@ -175,9 +175,9 @@ def test_prepared_tiles_change_no_answer(tmp_path: Path, make_rows: Rows, small_
         gallery.add(everything[[150 + seen]], keys=[f"new{seen}"])
 
 
-def test_each_matcher_has_its_own_tiles(layout: Layout, make_rows: Rows) -> None:
+def test_each_matcher_has_its_own_tiles(manifest: Manifest, make_rows: Rows) -> None:
     everything = make_rows(40)
-    memory, numbers = RowMemory(layout), np.arange(40)
+    memory, numbers = RowMemory(manifest), np.arange(40)
     tile = memory.rows(numbers, lambda positions: everything[positions])
     assert tile is not None
     changing = VisibilityWeightedMatcher()
@@ -192,9 +192,9 @@ def test_each_matcher_has_its_own_tiles(layout: Layout, make_rows: Rows) -> None
                 assert (found.always, found.scale) == (wanted.always, wanted.scale)
 
 
-def test_prepared_tiles_take_no_more_than_the_rows(layout: Layout, make_rows: Rows) -> None:
+def test_prepared_tiles_take_no_more_than_the_rows(manifest: Manifest, make_rows: Rows) -> None:
     everything, numbers = make_rows(100), np.arange(100)
-    memory = RowMemory(layout, numbers=layout.width * 100)
+    memory = RowMemory(manifest, numbers=manifest.width * 100)
     tile = memory.rows(numbers, lambda positions: everything[positions])
     assert tile is not None
     matcher = VisibilityWeightedMatcher(metric="euclidean")  # twice the bytes
@@ -203,11 +203,11 @@ def test_prepared_tiles_take_no_more_than_the_rows(layout: Layout, make_rows: Ro
     kept = [old for old, new in zip(made, again, strict=True) if old is new]
     size = sum(t.untyped_storage().nbytes() for p in kept for t in (*p.factors, p.shared))
     assert 0 < len(kept) < 6
-    assert size <= 4 * layout.width * 100
+    assert size <= 4 * manifest.width * 100
 
 
-def test_a_search_of_an_earlier_version_keeps_nothing_that_was_removed(layout: Layout, make_rows: Rows) -> None:
-    everything, memory, matcher = make_rows(40), RowMemory(layout), PlainMatcher()
+def test_a_search_of_an_earlier_version_keeps_nothing_that_was_removed(manifest: Manifest, make_rows: Rows) -> None:
+    everything, memory, matcher = make_rows(40), RowMemory(manifest), PlainMatcher()
     before, after = np.arange(40), np.delete(np.arange(40), 25)
     rows_before = memory.rows(before, lambda positions: everything[before[positions]])
     rows_after = memory.rows(after, lambda positions: everything[after[positions]])

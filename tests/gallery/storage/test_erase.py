@@ -13,7 +13,7 @@ from PIL import Image
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import DataError, GalleryError
 from occluded_reid.gallery import Gallery, TableRows
-from occluded_reid.gallery.storage import checksums, maintenance
+from occluded_reid.gallery.storage import checksums, tasks
 from occluded_reid.gallery.storage.links import links_below
 from occluded_reid.gallery.storage.store import Store
 from occluded_reid.models.crop_cache import CropCache
@@ -46,7 +46,7 @@ def traces(folder: Path, keys: list[str], rows: PartEmbeddings) -> set[str]:
 
 
 def stored(gallery: Gallery) -> tuple[list[str], torch.Tensor]:
-    table = TableRows(Store(gallery.path, gallery.layout))
+    table = TableRows(Store(gallery.path, gallery.manifest))
     keys = table.records(range(len(table)), ["key"]).column("key").to_pylist()
     return keys, table.take(range(len(table))).concatenate()
 
@@ -108,7 +108,7 @@ def test_an_unknown_key_stops_all(tmp_path: Path, make_rows: Rows, tree_hash: Ca
 def test_survivors_are_moved_in_pieces(
     tmp_path: Path, make_rows: Rows, monkeypatch: pytest.MonkeyPatch, rows_at_a_time: int
 ) -> None:
-    monkeypatch.setattr("occluded_reid.gallery.storage.maintenance._REWRITTEN_NUMBERS", 18 * rows_at_a_time)
+    monkeypatch.setattr("occluded_reid.gallery.storage.tasks._REWRITTEN_NUMBERS", 18 * rows_at_a_time)
     rows = make_rows(20)
     gallery = fill(tmp_path / "g", rows)
     assert gallery.erase([KEYS[0], KEYS[6]]).images == 2
@@ -203,7 +203,7 @@ def test_a_linked_folder_of_indexes_is_neither_written_nor_emptied(
             write()
     assert {file: file.read_bytes() for file in elsewhere.rglob("*") if file.is_file()} == before
     # An erasure that a crash had broken off is finished: the link goes, and the log says what cannot be promised.
-    maintenance._drop_indexes(gallery.path)
+    tasks._drop_indexes(gallery.path)
     assert not indexes.is_symlink()
     assert "may hold copies of what is erased" in caplog.text
     assert {file: file.read_bytes() for file in elsewhere.rglob("*") if file.is_file()} == before

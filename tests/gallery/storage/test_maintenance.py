@@ -12,7 +12,7 @@ import torch
 
 from occluded_reid.errors import GalleryError, GalleryLockedError
 from occluded_reid.gallery import Gallery, TableRows
-from occluded_reid.gallery.storage import ledger, maintenance
+from occluded_reid.gallery.storage import ledger, tasks
 from occluded_reid.gallery.storage.ledger import Ledger, manifest_versions
 from occluded_reid.gallery.storage.store import Store
 
@@ -21,7 +21,7 @@ Rows = Callable[..., Any]
 
 def keys_of(path: Path, version: int | None = None) -> list[str]:
     with Gallery.open(path, version=version) as gallery:
-        table = TableRows(Store(path, gallery.layout, version))
+        table = TableRows(Store(path, gallery.manifest, version))
         return list(table.records(range(len(table)), ["key"]).column("key").to_pylist())
 
 
@@ -65,7 +65,7 @@ def test_versions_are_told_and_opened(gallery: Gallery) -> None:
 @pytest.mark.parametrize("keep", [1, 2, 3, 99])
 def test_compaction_keeps_the_rows_and_the_newest_versions(gallery: Gallery, make_rows: Rows, keep: int) -> None:
     before = keys_of(gallery.path)
-    rows = TableRows(Store(gallery.path, gallery.layout))
+    rows = TableRows(Store(gallery.path, gallery.manifest))
     embeddings = rows.take(range(len(rows))).concatenate()
     told: list[tuple[int, int]] = []
     result = gallery.compact(keep, progress=lambda done, total: told.append((done, total)))
@@ -78,7 +78,7 @@ def test_compaction_keeps_the_rows_and_the_newest_versions(gallery: Gallery, mak
     assert result.bytes_after == sum(file.stat().st_size for file in gallery.path.rglob("*") if file.is_file())
     assert (result.bytes_after < result.bytes_before) or keep > 1
     assert keys_of(gallery.path) == before
-    rows = TableRows(Store(gallery.path, gallery.layout))
+    rows = TableRows(Store(gallery.path, gallery.manifest))
     assert torch.equal(rows.take(range(len(rows))).concatenate(), embeddings)
     for version in kept:
         keys_of(gallery.path, version)
@@ -162,7 +162,7 @@ def test_a_task_that_was_broken_off_anywhere_is_finished_by_the_next_writer(
             for owner, name in (
                 (Path, "unlink"),
                 (ledger, "seal"),
-                (maintenance, "_join_pieces"),
+                (tasks, "join_pieces"),
                 (lancedb.table.LanceTable, "add"),
                 (lancedb.table.LanceTable, "delete"),
             ):
@@ -191,7 +191,7 @@ def test_a_task_that_was_broken_off_anywhere_is_finished_by_the_next_writer(
 
 def test_a_writer_without_the_lock_is_noticed(gallery: Gallery, make_rows: Rows) -> None:
     """Another program that writes to the table: before a commit, or in between."""
-    store = Store(gallery.path, gallery.layout)
+    store = Store(gallery.path, gallery.manifest)
     before = keys_of(gallery.path)
     other = lancedb.connect(str(gallery.path)).open_table("images")
     with store.writing():
@@ -245,7 +245,7 @@ def test_a_gallery_of_format_1_is_read_and_taken_over_by_the_first_write(gallery
 
 
 def test_files_beside_the_table_are_verified(gallery: Gallery) -> None:
-    store = Store(gallery.path, gallery.layout)
+    store = Store(gallery.path, gallery.manifest)
     for content in ("one", "two"):
         with store.writing(), store.ledger.side_file("calibration.json") as path:
             path.write_text(content)
@@ -300,16 +300,16 @@ def test_refresh_shows_what_others_wrote(gallery: Gallery, make_rows: Rows) -> N
 def test_rows_of_many_pieces_are_moved_a_few_pieces_at_a_time(
     gallery: Gallery, make_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "_PIECES", 2)
+    monkeypatch.setattr(tasks, "_PIECES", 2)
     before = set(keys_of(gallery.path))
     named: list[str] = []
-    true = maintenance._range_of
+    true = tasks._range_of
 
     def range_of(ids: Any) -> str:
         named.append(true(ids))
         return named[-1]
 
-    monkeypatch.setattr(maintenance, "_range_of", range_of)
+    monkeypatch.setattr(tasks, "_range_of", range_of)
     gallery.erase(["k1", "a"])
     assert set(keys_of(gallery.path)) == before - {"k1", "a"}
     assert named

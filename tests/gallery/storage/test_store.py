@@ -14,7 +14,7 @@ from PIL import Image
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, GalleryMismatchError, ImageError
 from occluded_reid.gallery import AddResult, Gallery, TableRows
-from occluded_reid.gallery.storage.manifest import Layout, describe_slots
+from occluded_reid.gallery.storage.manifest import Manifest, describe_slots
 from occluded_reid.gallery.storage.store import Store
 from occluded_reid.matchers import Matcher, PlainMatcher
 
@@ -22,7 +22,7 @@ Rows = Callable[..., PartEmbeddings]
 
 
 def stored(gallery: Gallery) -> PartEmbeddings:
-    rows = TableRows(Store(gallery.path, gallery.layout))
+    rows = TableRows(Store(gallery.path, gallery.manifest))
     return rows.take(range(len(rows)))
 
 
@@ -51,7 +51,7 @@ def test_table_rows_are_tiled_and_taken_in_order(tmp_path: Path, make_rows: Rows
         gallery.add(rows[first:last], keys=[f"k{i}" for i in range(first, last)], camera=list(range(first, last)))
     gallery.remove(["k1", "k20"])
     kept = [i for i in range(23) if i not in (1, 20)]
-    source = TableRows(Store(gallery.path, gallery.layout))
+    source = TableRows(Store(gallery.path, gallery.manifest))
     assert len(source) == len(kept)
     starts, sizes, tiles = zip(*((s, len(t), t) for s, t in source.tiles(tile)), strict=True)
     assert list(starts) == list(range(0, len(kept), tile))
@@ -149,7 +149,7 @@ def test_removed_images_are_hidden_and_may_return(tmp_path: Path, make_rows: Row
     assert keys_of(gallery, rows[:1]) == set("acde")
     assert keys_of(reader, rows[:1]) == set("abcdef")  # a reader stays at the version that it has opened
     assert gallery.add(rows[1:2], keys=["b"]).added == 1
-    scan = Store(gallery.path, gallery.layout).scan(["row"])
+    scan = Store(gallery.path, gallery.manifest).scan(["row"])
     assert len({number for batch in scan for number in batch.column("row").to_pylist()}) == 5
     assert keys_of(Gallery.open(tmp_path / "g"), rows[:1]) == set("abcde")
 
@@ -426,4 +426,4 @@ def test_a_matcher_that_is_not_registered_is_asked_for(tmp_path: Path, make_rows
 
 def test_layout_is_refused_whole(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="there is no gallery"):
-        Layout.read(tmp_path / "x")
+        Manifest.read(tmp_path / "x")

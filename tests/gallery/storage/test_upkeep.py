@@ -14,14 +14,14 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery import Gallery
 from occluded_reid.gallery.storage import upkeep
-from occluded_reid.gallery.storage.lance_manifest import Piece, read_manifest
+from occluded_reid.gallery.storage.lance_manifest import Piece, read_lance_manifest
 from occluded_reid.gallery.storage.ledger import Ledger, manifest_versions
 
 Rows = Callable[..., PartEmbeddings]
 
 
 def pieces_of(gallery: Gallery) -> list[int]:
-    manifest = read_manifest(manifest_versions(Path(gallery.path))[gallery.version].read_bytes())
+    manifest = read_lance_manifest(manifest_versions(Path(gallery.path))[gallery.version].read_bytes())
     assert manifest is not None
     return [piece.rows for piece in manifest.pieces]
 
@@ -108,7 +108,7 @@ def test_damage_is_neither_copied_nor_in_the_way(
     gallery = Gallery.create(tmp_path / "g", slots=rows.widths)
     for number in range(7):
         gallery.add(rows[[number]], keys=[f"k{number}"])
-    manifest = read_manifest(manifest_versions(gallery.path)[gallery.version].read_bytes())
+    manifest = read_lance_manifest(manifest_versions(gallery.path)[gallery.version].read_bytes())
     assert manifest is not None
     hurt = gallery.path / "images.lance" / manifest.pieces[0].files[0]
     content = bytearray(hurt.read_bytes())
@@ -168,7 +168,7 @@ def test_what_is_not_understood_is_not_dropped(
     tmp_path: Path, make_rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = make_rows(20)
-    monkeypatch.setattr(upkeep, "read_manifest", lambda _: None)
+    monkeypatch.setattr(upkeep, "read_lance_manifest", lambda _: None)
     gallery = Gallery.create(tmp_path / "g", slots=rows.widths)
     with caplog.at_level(logging.WARNING, logger="occluded_reid"):
         for number in range(14):
@@ -328,12 +328,12 @@ def test_a_linked_file_is_named_by_verify(grown: Gallery, tmp_path: Path) -> Non
 
 def test_what_is_no_manifest_is_not_read_as_one(grown: Gallery) -> None:
     content = manifest_versions(grown.path)[5].read_bytes()
-    told = read_manifest(content)
+    told = read_lance_manifest(content)
     assert told is not None
     assert (told.version, told.rows, len(told.pieces)) == (5, 11, 3)
     assert told.pieces[1].hidden is not None
     assert {piece.rows for piece in told.pieces} == {4, 3}
     assert all((grown.path / "images.lance" / name).is_file() for name in told.files)
-    assert read_manifest(b"") is read_manifest(b"LANC" * 9) is read_manifest(content[:-1]) is None
+    assert read_lance_manifest(b"") is read_lance_manifest(b"LANC" * 9) is read_lance_manifest(content[:-1]) is None
     for place in range(len(content)):  # whatever is damaged, it ends, and with an answer
-        read_manifest(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        read_lance_manifest(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
