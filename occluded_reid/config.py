@@ -20,6 +20,7 @@ __all__ = [
     "HUB",
     "PACKAGED",
     "WEIGHTS_LAYOUTS",
+    "AloneConfig",
     "BackboneConfig",
     "Component",
     "CropConfig",
@@ -224,6 +225,17 @@ class DataConfig(Strict):
         return self
 
 
+class AloneConfig(Strict):
+    """Parameters that learn alone in the first `epochs` epochs: those whose names begin with one of `parts`.
+
+    All others keep their values, and the layers around them are as in use: batch normalisation uses and keeps its
+    running statistics, nothing is dropped.
+    """
+
+    parts: list[str] = Field(min_length=1)
+    epochs: int = Field(ge=1)
+
+
 class OptimConfig(Strict):
     """Optimiser and schedule. Epochs are counted from 1; `steps` {30: 0.1} multiplies the rate from epoch 30 on.
 
@@ -232,6 +244,8 @@ class OptimConfig(Strict):
     begins where the warm-up ends, or in epoch `cosine_start`, hidden by the warm-up (0: as TransReID and FED do).
     `backbone_scale` multiplies the rate of the backbone's parameters, `bias_scale` that of all biases.
     `average` d: what is evaluated and saved is the moving average θ̄ ← d·θ̄ + (1 - d)·θ over the steps.
+    `alone`: what learns alone at first. `continues` names the recipe whose trained model this training goes on from,
+    classifiers and people included: a second stage.
     """
 
     type: Literal["adam", "adamw", "sgd"] = "adam"
@@ -250,6 +264,8 @@ class OptimConfig(Strict):
     clip_norm: float | None = Field(None, gt=0)
     precision: Literal["no", "fp16", "bf16"] = "no"
     average: float | None = Field(None, gt=0, lt=1)
+    alone: AloneConfig | None = None
+    continues: str | None = None
 
     @model_validator(mode="after")
     def _one_schedule(self) -> OptimConfig:
@@ -259,6 +275,8 @@ class OptimConfig(Strict):
             self.cosine_end is None or self.cosine_start > max(self.warmup_epochs, 1)
         ):
             raise ValueError("cosine_start needs cosine_end, and lies at the end of the warm-up or before it")
+        if self.alone is not None and self.alone.epochs > self.epochs:
+            raise ValueError(f"alone.epochs is {self.alone.epochs}, and there are {self.epochs} epochs")
         return self
 
 
@@ -468,6 +486,7 @@ def _keys_at(path: Sequence[str]) -> list[str]:
         "crop": CropConfig,
         "parser": ParserConfig,
         "teacher": TeacherConfig,
+        "alone": AloneConfig,
     }
     for part in path:
         model = steps.get(part, Component)

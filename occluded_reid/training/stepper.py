@@ -15,6 +15,7 @@ from occluded_reid.contracts import Batch
 from occluded_reid.errors import NonFiniteLossError, TrainingError
 from occluded_reid.losses.criterion import LossValues
 from occluded_reid.models import ReIDModel
+from occluded_reid.training.alone import Alone
 from occluded_reid.training.processes import Processes
 from occluded_reid.training.step import TrainingStep, seeded_step
 
@@ -32,6 +33,9 @@ class Stepper:
         optim: gradient clipping.
         seed: of the run.
         note: prints a line to the user.
+
+    Attributes:
+        alone: what learns in these steps, where not all of the model does.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Stepper:
         self.network: nn.Module = network
         self._wrapped = wrapped
         self._gradients_checked = False
+        self.alone: Alone | None = None
         self.idle: tuple[str, ...] = ()
 
     def backward(self, batch: Batch, epoch: int, step: int) -> LossValues:
@@ -100,6 +105,8 @@ class Stepper:
         named = {"total": values.total, **values.named}
         losses = dict(zip(named, torch.stack([v.detach().float() for v in named.values()]).tolist(), strict=True))
         self.accelerator.unscale_gradients()
+        if self.alone is not None:
+            self.alone.drop_gradients()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm: Tensor = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         # In fp16 an overflowing gradient is ordinary: the scaler skips the step and lowers its scale.

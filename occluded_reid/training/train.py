@@ -22,6 +22,7 @@ from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.registry import PARSERS
 from occluded_reid.training.batches import make_loader
+from occluded_reid.training.first_stage import go_on, load_first_stage, missing_first_stage
 from occluded_reid.training.processes import Processes, make_accelerator
 from occluded_reid.training.result import EpochRecord, TrainResult
 from occluded_reid.training.teacher import require_teacher, teacher_of
@@ -61,7 +62,9 @@ def train(
         output: folder of the run.
         pretrained: as `build_model`; without meaning for a model that is built already.
         start: a trained model, or its folder, to go on from with other people: backbone and heads are taken over, the
-            classifiers made anew. Whom it was trained on stays on record. Without meaning on resume.
+            classifiers made anew. Whom it was trained on stays on record. Without meaning on resume. A second stage
+            (``optim.continues``: PCB's refined parts) takes its first stage's model, with the same people, and keeps
+            the classifiers.
         seed: of first weights, order, augmentation and dropout.
         workers: processes that prepare batches; 0 prepares them in line.
         evaluate: returns scores of the model, higher is better. They choose ``output/best``: let them be of people who
@@ -80,7 +83,8 @@ def train(
         History, best epoch, and where the models are.
 
     Raises:
-        RecipeError: the recipe is not valid, or its masks do not fit its heads.
+        RecipeError: the recipe is not valid, its masks do not fit its heads, or it is a second stage and there is no
+            first one.
         DataError: the training split is empty, has one identity, or does not fill a batch.
         MaskError: the recipe needs part masks and some are missing.
         TrainingError: `output` holds another run, or cannot be written; `start` and `pretrained` are both given; or the
@@ -99,7 +103,13 @@ def train(
             f"{pretrained!r}). Give one of the two."
         )
     settings = recipe.recipe if isinstance(recipe, ReIDModel) else find_recipe(recipe)
-    origin = load_model(start) if isinstance(start, str | Path) and not resume else start
+    second = settings.optim.continues is not None
+    if second and start is None and not (resume or isinstance(recipe, ReIDModel)):
+        raise missing_first_stage(settings)
+    if second and not resume and isinstance(start, str | Path):
+        origin: ReIDModel | str | Path | None = load_first_stage(start, data)
+    else:
+        origin = load_model(start) if isinstance(start, str | Path) and not resume else start
     processes = Processes(make_accelerator(settings.optim.precision))
     require_teacher(settings.data.teacher, [loss.type for loss in settings.model.losses.values()])
     place: dict[str, Any] = {
@@ -124,7 +134,7 @@ def train(
             )
     _check_masks(model)
     if isinstance(origin, ReIDModel) and not resume:
-        told = start_from(model, origin)
+        told = go_on(model, origin, data) if second else start_from(model, origin)
         if processes.is_main and show:
             _LOG.warning("%s", told)
     model.trained_on = TrainedOn.of(data, model.trained_on)

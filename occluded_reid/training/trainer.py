@@ -22,6 +22,7 @@ from occluded_reid.forked import require_threads
 from occluded_reid.models import ReIDModel
 from occluded_reid.models.origin import Origin
 from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.training.alone import Alone
 from occluded_reid.training.average import WeightAverage
 from occluded_reid.training.batches import Batches, make_loader
 from occluded_reid.training.checkpoint import (
@@ -34,6 +35,7 @@ from occluded_reid.training.checkpoint import (
 from occluded_reid.training.description import describe_run, differences
 from occluded_reid.training.display import TrainingDisplay
 from occluded_reid.training.features import FEATURES, feature_cache, kept_features
+from occluded_reid.training.first_stage import require_first_stage
 from occluded_reid.training.interrupt import StopSignals
 from occluded_reid.training.journal import Journal
 from occluded_reid.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_rate
@@ -82,6 +84,7 @@ class Trainer:
         MaskError: the recipe needs part masks and some are missing.
         TrainingError: the data set has another number of identities than the model has classes, or the batch of a
             process is one image, of which there is no batch normalisation.
+        RecipeError: what is to learn alone at first is no parameter of the model.
         MissingExtraError: TensorBoard is asked for and not installed.
     """
 
@@ -127,6 +130,7 @@ class Trainer:
         self.scoring = Scoring(evaluate, evaluate_every, self.optim.epochs, best_by, self.processes)
         self.on_epoch = on_epoch
         self.average: WeightAverage | None = None
+        self.alone = None if self.optim.alone is None else Alone(model, self.optim.alone)
         self.history: list[EpochRecord] = []
         self.best: EpochRecord | None = None
         self._show = show and self.processes.is_main
@@ -206,6 +210,7 @@ class Trainer:
         return place
 
     def _begin(self) -> Place:
+        require_first_stage(self.model)
         if self.processes.is_main:
             if checkpoint_exists(self.output / "last"):
                 raise TrainingError(
@@ -253,6 +258,9 @@ class Trainer:
     def _run_epoch(self, place: Place, stepper: Stepper, display: TrainingDisplay, stop: StopSignals) -> None:
         """Run the rest of an epoch; the place moves with every step."""
         stepper.network.train()
+        stepper.alone = self.alone if self.alone is not None and place.epoch <= self.alone.epochs else None
+        if stepper.alone is not None:
+            stepper.alone.hold_layers()
         if isinstance(self.model, ReIDModel):
             self.model.criterion.epoch = place.epoch
         factor = rate_factor(self.optim, place.epoch)

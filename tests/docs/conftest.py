@@ -46,6 +46,7 @@ TINY = {
     "sgam_lite": (*SMALL, f"--set=model.parser.options={PARSER}"),
     "fed": VIT,
     "fed_code_exact": VIT,
+    "pcb_rpp": (*SMALL, "--set=optim.alone.epochs=1"),
     "small_parser": (f"--set=model.options={PARSER}",),
     "sgam_parser": (f"--set=model.options={DEEPLAB}",),
 }

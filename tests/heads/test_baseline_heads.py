@@ -10,7 +10,7 @@ from torch import Tensor
 
 from occluded_reid import BuildInfo, FeatureMaps, build_model
 from occluded_reid.contracts import StageInfo
-from occluded_reid.errors import UnknownOptionError
+from occluded_reid.errors import BuildError, UnknownOptionError
 from occluded_reid.heads.global_ import GlobalHead
 from occluded_reid.heads.local import LocalHead
 from occluded_reid.registry import HEADS
@@ -104,3 +104,54 @@ def test_heads_have_the_parameters_that_the_papers_imply(recipe: str, wanted: in
     model = build_model(recipe, num_classes=751)
     assert sum(p.numel() for p in model.heads.parameters()) == wanted
     assert sum(p.numel() for p in model.backbone.parameters()) == 23_508_032  # ResNet-50 without its classifier
+
+
+@pytest.mark.parametrize("columns", ["plain", "centred"])
+@pytest.mark.parametrize("refined_pooling", ["mean", "weighted"])
+def test_refined_parts_are_loops_over_columns(columns: str, refined_pooling: str) -> None:
+    """softmax(Wᵀ f) for each column, and every part a mean of all columns by it."""
+    torch.manual_seed(0)
+    options = {"num_parts": 3, "reduction": 4, "shared_reduction": True, "neck": "none", "match": "pooled"}
+    info = BuildInfo(stages={"last": StageInfo(16, 16)}, input_size=(96, 48), num_classes=5, name="the head")
+    head = LocalHead(
+        info, **options, dropout=0.5, partition="refined", columns=columns, refined_pooling=refined_pooling
+    )
+    torch.nn.init.normal_(head.part_classifier.weight)
+    head.double().eval()
+    grid = torch.randn(2, 16, 6, 3, dtype=torch.float64)
+    with torch.no_grad():
+        given = head(FeatureMaps({"last": grid}, torch.zeros(2, 3, 96, 48)), {})
+    weight = head.part_classifier.weight.detach()
+    seen = grid
+    if columns == "centred":
+        seen = torch.zeros(2, 2, 6, 3, dtype=torch.float64)
+        for group in range(2):
+            for c in range(8):
+                seen[:, group] += grid[:, 8 * group + c] / 8
+        for group in range(2):
+            seen[:, group] -= seen[:, group].mean((1, 2))[:, None, None]
+    for n in range(2):
+        places = [(y, x) for y in range(6) for x in range(3)]
+        logits = {at: [float(weight[p] @ seen[n, :, at[0], at[1]]) for p in range(3)] for at in places}
+        share = {at: torch.tensor(logits[at]).double().exp() for at in places}
+        share = {at: value / value.sum() for at, value in share.items()}
+        for p in range(3):
+            total = sum(float(share[at][p]) for at in places) if refined_pooling == "weighted" else 18 / 3
+            wanted = sum((float(share[y, x][p]) * grid[n, :, y, x] for y, x in places), torch.zeros(16).double())
+            torch.testing.assert_close(given.embeddings[f"part_{p + 1}"][n], wanted / total)
+            for y, x in places:
+                assert float(given.maps["parts"][n, p, y, x]) == pytest.approx(float(share[y, x][p]))
+    assert head.info.maps["parts"].channels == 3
+    uniform = LocalHead(info, **options)
+    assert set(head.state_dict()) - set(uniform.state_dict()) == (
+        {"part_classifier.weight"} if columns == "plain" else {"part_classifier.weight", "part_classifier.bias"}
+    )
+    assert not set(uniform.state_dict()) - set(head.state_dict())
+
+
+def test_what_refined_parts_refuse() -> None:
+    with pytest.raises(BuildError, match="refines parts by an average; pooling: max has none"):
+        LocalHead(INFO, num_parts=3, pooling="max", partition="refined")
+    info = BuildInfo(stages={"last": StageInfo(12, 16)}, input_size=(96, 48), name="the head")
+    with pytest.raises(BuildError, match=r"groups of 8 channels, and last has 12. Set columns: plain"):
+        LocalHead(info, num_parts=3, partition="refined", columns="centred")
