@@ -23,7 +23,7 @@ from occluded_reid import Protocol, ReIDData, ReIDModel, Report, evaluate, load_
 from occluded_reid.data.lists import list_lines
 from occluded_reid.errors import DataError, EvaluationError
 from occluded_reid.evaluation import Difference, embed_samples
-from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 
 LISTS = Path(__file__).with_suffix("")
 HOLDOUT = 100

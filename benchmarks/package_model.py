@@ -36,7 +36,7 @@ from occluded_reid.config import PACKAGED, is_packaged
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.evaluation import Protocol
 from occluded_reid.evaluation.embed import Occlusion, embed_samples
-from occluded_reid.evaluation.tuning.untouched import require_apart
+from occluded_reid.evaluation.leakage import require_apart
 from occluded_reid.files import is_file
 from occluded_reid.models.packaged import round_to_half, write_packaged
 

@@ -26,8 +26,7 @@ from PIL import Image
 from occluded_reid import Protocol, load_dataset, load_model, load_recipe, train
 from occluded_reid.cli.demo import DEMO
 from occluded_reid.data.synthetic import LISTING, SyntheticOptions, generate
-from occluded_reid.evaluation.conditions import MATCHINGS
-from occluded_reid.evaluation.study import study
+from occluded_reid.evaluation.studies.study import MATCHINGS, study
 
 Floats = NDArray[np.float32]
 

@@ -22,8 +22,8 @@ import torch
 from occluded_reid import ReIDData, ReIDModel, load_dataset, load_model
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.data.occlusion.stock import open_occluders
-from occluded_reid.evaluation.intervals import bootstrap_means, interval_of
-from occluded_reid.evaluation.study import study
+from occluded_reid.evaluation.bootstrap import bootstrap_means, interval_of
+from occluded_reid.evaluation.studies.study import study
 
 KINDS = ("cut-outs", "generated", "pedestrians")
 METRICS = ("Rank-1", "mAP")

@@ -48,10 +48,10 @@ _HOME = {
     "Report": "evaluation",
     "Sample": "data.dataset",
     "SlotIndex": "search.index.base",
-    "Sweeps": "evaluation.sweep",
+    "Sweeps": "evaluation.studies.sweep",
     "Targets": "contracts",
     "Trainer": "training",
-    "Tuned": "evaluation.tuning",
+    "Tuned": "evaluation.studies.tuning",
     "Verdict": "evaluation.same",
     "benchmark_of": "data",
     "build_model": "models",
@@ -70,10 +70,10 @@ _HOME = {
     "open_set_study": "evaluation.open_set",
     "parse_folder": "parsing.write",
     "same": "evaluation.same",
-    "sweep": "evaluation.sweep",
+    "sweep": "evaluation.studies.sweep",
     "train": "training",
     "train_parser": "training.parser",
-    "tune_model": "evaluation.tuning",
+    "tune_model": "evaluation.studies.tuning",
 }
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ if TYPE_CHECKING:
     )
     from occluded_reid.evaluation.open_set import open_set_study
     from occluded_reid.evaluation.same import Verdict, same
-    from occluded_reid.evaluation.sweep import Sweeps, sweep
-    from occluded_reid.evaluation.tuning import Tuned, tune_model
+    from occluded_reid.evaluation.studies.sweep import Sweeps, sweep
+    from occluded_reid.evaluation.studies.tuning import Tuned, tune_model
     from occluded_reid.gallery import Gallery, Hit
     from occluded_reid.heads.base import Head
     from occluded_reid.losses.base import Loss

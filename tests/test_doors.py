@@ -48,7 +48,7 @@ from occluded_reid.data.synthetic import SyntheticOptions
 from occluded_reid.data.synthetic.generate import generate
 from occluded_reid.errors import OccludedReIDError
 from occluded_reid.evaluation import Occlusion, Report
-from occluded_reid.evaluation.study import study
+from occluded_reid.evaluation.studies.study import study
 from occluded_reid.gallery import field
 from occluded_reid.matchers import PlainMatcher
 from occluded_reid.models.export import save_model

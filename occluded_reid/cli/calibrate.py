@@ -95,8 +95,8 @@ def calibrate_command(
     from occluded_reid.data.occlusion import Occluders
     from occluded_reid.embeddings import EmbeddedSet
     from occluded_reid.evaluation.embed import Occlusion, embed_sides
+    from occluded_reid.evaluation.leakage import require_apart
     from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
-    from occluded_reid.evaluation.tuning.untouched import require_apart
     from occluded_reid.gallery import Gallery
     from occluded_reid.models import load_model
 

@@ -54,7 +54,7 @@ def demo_command(
     from occluded_reid.data.synthetic import SyntheticOptions, generate
     from occluded_reid.evaluation import Protocol
     from occluded_reid.evaluation.pictures import write_report
-    from occluded_reid.evaluation.study import study
+    from occluded_reid.evaluation.studies.study import study
     from occluded_reid.models import load_model
     from occluded_reid.training import train
 

@@ -39,7 +39,7 @@ __all__ = ["evaluate_command"]
 
 
 class Matching(StrEnum):
-    """How slots and visibility are used; `occluded_reid.evaluation.study.MATCHINGS` says it in words."""
+    """How slots and visibility are used; `occluded_reid.evaluation.studies.study.MATCHINGS` says it in words."""
 
     OWN = "own"
     GLOBAL = "global"
@@ -124,7 +124,7 @@ def evaluate_command(
     """
     from occluded_reid.data.occlusion.stock import open_occluders
     from occluded_reid.evaluation import Protocol
-    from occluded_reid.evaluation.study import study
+    from occluded_reid.evaluation.studies.study import study
     from occluded_reid.models import load_model
     from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
@@ -135,8 +135,8 @@ def evaluate_command(
     loaded = open_data(dataset, data, masks, holdout, seed, options=options, readable=readable)
     chosen = None
     if tuned is not None:
-        from occluded_reid.evaluation.tuning.tuned import Tuned
-        from occluded_reid.evaluation.tuning.untouched import require_untouched
+        from occluded_reid.evaluation.leakage import require_untouched
+        from occluded_reid.evaluation.studies.tuned import Tuned
 
         chosen = Tuned.load(tuned)
         require_untouched(chosen, loaded, fingerprint=network.fingerprint)
@@ -160,7 +160,7 @@ def evaluate_command(
         )
     loss = None
     if widths:
-        from occluded_reid.evaluation.reduction_loss import fit_on_training, reduction_loss
+        from occluded_reid.evaluation.studies.reduction_loss import fit_on_training, reduction_loss
 
         with progress_bar("fitting the reduction") as move:
             reduction, fitted_on = fit_on_training(network, loaded, widths, progress=move)

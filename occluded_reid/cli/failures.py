@@ -77,9 +77,9 @@ def failures_command(
     from occluded_reid.errors import EvaluationError
     from occluded_reid.evaluation import Protocol
     from occluded_reid.evaluation.embed import Occlusion, embed_sides
-    from occluded_reid.evaluation.failures.find import find_failures
-    from occluded_reid.evaluation.failures.worst_pages import worst_pages, write_worst
-    from occluded_reid.evaluation.tuning.untouched import require_apart
+    from occluded_reid.evaluation.leakage import require_apart
+    from occluded_reid.evaluation.studies.failures.find import find_failures
+    from occluded_reid.evaluation.studies.failures.worst_pages import worst_pages, write_worst
     from occluded_reid.files import write_json
     from occluded_reid.models import load_model
 

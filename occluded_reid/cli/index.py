@@ -173,7 +173,7 @@ def index_command(
     Example: [bold]occluded-reid index mall/ photos/ --camera-from folder[/bold]
     """
     from occluded_reid.errors import DataError, GalleryError
-    from occluded_reid.evaluation.reduction_loss import fit_on_training
+    from occluded_reid.evaluation.studies.reduction_loss import fit_on_training
     from occluded_reid.gallery import Gallery
     from occluded_reid.gallery.keys import distinct_prefix
     from occluded_reid.gallery.known_model import compute_alike

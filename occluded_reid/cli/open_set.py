@@ -89,12 +89,12 @@ def open_set_command(
     """
     from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
     from occluded_reid.data.occlusion import Occluders
+    from occluded_reid.evaluation.bootstrap import PeopleResampling
     from occluded_reid.evaluation.embed import Occlusion, embed_sides
-    from occluded_reid.evaluation.open_set.people import PeopleResampling
+    from occluded_reid.evaluation.leakage import require_apart, training_note
     from occluded_reid.evaluation.open_set.study import open_set_study
     from occluded_reid.evaluation.open_set.threshold import split_people
     from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN
-    from occluded_reid.evaluation.tuning.untouched import require_apart, training_note
     from occluded_reid.models import load_model
 
     network = load_model(model, preset=preset)

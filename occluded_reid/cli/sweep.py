@@ -33,7 +33,7 @@ from occluded_reid.cli.evaluate import Take
 
 if TYPE_CHECKING:
     from occluded_reid.data.dataset import Split
-    from occluded_reid.evaluation.sweep.result import Sweep
+    from occluded_reid.evaluation.studies.sweep.result import Sweep
 
 __all__ = ["sweep_command"]
 
@@ -97,8 +97,8 @@ def sweep_command(
     from occluded_reid.data.occlusion.kinds import OCCLUSION_KINDS, open_kinds
     from occluded_reid.errors import EvaluationError
     from occluded_reid.evaluation import Protocol
-    from occluded_reid.evaluation.sweep.measure import SEVERITIES, is_sweep_of, sweep, sweep_settings
-    from occluded_reid.evaluation.sweep.sweeps import Sweeps, read_sweeps
+    from occluded_reid.evaluation.studies.sweep.measure import SEVERITIES, is_sweep_of, sweep, sweep_settings
+    from occluded_reid.evaluation.studies.sweep.sweeps import Sweeps, read_sweeps
     from occluded_reid.models import load_model
     from occluded_reid.models.embedder import is_network
     from occluded_reid.models.export import require_model

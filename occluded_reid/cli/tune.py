@@ -69,7 +69,7 @@ def tune_command(
     Example: [bold]occluded-reid tune runs/sorn/model --data market/ --validation 50 --choose threshold=0.1,0.2[/bold]
     """
     from occluded_reid.evaluation import Protocol
-    from occluded_reid.evaluation.tuning.choices import tune_model
+    from occluded_reid.evaluation.studies.tuning.choices import tune_model
     from occluded_reid.models import load_model
 
     choices = _read_choices(choose)

@@ -6,14 +6,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from occluded_reid.evaluation.card import ProtocolCard
+from occluded_reid.evaluation.bootstrap import Comparison, Difference, Interval
 from occluded_reid.evaluation.compare import Compared, compare
 from occluded_reid.evaluation.evaluate import evaluate, evaluate_matrix
-from occluded_reid.evaluation.failures.find import find_failures
-from occluded_reid.evaluation.failures.result import Failures
-from occluded_reid.evaluation.intervals import Comparison, Difference, Interval
 from occluded_reid.evaluation.protocol import Protocol
-from occluded_reid.evaluation.report import Report
+from occluded_reid.evaluation.report import ProtocolCard, Report
+from occluded_reid.evaluation.studies.failures.find import find_failures
+from occluded_reid.evaluation.studies.failures.result import Failures
 
 if TYPE_CHECKING:
     from occluded_reid.evaluation.embed import Occlusion, embed_samples

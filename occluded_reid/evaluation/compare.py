@@ -12,10 +12,10 @@ import numpy as np
 
 from occluded_reid.arguments import checked
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
-from occluded_reid.evaluation.intervals import Comparison, Difference, Interval, bootstrap_means, interval_of
+from occluded_reid.evaluation.bootstrap import Comparison, Difference, Interval, bootstrap_means, interval_of
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
+from occluded_reid.evaluation.tables import also_written, csv_text, latex_table, markdown_table
 from occluded_reid.registry import did_you_mean
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import torch
 from occluded_reid.arguments import checked, shown
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EmbeddingError, EvaluationError
-from occluded_reid.evaluation.measures import measures, report_of, require_answers
+from occluded_reid.evaluation.metrics import query_numbers
 from occluded_reid.evaluation.protocol import Protocol
-from occluded_reid.evaluation.report import Report
-from occluded_reid.evaluation.single_shot import rank_single_shot_by
-from occluded_reid.evaluation.streaming import Labelled, places, rank_matches_by
+from occluded_reid.evaluation.ranking.matches import Labelled, places, rank_matches_by
+from occluded_reid.evaluation.ranking.single_shot import rank_single_shot_by
+from occluded_reid.evaluation.report import Report, report_of, require_answers
 from occluded_reid.forked import require_threads
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.numbered import whole_numbers
@@ -211,7 +211,7 @@ def _ranked(
         return (undefined, single.ranks, undefined), single.excluded, single.unshared
     found = rank_matches_by(distances, query, gallery, exclude_same_camera=exclude, tile_rows=rows, progress=progress)
     require_answers(len(found.rows), query, gallery, protocol)
-    return measures(found, protocol.ap), found.excluded, found.unshared
+    return query_numbers(found, protocol.ap), found.excluded, found.unshared
 
 
 def require_rows(query: Labelled, gallery: Labelled) -> None:

@@ -15,10 +15,10 @@ from PIL import Image
 
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.errors import EvaluationError, ImageError
-from occluded_reid.evaluation.conditions import MATCHINGS, Study
-from occluded_reid.evaluation.failures.find import find_failures
-from occluded_reid.evaluation.failures.ranked_rows import as_seen, query_row, ranked_rows
-from occluded_reid.evaluation.failures.result import Failures
+from occluded_reid.evaluation.studies.failures.find import find_failures
+from occluded_reid.evaluation.studies.failures.ranked_rows import as_seen, query_row, ranked_rows
+from occluded_reid.evaluation.studies.failures.result import Failures
+from occluded_reid.evaluation.studies.study import MATCHINGS, Study
 from occluded_reid.files import inside, is_file, text_lines, write_json
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.models import ReIDModel

@@ -2,29 +2,80 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from occluded_reid._version import __version__
 from occluded_reid.arguments import checked, shown
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.card import ProtocolCard
-from occluded_reid.evaluation.formats import also_written, csv_text, latex_table, markdown_table
-from occluded_reid.evaluation.intervals import FEW, Comparison, Difference, Interval, bootstrap_means, interval_of
+from occluded_reid.evaluation.bootstrap import FEW, Comparison, Difference, Interval, bootstrap_means, interval_of
+from occluded_reid.evaluation.metrics import cmc
 from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN, MAX_RANK, MOST_DRAWS, Protocol
-from occluded_reid.files import read_json, write_json
+from occluded_reid.evaluation.ranking.matches import Labelled
+from occluded_reid.evaluation.tables import also_written, csv_text, latex_table, markdown_table
+from occluded_reid.files import read_json, text_bytes, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["ProtocolCard", "Report"]
+__all__ = ["LIBRARIES", "ProtocolCard", "Report", "report_of", "require_answers"]
 
 _FORMAT = 1
+LIBRARIES = ("torch", "numpy")
+"""Whose versions stand beside the numbers, with those of this library and of Python."""
+
+
+@dataclass(frozen=True)
+class ProtocolCard:
+    """What the numbers of a report stand on, beside the protocol's rules.
+
+    Attributes:
+        queries: images asked for.
+        gallery: images searched.
+        query_identities: different people among the queries.
+        gallery_identities: different identity numbers in the gallery, distractors included.
+        excluded_pairs: pairs dropped for having one identity and one camera.
+        pairs_without_shared_slot: pairs left in that share no visible slot; they rank last.
+        slots: slot name -> width.
+        matcher: type and options.
+        fingerprint: of the model, or empty.
+        version: of this library.
+        queries_sha256: hash of the queries' identities, cameras and names, in order.
+        gallery_sha256: of the gallery's, in any order.
+        reranking: what re-ranked the images before they were counted, with its parameters, or empty.
+        tuned: what was chosen on which other data, or empty.
+        test_time: what was done beside the model itself, or empty.
+        libraries: versions of Python and of the libraries that computed the numbers.
+        only_own_camera: queries that were skipped although the gallery shows the person, but under the query's own
+            camera alone; None in reports of before they were counted.
+    """
+
+    queries: int
+    gallery: int
+    query_identities: int
+    gallery_identities: int
+    excluded_pairs: int
+    pairs_without_shared_slot: int
+    slots: Mapping[str, int]
+    matcher: Mapping[str, Any]
+    fingerprint: str
+    version: str
+    queries_sha256: str
+    gallery_sha256: str = ""
+    reranking: str = ""
+    tuned: str = ""
+    test_time: str = ""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    only_own_camera: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +131,7 @@ class Report:
         """
         if k < 1:
             raise EvaluationError(f"rank {k} was asked for; ranks are counted from 1.")
-        return float((self.first_match_rank[self.answerable] <= k).mean())
+        return cmc(self.first_match_rank[self.answerable], k)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -322,5 +373,97 @@ class Report:
         return np.stack(hits if self.protocol.shots == "single" else [*hits, *others], axis=1)
 
 
+def require_answers(answerable: int, query: Labelled, gallery: Labelled, protocol: Protocol) -> None:
+    """Raise EvaluationError where no query has anything to find."""
+    if answerable:
+        return
+    shown = int(np.isin(query.identity, gallery.identity).sum())
+    if not shown or not protocol.exclude_same_camera:
+        raise EvaluationError(
+            f"none of the {len(query)} queries has an image of its identity among the {len(gallery)} gallery images. "
+            "Are identities numbered alike in both sets?"
+        )
+    cameras = len(np.unique(np.concatenate([query.camera, gallery.camera])))
+    every = "All images are of one camera: " if cameras == 1 else "Are cameras numbered alike in both sets? "
+    raise EvaluationError(
+        f"none of the {len(query)} queries has an image of its identity from another camera among the {len(gallery)} "
+        f"gallery images; {shown} have some of the same camera, which the rule of the benchmarks leaves out. {every}"
+        "exclude_same_camera=False (--no-exclude-same-camera) keeps them; numbers then count images of the same moment "
+        "too, and look better than they are."
+    )
+
+
+def report_of(
+    numbers: tuple[np.ndarray, np.ndarray, np.ndarray],
+    query: Labelled,
+    gallery: Labelled,
+    protocol: Protocol,
+    *,
+    excluded: int,
+    unshared: int,
+    slots: Mapping[str, int],
+    matcher: Mapping[str, Any],
+    fingerprint: str = "",
+    reranking: str = "",
+    tuned: str = "",
+    test_time: str = "",
+) -> Report:
+    """Return the report of some numbers.
+
+    Args:
+        numbers: average precision, rank of the first match and inverse negative penalty of each query.
+        query: who was asked for.
+        gallery: who was searched.
+        protocol: the rules.
+        excluded: pairs dropped for having one identity and one camera.
+        unshared: pairs without a common slot.
+        slots: slot name -> width.
+        matcher: type and options.
+        fingerprint: of the model.
+        reranking: in words.
+        tuned: what was chosen on which data, in words.
+        test_time: what was done to images or embeddings beside the model itself, in words.
+    """
+    card = ProtocolCard(
+        queries=len(query),
+        gallery=len(gallery),
+        query_identities=len(np.unique(query.identity)),
+        gallery_identities=len(np.unique(gallery.identity)),
+        excluded_pairs=excluded,
+        pairs_without_shared_slot=unshared,
+        slots=slots,
+        matcher=matcher,
+        fingerprint=fingerprint,
+        version=__version__,
+        queries_sha256=_digest(query),
+        gallery_sha256=_digest(gallery, ordered=False),
+        reranking=reranking,
+        tuned=tuned,
+        test_time=test_time,
+        only_own_camera=_only_own_camera(numbers[1], query, gallery),
+        libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    )
+    return Report(protocol, card, *numbers)
+
+
 def _listed(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _only_own_camera(first_rank: np.ndarray, query: Labelled, gallery: Labelled) -> int:
+    """Queries without an answer whose person the gallery shows: all of those images are of the query's camera."""
+    unanswered = first_rank.reshape(len(first_rank), -1)[:, 0] == 0
+    return int(np.isin(query.identity[unanswered], gallery.identity).sum())
+
+
+def _digest(images: Labelled, *, ordered: bool = True) -> str:
+    """Hash of who the images show, so that only reports over the same images are paired.
+
+    Args:
+        images: identities, cameras and names.
+        ordered: whether another order is another set of images: numbers of queries are paired by position, but the
+            order of a gallery changes nothing.
+    """
+    names = images.paths or ("",) * len(images)
+    lines = [f"{i},{c},{n}" for i, c, n in zip(images.identity, images.camera, names, strict=True)]
+    return hashlib.sha256(text_bytes("\n".join(lines if ordered else sorted(lines)))).hexdigest()

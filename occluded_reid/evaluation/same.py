@@ -12,7 +12,7 @@ from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.calibration.threshold import shared_of_visibility
 from occluded_reid.config import DEFAULT_MODEL
 from occluded_reid.errors import CalibrationError
-from occluded_reid.evaluation.failures.ranked_rows import query_row
+from occluded_reid.evaluation.studies.failures.ranked_rows import query_row
 from occluded_reid.models import ReIDModel, load_model
 from occluded_reid.models.source import folder_of
 from occluded_reid.pixels import Channels, ImageLike, to_rgb, to_thumbnail

@@ -18,7 +18,7 @@ from occluded_reid.data.occlusion import Occluders
 from occluded_reid.errors import CalibrationError, GalleryMismatchError
 from occluded_reid.evaluation import Occlusion, Protocol
 from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, split_people
-from occluded_reid.evaluation.reduction_loss import fit_on_training, reduction_loss
+from occluded_reid.evaluation.studies.reduction_loss import fit_on_training, reduction_loss
 
 Cli = Callable[..., Any]
 

@@ -13,8 +13,8 @@ from occluded_reid import load_dataset, load_model
 from occluded_reid.data.occlusion import Occluders
 from occluded_reid.evaluation import Protocol, embed_samples
 from occluded_reid.evaluation.embed import Occlusion
-from occluded_reid.evaluation.failures.find import find_failures
-from occluded_reid.evaluation.failures.result import Failures
+from occluded_reid.evaluation.studies.failures.find import find_failures
+from occluded_reid.evaluation.studies.failures.result import Failures
 
 Cli = Callable[..., Any]
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from occluded_reid import BACKBONES, DATASETS, HEADS, LOSSES, MATCHERS, __version__, list_models
 from occluded_reid.cli import app
-from occluded_reid.evaluation.study import MATCHINGS
+from occluded_reid.evaluation.studies.study import MATCHINGS
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (

@@ -11,7 +11,7 @@ import pytest
 
 from occluded_reid import load_model
 from occluded_reid.data.occlusion.kinds import OCCLUSION_KINDS
-from occluded_reid.evaluation.sweep.sweeps import Sweeps, read_sweeps
+from occluded_reid.evaluation.studies.sweep.sweeps import Sweeps, read_sweeps
 
 Cli = Callable[..., Any]
 

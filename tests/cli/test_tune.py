@@ -12,9 +12,9 @@ import pytest
 from occluded_reid import load_dataset, load_model
 from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.evaluation import Protocol
-from occluded_reid.evaluation.study import study
-from occluded_reid.evaluation.tuning.choices import tune_model
-from occluded_reid.evaluation.tuning.tuned import Tuned
+from occluded_reid.evaluation.studies.study import study
+from occluded_reid.evaluation.studies.tuned import Tuned
+from occluded_reid.evaluation.studies.tuning.choices import tune_model
 from occluded_reid.models.trained_on import TrainedOn
 
 Cli = Callable[..., Any]

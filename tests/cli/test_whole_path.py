@@ -13,7 +13,7 @@ from PIL import Image
 
 from occluded_reid import Gallery, load_dataset, load_model
 from occluded_reid.evaluation import Protocol
-from occluded_reid.evaluation.study import study
+from occluded_reid.evaluation.studies.study import study
 
 Cli = Callable[..., Any]
 

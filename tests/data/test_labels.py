@@ -15,7 +15,7 @@ from occluded_reid.data.camera_names import camera_of_text, number_cameras
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import DataError
 from occluded_reid.evaluation import embed_samples
-from occluded_reid.evaluation.failures import find_failures
+from occluded_reid.evaluation.studies.failures import find_failures
 from occluded_reid.matchers import PlainMatcher
 from occluded_reid.models import build_model
 from occluded_reid.training import train

@@ -18,7 +18,7 @@ from PIL import Image
 from occluded_reid import ReIDData, ReIDModel, load_dataset
 from occluded_reid.errors import DataError, EvaluationError
 from occluded_reid.evaluation import embed_samples
-from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "natural.py"
 LISTS = SCRIPT.with_suffix("")

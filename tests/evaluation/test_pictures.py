@@ -17,7 +17,7 @@ from occluded_reid.data.occlusion import Occluders
 from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.errors import EvaluationError, ImageError
 from occluded_reid.evaluation.pictures import map_pictures, query_rows, save_picture, search_picture, write_report
-from occluded_reid.evaluation.study import Study, study
+from occluded_reid.evaluation.studies.study import Study, study
 from occluded_reid.visualize import RankedQuery
 
 SETTINGS = {"occluders": Occluders.generated(0, count=6), "protocol": Protocol(bootstrap=20)}

@@ -17,11 +17,11 @@ from occluded_reid.calibration.matches import find_mates
 from occluded_reid.calibration.pairs import Comparisons
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.formats import markdown_table
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.measured import Measured, common_facts, rate_text
-from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.searches import DetectionPoint, Searches
 from occluded_reid.evaluation.open_set.threshold import rows_of
+from occluded_reid.evaluation.tables import markdown_table
 from occluded_reid.matchers.base import Matcher
 
 if TYPE_CHECKING:

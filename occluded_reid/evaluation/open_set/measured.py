@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from occluded_reid._version import __version__
-from occluded_reid.evaluation.intervals import Interval
+from occluded_reid.evaluation.bootstrap import Interval
 
 __all__ = ["Measured", "common_facts", "rate_text"]
 

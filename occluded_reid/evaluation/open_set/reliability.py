@@ -11,10 +11,10 @@ import numpy as np
 from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.calibration.pair_counts import GRID, PairCounts
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.formats import markdown_table
 from occluded_reid.evaluation.open_set.measured import common_facts
 from occluded_reid.evaluation.open_set.reliability_bins import ReliabilityGroup, reliability_group, said_of
 from occluded_reid.evaluation.open_set.threshold import require_others
+from occluded_reid.evaluation.tables import markdown_table
 
 if TYPE_CHECKING:
     from rich.table import Table

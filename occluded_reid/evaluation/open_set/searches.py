@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from occluded_reid.calibration.pair_counts import false_matches_allowed
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.measured import Measured
-from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.threshold import Share
 
 __all__ = ["DetectionPoint", "Searches"]

@@ -12,12 +12,12 @@ from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.formats import markdown_table
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.identification import Identification, evaluate_identification
-from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.reliability import Reliability, evaluate_reliability
 from occluded_reid.evaluation.open_set.threshold import OpenSetReport, evaluate_open_set
 from occluded_reid.evaluation.open_set.verification import Verification, evaluate_verification
+from occluded_reid.evaluation.tables import markdown_table
 from occluded_reid.files import write_json, write_text
 from occluded_reid.matchers.base import Matcher
 

@@ -15,8 +15,7 @@ from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.calibration.pairs import Comparisons
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.intervals import Interval
-from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.bootstrap import Interval, PeopleResampling
 from occluded_reid.matchers.base import Matcher
 
 if TYPE_CHECKING:

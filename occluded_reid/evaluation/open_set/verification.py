@@ -11,10 +11,10 @@ import numpy as np
 
 from occluded_reid.calibration.pair_counts import GRID, NEVER, PairCounts, false_matches_allowed
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.formats import markdown_table
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.measured import common_facts, rate_text
-from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.threshold import Share
+from occluded_reid.evaluation.tables import markdown_table
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,7 +18,7 @@ from occluded_reid.data.benchmarks.cuhk03_mat import extract_cuhk03
 from occluded_reid.data.dataset import ReIDData, load_dataset
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import DataError, MissingExtraError, UnknownOptionError
-from occluded_reid.evaluation.single_shot import rank_single_shot_by
+from occluded_reid.evaluation.ranking.single_shot import rank_single_shot_by
 from occluded_reid.matchers import PlainMatcher
 from occluded_reid.search.blocks import PlainDistances
 

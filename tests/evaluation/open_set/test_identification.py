@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.identification import evaluate_identification
-from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.matchers import VisibilityWeightedMatcher
 
 from .drawn_sides import sides as drawn

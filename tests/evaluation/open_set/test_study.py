@@ -13,8 +13,8 @@ from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.identification import evaluate_identification
-from occluded_reid.evaluation.open_set.people import PeopleResampling
 from occluded_reid.evaluation.open_set.reliability import evaluate_reliability
 from occluded_reid.evaluation.open_set.study import OpenSetStudy, open_set_study
 from occluded_reid.evaluation.open_set.threshold import evaluate_open_set, rows_of, split_people

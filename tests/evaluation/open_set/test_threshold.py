@@ -103,7 +103,7 @@ def test_intervals_are_those_of_drawn_people_however_many_are_drawn_at_once(monk
         shares.append(sum(t * f for t, f in zip(times, found.values(), strict=True)) / sum(times))
     interval = whole.unknown_answered.interval
     assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(shares, [2.5, 97.5])))
-    monkeypatch.setattr("occluded_reid.evaluation.open_set.people._CHUNK_VALUES", 20)
+    monkeypatch.setattr("occluded_reid.evaluation.bootstrap._CHUNK_VALUES", 20)
     assert evaluate_open_set(query, gallery, PlainMatcher(), 0.4, resamples=40, seed=2) == whole
 
 

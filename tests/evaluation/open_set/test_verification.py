@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from occluded_reid.calibration.pair_counts import count_pairs
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.open_set.people import PeopleResampling
+from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.verification import evaluate_verification
 from occluded_reid.matchers import VisibilityWeightedMatcher
 
