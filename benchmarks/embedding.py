@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from occluded_reid import Gallery, PartEmbeddings, ReIDModel, build_model
-from occluded_reid.gallery.images import embed_images
+from occluded_reid.models.embedding import embed_images
 from occluded_reid.models.precision import PRECISIONS, has_precision
 
 BATCH = 64

@@ -32,7 +32,6 @@ from occluded_reid.gallery.images import (
     EmbeddingModel,
     Source,
     as_list,
-    embed_images,
     identify,
     origins_of,
     tracklets_of,
@@ -482,6 +481,10 @@ class GalleryBase(Browsing):
         require_whole("batch_size", batch_size)
         if (several := tracks_of_rows(query)) is not None:
             return mean_queries(self._fit(rows, "the query has") for rows in several), [[] for _ in several]
+        from occluded_reid.models.embedding import (
+            embed_images,  # with it come networks, which a search by key needs not
+        )
+
         model, tracklets = self.model, tracklets_of(query, channels)
         if (difference := other_precision(self.manifest, model)) is not None and not self._precision_said:
             _LOG.warning("the gallery '%s' %s: distances differ a little from those within it", self.path, difference)

@@ -8,7 +8,7 @@ from pathlib import Path
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import EmbeddingError, GalleryError, GalleryMismatchError, OccludedReIDError
 from occluded_reid.files import look, temporary_folder
-from occluded_reid.gallery.images import EmbeddingModel, as_list, embed_images
+from occluded_reid.gallery.images import EmbeddingModel, as_list
 from occluded_reid.gallery.storage.checksums import sync
 from occluded_reid.gallery.storage.ledger import Ledger
 from occluded_reid.gallery.storage.manifest import Manifest, describe_slots
@@ -132,6 +132,8 @@ def fit_reduction(
 def _embedded(sample: Images, model: EmbeddingModel | None) -> PartEmbeddings:
     if model is None:
         raise GalleryError("the sample consists of images, and no model was given to embed them; give embeddings.")
+    from occluded_reid.models.embedding import embed_images  # with it come networks
+
     images = as_list(sample)
     names = [str(image) if isinstance(image, str | Path) else f"sample[{n}]" for n, image in enumerate(images)]
     return PartEmbeddings.cat(list(embed_images(model, images, names, batch_size=64)))

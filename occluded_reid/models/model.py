@@ -6,14 +6,14 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from occluded_reid.arguments import shown
+from occluded_reid.arguments import checked, shown
 from occluded_reid.backbones.base import Backbone
 from occluded_reid.config import OptimConfig, Recipe
 from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadOutput, ModelOutput, Targets
@@ -23,11 +23,13 @@ from occluded_reid.forked import require_threads
 from occluded_reid.heads.base import Head
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
+from occluded_reid.models.embedding import embed_images
 from occluded_reid.models.engines import Engine, Engines
 from occluded_reid.models.origin import Origin
 from occluded_reid.models.precision import Precision
 from occluded_reid.models.preprocess import Preprocess
 from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.pixels import Channels, Images, as_list
 
 __all__ = ["ReIDModel"]
 
@@ -181,21 +183,62 @@ class ReIDModel(nn.Module):
         self._engines = Engines(engine or self.engine, precision or self.precision)
         return self
 
+    @checked(ShapeError, only=("progress",))
     @torch.inference_mode()
-    def embed(self, images: Tensor, *, precision: Precision | None = None) -> PartEmbeddings:
-        """Embed preprocessed images (N, 3, H, W): slots in float32, visibility 1 where no head gives one.
+    def embed(
+        self,
+        images: Images,
+        *,
+        precision: Precision | None = None,
+        batch_size: int | None = None,
+        channels: Channels = "rgb",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> PartEmbeddings:
+        """Embed images: slots in float32, visibility 1 where no head gives one.
 
         Args:
-            images: as `preprocess` gives them.
+            images: one image or several: paths, bytes of files, PIL images, uint8 arrays, tensors of one image each; or
+                N that are prepared, as `preprocess` gives them, a tensor of floats (N, 3, H, W). Prepared ones stay on
+                the model's device; embeddings of others come to the CPU.
             precision: for these images, as in `embed_with`; None is the model's own.
+            batch_size: images in one pass; None is 64, and all at once where they are prepared.
+            channels: the order of colours in arrays and tensors that are not prepared; "bgr" is OpenCV's.
+            progress: called with (images done, images in all) after each pass.
 
         Raises:
-            BuildError: the images have another size, or the engine that was asked for cannot run this model.
+            ImageError: an image cannot be read, or has no pixels; it is named.
+            ShapeError: there is no image, or an array or a tensor has another type or shape than an image.
+            BuildError: prepared images have another size, or the engine that was asked for cannot run this model.
             DeviceError: the device has no arithmetic of that precision; or this process was forked from one that had
                 computed, and would wait for ever.
             EmbeddingError: the model gives NaN.
+
+        Example:
+            ``model.embed(sorted(Path("photos").glob("*.jpg")), batch_size=32)``
         """
-        _require_tensor(images)
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+            raise ShapeError(f"batch_size is {shown(batch_size)}; give a whole number above 0, or None.")
+        made: Iterator[PartEmbeddings]
+        if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
+            total = len(images)
+            size = batch_size or max(total, 1)
+            made = (self._embed_prepared(images[n : n + size], precision) for n in range(0, max(total, 1), size))
+        else:
+            several = as_list(images, channels)
+            if not several:
+                raise ShapeError("there is no image to embed; give at least one.")
+            total = len(several)
+            names = [str(im) if isinstance(im, str | Path) else f"images[{n}]" for n, im in enumerate(several)]
+            made = embed_images(_At(self, precision), several, names, batch_size or 64)
+        done, rows = 0, list[PartEmbeddings]()
+        for part in made:
+            rows.append(part)
+            done += len(part)
+            if progress is not None:
+                progress(done, total)
+        return PartEmbeddings.cat(rows)
+
+    def _embed_prepared(self, images: Tensor, precision: Precision | None) -> PartEmbeddings:
         self._require_images(images)
         require_threads("embed images", self.device.type)
         run = self._engines.choose(self, len(images), precision)
@@ -304,6 +347,20 @@ class ReIDModel(nn.Module):
             f"{self.recipe.model.backbone.type} ({stages})\n"
             f"heads: {', '.join(self.heads)} → slots {slots}\n{total / 1e6:.2f} M parameters at inference"
         )
+
+
+class _At(NamedTuple):
+    """A model at a precision, for `embed_images`."""
+
+    model: ReIDModel
+    precision: Precision | None
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.model.preprocess
+
+    def embed(self, images: Tensor) -> PartEmbeddings:
+        return self.model._embed_prepared(images, self.precision)
 
 
 def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> BuildInfo:

@@ -14,7 +14,7 @@ from PIL import Image
 from occluded_reid import PartEmbeddings
 from occluded_reid.errors import GalleryError, ImageError, ShapeError
 from occluded_reid.gallery import AddResult, Gallery
-from occluded_reid.gallery.images import embed_images
+from occluded_reid.models.embedding import embed_images
 
 FRAME = np.random.default_rng(3).integers(0, 200, (60, 90, 3), dtype=np.uint8)
 GOOD = FRAME[5:30, 5:20]
@@ -129,7 +129,7 @@ def test_files_that_threads_read_give_the_same_as_pictures(
     tmp_path: Path, tiny: Any, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny(None)
-    monkeypatch.setattr("occluded_reid.gallery.images.reading_threads", lambda: threads)
+    monkeypatch.setattr("occluded_reid.models.embedding.reading_threads", lambda: threads)
     draw, files = np.random.default_rng(0), []
     for number in range(23):
         files.append(tmp_path / f"{number:02}.jpg")

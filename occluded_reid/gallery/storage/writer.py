@@ -12,7 +12,7 @@ import numpy as np
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError, ImageError
 from occluded_reid.gallery.hit import AddResult
-from occluded_reid.gallery.images import EmbeddingModel, ImageLike, embed_images, identify
+from occluded_reid.gallery.images import EmbeddingModel, ImageLike, identify
 from occluded_reid.gallery.near_keys import near_keys
 from occluded_reid.gallery.storage.manifest import LABELS
 from occluded_reid.gallery.storage.records import Record, record_of, same_rows, to_table
@@ -74,6 +74,8 @@ class Writer:
         self, images: Sequence[ImageLike], model: EmbeddingModel, batch_size: int, skip_unreadable: bool
     ) -> AddResult:
         """Embed images, except those that the gallery holds already, and add them."""
+        from occluded_reid.models.embedding import embed_images  # with it come networks, which other rows need not
+
         size = max(1, min(_COMMIT_IMAGES, _COMMIT_NUMBERS // self._layout.width))
         unreadable: list[str] = []
         for first in range(0, len(images), size):
