@@ -249,7 +249,7 @@ def test_the_files_say_the_numbers(tmp_path: Path, result: Sweep) -> None:
     titles = [text for text in drawing.itertext() if text.startswith(("Rank-1: ", "mAP: "))]
     assert len(titles) == 2 * 3  # two kinds and their mean
     with Image.open(tmp_path / "sweep.png") as picture:
-        assert picture.size == (3 * 1120, 2 * 640)
+        assert picture.size == (3 * 1120, 2 * 640 + 50)  # one legend for all
     content = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert content == json.loads(json.dumps(both.to_dict(), allow_nan=False))
     assert content["differences"][0]["minus"] == "sorn_lite"
