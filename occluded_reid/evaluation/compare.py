@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.bootstrap import Comparison, Difference, Interval, bootstrap_means, interval_of
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
-from occluded_reid.evaluation.tables import also_written, csv_text, latex_table, markdown_table
+from occluded_reid.evaluation.tables import Sheet, Tabular, also_written, latex_table, markdown_table
 from occluded_reid.registry import did_you_mean
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["Compared", "SeveralRuns", "compare"]
 
@@ -94,7 +91,7 @@ class SeveralRuns:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(Tabular):
     """Systems over the same queries and gallery.
 
     Attributes:
@@ -161,22 +158,34 @@ class Compared:
         lines = [[name, *(_points(found[metric]) for metric in metrics)] for name, found in self.differences.items()]
         return [f"minus {self.base}, in points", *metrics], lines
 
-    def table(self) -> Table:
-        """Return the numbers and the differences for a terminal."""
-        from rich.table import Table
-
-        from occluded_reid.screen import cell
-
-        header, lines = self.rows()
-        table = Table(*map(cell, header), title="per cent, with intervals over the queries")
-        for line in lines:
-            table.add_row(*map(cell, line), end_section=line is lines[-1])
+    def sheet(self) -> Sheet:
+        """Return the numbers, and below them the differences to the base."""
+        header, rows = self.rows()
+        heads: list[list[str]] = []
+        differences: list[list[str]] = []
         if self.differences:
-            header, lines = self.difference_rows()
-            table.add_row(*map(cell, header), style="bold")
-            for line in lines:
-                table.add_row(*map(cell, line))
-        return table
+            head, differences = self.difference_rows()
+            heads = [head]
+        title, last = "per cent, with intervals over the queries", len(rows)
+        every = [*rows, *heads, *differences]
+        return Sheet(header, every, self.facts, title, words=len(header), sections=(last - 1,), strong=(last,))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one mapping for each system and number, with what this system's numbers stand on besides."""
+        return [
+            {
+                "system": name,
+                "metric": metric,
+                "value": value,
+                "low": (interval := system.intervals.get(metric)) and interval.low,
+                "high": interval and interval.high,
+                "runs": len(system.reports),
+                "standard deviation": system.spread.get(metric),
+                **{key: system.facts[key] for key in _OWN},
+            }
+            for name, system in self.systems.items()
+            for metric, value in system.metrics.items()
+        ]
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """Return both tables, the differences in words and the protocol as Markdown; write it if a path is given."""
@@ -200,22 +209,6 @@ class Compared:
             caption = "Paired differences; * where the interval leaves 0 out."
             text += "\n" + latex_table(*self.difference_rows(), caption)
         return also_written(text, path)
-
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Return one line for each system and number, as shares, with the protocol; write it if a path is given."""
-        facts = self.facts
-        lines = []
-        for name, system in self.systems.items():
-            own = system.facts
-            for metric, value in system.metrics.items():
-                interval = system.intervals.get(metric)
-                bounds = ["", ""] if interval is None else [repr(interval.low), repr(interval.high)]
-                spread = repr(system.spread[metric]) if system.spread else ""
-                seeds = str(len(system.reports))
-                shown = [name, metric, repr(value), *bounds, seeds, spread]
-                lines.append([*shown, *(own[key] for key in _OWN), *facts.values()])
-        header = ("system", "metric", "value", "low", "high", "runs", "standard deviation", *_OWN, *facts)
-        return also_written(csv_text(header, lines), path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""

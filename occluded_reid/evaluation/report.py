@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from occluded_reid.evaluation.bootstrap import FEW, Comparison, Difference, Inte
 from occluded_reid.evaluation.metrics import cmc
 from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN, MAX_RANK, MOST_DRAWS, Protocol
 from occluded_reid.evaluation.ranking.matches import Labelled
-from occluded_reid.evaluation.tables import also_written, csv_text, latex_table, markdown_table
+from occluded_reid.evaluation.tables import Sheet, Tabular
 from occluded_reid.files import read_json, text_bytes, write_json
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ProtocolCard:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Tabular):
     """CMC, mAP and mINP with what they stand on.
 
     Args:
@@ -308,22 +308,25 @@ class Report:
             return text
         return f"{text} ({skipped - own} not in the gallery at all, {own} only under the query's own camera)"
 
+    def sheet(self) -> Sheet:
+        """Return the numbers with intervals, and the protocol as facts."""
+        interval = f"{self.protocol.confidence:.0%} interval"
+        rows = [[name, f"{value:.1%}", str(self.intervals.get(name, "–"))] for name, value in self.metrics.items()]
+        return Sheet(("metric", "value", interval), rows, self.facts, self.protocol.name or self.protocol.dataset)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return each number with the bounds of its interval."""
+        return [
+            {"metric": name, "value": value, **_bounds(self.intervals.get(name))}
+            for name, value in self.metrics.items()
+        ]
+
     def table(self) -> Table:
         """Return the numbers with intervals, and the protocol below them, as a rich table."""
-        from rich.table import Table
-
-        from occluded_reid.screen import cell
-
-        title = cell(self.protocol.name or self.protocol.dataset)
-        table = Table(title=title or None, show_header=False)
-        table.add_column("metric")
-        table.add_column("value")
-        for name, value in self.metrics.items():
-            table.add_row(name, f"[bold]{value:6.1%}[/bold]  {self.intervals.get(name, '')}".replace("  [", "  \\["))
-        table.add_section()
-        for key, fact in self.facts.items():
-            table.add_row(key, cell(fact), style="dim")
-        return table
+        sheet = self.sheet()
+        # The protocol's sentences need the room of both columns.
+        rows = [(name, f"{value:>6}  {interval}".replace("  –", "")) for name, value, interval in sheet.rows]
+        return replace(sheet, header=("metric", "value and interval"), rows=rows, words=2).rich(facts=True)
 
     def __str__(self) -> str:
         numbers = [
@@ -331,34 +334,6 @@ class Report:
             for name, value in self.metrics.items()
         ]
         return "\n".join([*numbers, *(f"{key}: {value}" for key, value in self.facts.items())])
-
-    def to_markdown(self, path: str | Path | None = None) -> str:
-        """Return numbers with intervals and the protocol below them as Markdown, and write it if a path is given."""
-        numbers = markdown_table(("metric", "value", self._interval_name), self._rows())
-        facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts.items())
-        return also_written(f"{numbers}\n\n{facts}\n", path)
-
-    def to_latex(self, path: str | Path | None = None) -> str:
-        """Return a booktabs table whose caption is the protocol, and write it if a path is given."""
-        caption = "; ".join(f"{name}: {fact}" for name, fact in self.facts.items())
-        return also_written(latex_table(("metric", "value", self._interval_name), self._rows(), caption), path)
-
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Return one line for each number, as shares, with the whole protocol in each; write it if a path is given."""
-        facts = self.facts
-        lines = []
-        for name, value in self.metrics.items():
-            interval = self.intervals.get(name)
-            bounds = ["", ""] if interval is None else [repr(interval.low), repr(interval.high)]
-            lines.append([name, repr(value), *bounds, *facts.values()])
-        return also_written(csv_text(("metric", "value", "low", "high", *facts), lines), path)
-
-    @property
-    def _interval_name(self) -> str:
-        return f"{self.protocol.confidence:.0%} interval"
-
-    def _rows(self) -> list[list[str]]:
-        return [[name, f"{value:.1%}", str(self.intervals.get(name, "–"))] for name, value in self.metrics.items()]
 
     @property
     def query_values(self) -> np.ndarray:
@@ -444,6 +419,10 @@ def report_of(
         libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     )
     return Report(protocol, card, *numbers)
+
+
+def _bounds(interval: Interval | None) -> dict[str, float | None]:
+    return {"low": interval.low if interval else None, "high": interval.high if interval else None}
 
 
 def _listed(values: np.ndarray) -> list[float | None]:

@@ -1,16 +1,27 @@
-"""Tables as text: Markdown, LaTeX and CSV."""
+"""How a result shows itself: header, rows and facts as a terminal's table, Markdown, LaTeX, HTML; its numbers as CSV
+and as a data frame.
+
+A result gives a `Sheet` and its numbers (`Tabular`); everything that shows it is here.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from occluded_reid.errors import EvaluationError
 from occluded_reid.files import write_text
 
-__all__ = ["also_written", "csv_text", "latex_table", "latex_text", "markdown_table"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Sheet", "Tabular", "also_written", "csv_text", "latex_table", "latex_text", "markdown_table"]
 
 _LATEX = str.maketrans(
     {
@@ -38,6 +49,123 @@ _LATEX = str.maketrans(
         "×": r"$\times$",
     }
 )
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as texts, and what its numbers stand on.
+
+    Attributes:
+        header: name of each column.
+        rows: cells, as many as the header has.
+        facts: what the numbers stand on, by name.
+        title: above the table.
+        caption: below it.
+        words: how many columns from the left hold words; the others hold numbers.
+        sections: positions of the rows after which a line is drawn.
+        strong: positions of the rows that stand out.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    caption: str = ""
+    words: int = 1
+    sections: Collection[int] = ()
+    strong: Collection[int] = ()
+
+    def rich(self, *, facts: bool = False) -> Table:
+        """Return the table for a terminal; `facts` writes them below the numbers."""
+        from rich.table import Table
+
+        from occluded_reid.screen import cell
+
+        table = Table(title=cell(self.title) or None, caption=cell(self.caption) or None)
+        for number, name in enumerate(self.header):
+            table.add_column(cell(name), justify="left" if number < self.words else "right")
+        for number, row in enumerate(self.rows):
+            style = "bold" if number in self.strong else None
+            table.add_row(*map(cell, row), end_section=number in self.sections, style=style)
+        if facts:
+            table.add_section()
+            for name, fact in self.facts.items():
+                table.add_row(cell(name), cell(fact), style="dim")
+        return table
+
+    def markdown(self) -> str:
+        """Return table, caption and facts as Markdown."""
+        facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts.items())
+        caption = f"{self.caption}." if self.caption else ""
+        parts = [markdown_table(self.header, self.rows, words=self.words), caption, facts]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def latex(self) -> str:
+        """Return a booktabs table whose caption is the facts."""
+        return latex_table(self.header, self.rows, "; ".join(f"{name}: {fact}" for name, fact in self.facts.items()))
+
+    def html(self) -> str:
+        """Return table and facts as a piece of HTML, every text escaped."""
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
+        body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in self.rows)
+        words = ". ".join(text for text in (self.title, self.caption) if text)
+        caption = f"<caption>{escape(words)}</caption>" if words else ""
+        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in self.facts.items())
+        below = f"<dl>{facts}</dl>\n" if facts else ""
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n{below}"
+
+
+class Tabular(ABC):
+    """A result that says what its table holds (`sheet`) and its numbers (`records`), and is shown by that alone."""
+
+    @abstractmethod
+    def sheet(self) -> Sheet:
+        """Return header, rows and facts."""
+
+    @abstractmethod
+    def records(self) -> list[dict[str, Any]]:
+        """Return the numbers unrounded, a flat mapping for each line of a CSV file; None for what there is not."""
+
+    def table(self) -> Table:
+        """Return the numbers for a terminal."""
+        return self.sheet().rich()
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return the numbers and what they stand on as Markdown, and write it if a path is given."""
+        return also_written(self.sheet().markdown(), path)
+
+    def to_latex(self, path: str | Path | None = None) -> str:
+        """Return a booktabs table whose caption is what the numbers stand on, and write it if a path is given."""
+        return also_written(self.sheet().latex(), path)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Return the numbers and what they stand on as a piece of HTML, and write it if a path is given."""
+        return also_written(self.sheet().html(), path)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return one line for each number, as shares, with all it stands on; write it if a path is given."""
+        facts = self.sheet().facts
+        records = self.records()
+        names = dict.fromkeys(name for record in records for name in record)
+        header = [*names, *(f"{name}, in words" if name in names else name for name in facts)]
+        rows = [[*(_exact(record.get(name)) for name in names), *facts.values()] for record in records]
+        return also_written(csv_text(header, rows), path)
+
+    def to_pandas(self) -> Any:
+        """Return the numbers as a pandas.DataFrame, what they stand on in its `attrs`.
+
+        Raises:
+            EvaluationError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as cause:
+            raise EvaluationError(
+                "a data frame needs pandas, which is not installed: pip install pandas. Or write a file: to_csv(path)."
+            ) from cause
+        frame = pandas.DataFrame(self.records())
+        frame.attrs.update(self.sheet().facts)
+        return frame
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
@@ -103,6 +231,10 @@ def also_written(text: str, path: str | Path | None) -> str:
     if path is not None:
         write_text(path, text, EvaluationError)
     return text
+
+
+def _exact(value: Any) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
 def _cell(cell: str) -> str:

@@ -3,7 +3,7 @@
 from occluded_reid.evaluation.open_set.identification import Identification, evaluate_identification
 from occluded_reid.evaluation.open_set.reliability import Reliability, evaluate_reliability
 from occluded_reid.evaluation.open_set.study import OpenSetStudy, open_set_study
-from occluded_reid.evaluation.open_set.threshold import OpenSetReport, Share, evaluate_open_set, split_people
+from occluded_reid.evaluation.open_set.threshold import OpenSetReport, evaluate_open_set, split_people
 from occluded_reid.evaluation.open_set.verification import Verification, evaluate_verification
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "OpenSetReport",
     "OpenSetStudy",
     "Reliability",
-    "Share",
     "Verification",
     "evaluate_identification",
     "evaluate_open_set",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,11 @@ from occluded_reid.calibration.pairs import Comparisons
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.bootstrap import PeopleResampling
-from occluded_reid.evaluation.open_set.measured import Measured, common_facts, rate_text
+from occluded_reid.evaluation.open_set.measured import Measured, common_facts, numbers_of, rate_text
 from occluded_reid.evaluation.open_set.searches import DetectionPoint, Searches
 from occluded_reid.evaluation.open_set.threshold import rows_of
-from occluded_reid.evaluation.tables import markdown_table
+from occluded_reid.evaluation.tables import Sheet, Tabular
 from occluded_reid.matchers.base import Matcher
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["FAR_RATES", "Identification", "evaluate_identification"]
 
@@ -34,7 +31,7 @@ FAR_RATES = (0.001, 0.01, 0.1)
 
 
 @dataclass(frozen=True)
-class Identification:
+class Identification(Tabular):
     """What searches for known and unknown people come back with.
 
     The thresholds behind these numbers are read off the very searches that they are judged by, as the definition of the
@@ -110,19 +107,24 @@ class Identification:
         last = np.flatnonzero(np.append(alarms[1:] > alarms[:-1], True)) if len(alarms) else np.arange(0)
         return alarms[last], found[last]
 
-    def table(self) -> Table:
-        """Return the numbers for a terminal."""
-        from rich.table import Table
+    def sheet(self) -> Sheet:
+        """Return the numbers and what they stand on."""
+        return Sheet(("what", "value"), self._rows(), self.facts, "known and unknown people", self._caption, words=2)
 
-        table = Table("what", "value", title="known and unknown people", caption=self._caption)
-        for name, value in self._rows():
-            table.add_row(name, value.replace("[", "\\["))
-        return table
-
-    def markdown(self) -> list[str]:
-        """Return the numbers and what they stand on as lines of Markdown."""
-        facts = [f"- {name}: {value}" for name, value in self.facts.items()]
-        return [markdown_table(["what", "value"], self._rows()), "", self._caption + ".", "", *facts]
+    def records(self) -> list[dict[str, Any]]:
+        """Return each point, and the areas under the curves."""
+        points = [
+            {
+                "measure": "DIR",
+                "rank": point.rank,
+                "false_alarm_rate": point.false_alarm_rate,
+                **numbers_of(point.found),
+                "below": point.to_dict()["below"],
+            }
+            for point in self.points
+        ]
+        areas = {"AUROC": self.auroc, "AUROC, own image": self.auroc_mate}
+        return [*points, *({"measure": name, **numbers_of(area)} for name, area in areas.items())]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON knows them."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,16 +15,16 @@ from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.open_set.measured import common_facts
 from occluded_reid.evaluation.open_set.reliability_bins import ReliabilityGroup, reliability_group, said_of
 from occluded_reid.evaluation.open_set.threshold import require_others
-from occluded_reid.evaluation.tables import markdown_table
+from occluded_reid.evaluation.tables import Sheet, Tabular, also_written
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 __all__ = ["Reliability", "evaluate_reliability"]
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(Tabular):
     """How far a calibration's match probabilities hold on people it was not made with.
 
     A probability of a match depends on how frequent matches are. Here all matches together weigh `prior`, and all
@@ -53,21 +54,19 @@ class Reliability:
     counts: PairCounts = field(repr=False)
     facts: dict[str, str] = field(repr=False)
 
-    def table(self) -> Table:
-        """Return the numbers for a terminal."""
-        from rich.table import Table
-
+    def sheet(self) -> Sheet:
+        """Return how far the probabilities can be believed, for each number of shared slots."""
         header, *rows = self._rows()
-        table = Table(title="match probability on other people", caption=self._caption)
-        for number, name in enumerate(header):
-            table.add_column(name, justify="right" if number else "left")
-        for row in rows:
-            table.add_row(*row)
-        return table
+        return Sheet(header, rows, self.facts, "match probability on other people", self._caption)
 
-    def markdown(self) -> list[str]:
-        """Return the numbers and what they stand on as lines of Markdown."""
-        header, *rows = self._rows()
+    def records(self) -> list[dict[str, Any]]:
+        """Return the numbers of each group; those of its bins are in `to_dict`."""
+        groups = [(group.name, group.to_dict()) for group in (self.everything, *self.groups)]
+        return [{"pairs": name, **{key: v for key, v in numbers.items() if key != "bins"}} for name, numbers in groups]
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return the numbers, the bins of all pairs and what they stand on as Markdown; write it if a path is given."""
+        sheet = self.sheet()
         bins = [
             [
                 f"{b.low:.3f} … {b.high:.3f}",
@@ -79,17 +78,9 @@ class Reliability:
             ]
             for b in self.everything.bins
         ]
-        named = ["probability", "predicted", "observed", "weight", "of one person", "of two people"]
-        facts = [f"- {name}: {value}" for name, value in self.facts.items()]
-        return [
-            markdown_table(header, rows),
-            "",
-            self._caption + ".",
-            "",
-            markdown_table(named, bins),
-            "",
-            *facts,
-        ]
+        named = ("probability", "predicted", "observed", "weight", "of one person", "of two people")
+        text = f"{replace(sheet, facts={}).markdown()}\n{Sheet(named, bins, sheet.facts).markdown()}"
+        return also_written(text, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON knows them."""

@@ -12,7 +12,6 @@ import numpy as np
 from occluded_reid.calibration.pair_counts import false_matches_allowed
 from occluded_reid.evaluation.bootstrap import PeopleResampling
 from occluded_reid.evaluation.open_set.measured import Measured
-from occluded_reid.evaluation.open_set.threshold import Share
 
 __all__ = ["DetectionPoint", "Searches"]
 
@@ -34,7 +33,7 @@ class DetectionPoint:
     false_alarm_rate: float
     below: float | None
     attained: float | None
-    found: Share | None
+    found: Measured | None
 
     def __str__(self) -> str:
         return "too few unknown searches" if self.found is None else str(self.found)
@@ -88,7 +87,7 @@ class Searches:
                 points.append(DetectionPoint(rank, rate, None, None, None))
                 continue
             found = int(((self.mate < below) & (self.rank <= rank)).sum())
-            share = Share(found, len(self.mate), interval)
+            share = Measured.share(found, len(self.mate), interval)
             points.append(DetectionPoint(rank, rate, below, float((self.unknown < below).mean()), share))
         by_first, by_mate = (Measured(float(value[i]), intervals[i]) for i in (-2, -1))
         return tuple(points), (by_first, by_mate)

@@ -89,19 +89,19 @@ class OpenSetStudy:
             "",
             f"![{_CHARTS[0][1]}]({_CHARTS[0][0]})",
             "",
-            *self.identification.markdown(),
+            self.identification.to_markdown().rstrip(),
             "",
             "## One person or two",
             "",
             f"![{_CHARTS[1][1]}]({_CHARTS[1][0]})",
             "",
-            *self.verification.markdown(),
+            self.verification.to_markdown().rstrip(),
             "",
             "## Match probability",
             "",
             f"![{_CHARTS[2][1]}]({_CHARTS[2][0]})",
             "",
-            *self.reliability.markdown(),
+            self.reliability.to_markdown().rstrip(),
         ]
         return "\n".join(lines) + "\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,49 +15,16 @@ from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.calibration.pairs import Comparisons
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.evaluation.bootstrap import Interval, PeopleResampling
+from occluded_reid.evaluation.bootstrap import PeopleResampling
+from occluded_reid.evaluation.open_set.measured import Measured, numbers_of
+from occluded_reid.evaluation.tables import Sheet, Tabular
 from occluded_reid.matchers.base import Matcher
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-__all__ = ["OpenSetReport", "Share", "evaluate_open_set", "require_others", "rows_of", "split_people"]
+__all__ = ["OpenSetReport", "evaluate_open_set", "require_others", "rows_of", "split_people"]
 
 
 @dataclass(frozen=True)
-class Share:
-    """How many of how many, with a bootstrap interval over the people asked for; NaN where there is nothing to count.
-
-    Images of one person are alike, so people are drawn, not pairs or searches.
-    """
-
-    count: int
-    total: int
-    interval: Interval
-
-    @property
-    def value(self) -> float:
-        """The share."""
-        return self.count / self.total if self.total else float("nan")
-
-    def __str__(self) -> str:
-        if not self.total:
-            return "none"
-        return f"{self.value:.2%} [{self.interval.low:.2%}, {self.interval.high:.2%}] ({self.count} of {self.total})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as JSON knows them; None for NaN."""
-        known = self.total > 0
-        return {
-            "count": self.count,
-            "total": self.total,
-            "value": self.value if known else None,
-            "interval": [self.interval.low, self.interval.high] if known else None,
-        }
-
-
-@dataclass(frozen=True)
-class OpenSetReport:
+class OpenSetReport(Tabular):
     """What a threshold does on people it was not made with.
 
     Attributes:
@@ -71,29 +38,39 @@ class OpenSetReport:
 
     calibration: Calibration | None
     gallery_size: int
-    unknown_answered: Share
-    known_found: Share
-    impostors: dict[int, Share]
-    matches: dict[int, Share]
+    unknown_answered: Measured
+    known_found: Measured
+    impostors: dict[int, Measured]
+    matches: dict[int, Measured]
 
     @property
     def false_match_rate(self) -> float:
         """False matches per comparison, over all numbers of shared slots."""
-        return sum(s.count for s in self.impostors.values()) / max(1, sum(s.total for s in self.impostors.values()))
+        return sum(s.count or 0 for s in self.impostors.values()) / max(
+            1, sum(s.total or 0 for s in self.impostors.values())
+        )
 
-    def table(self) -> Table:
-        """Return the numbers for a terminal."""
-        from rich.table import Table
+    def sheet(self) -> Sheet:
+        """Return the shares, by what is counted."""
+        searches = [
+            ["unknown person answered, per search", str(self.unknown_answered)],
+            ["known person found, per search", str(self.known_found)],
+        ]
+        two = [[f"two people accepted, per comparison, {n} shared", str(s)] for n, s in self.impostors.items()]
+        one = [[f"one person accepted, per comparison, {n} shared", str(s)] for n, s in self.matches.items()]
+        caption = f"galleries of {self.gallery_size} images"
+        lines = (1, 1 + len(two))
+        header, rows = ("what", "share"), [*searches, *two, *one]
+        return Sheet(header, rows, title="on other people", caption=caption, words=2, sections=lines)
 
-        table = Table("what", "share", title="on other people", caption=f"galleries of {self.gallery_size} images")
-        table.add_row("unknown person answered, per search", _plain(self.unknown_answered))
-        table.add_row("known person found, per search", _plain(self.known_found), end_section=True)
-        for shared, share in self.impostors.items():
-            table.add_row(f"two people accepted, per comparison, {shared} shared", _plain(share))
-        table.add_section()
-        for shared, share in self.matches.items():
-            table.add_row(f"one person accepted, per comparison, {shared} shared", _plain(share))
-        return table
+    def records(self) -> list[dict[str, Any]]:
+        """Return each share with its counts and its interval."""
+        return [
+            {"what": "unknown person answered", "shared": None, **numbers_of(self.unknown_answered)},
+            {"what": "known person found", "shared": None, **numbers_of(self.known_found)},
+            *({"what": "two people accepted", "shared": n, **numbers_of(s)} for n, s in self.impostors.items()),
+            *({"what": "one person accepted", "shared": n, **numbers_of(s)} for n, s in self.matches.items()),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON knows it."""
@@ -187,7 +164,7 @@ def evaluate_open_set(
 
 def _shares(
     pairs: list[tuple[np.ndarray, np.ndarray]], identity: np.ndarray, resampling: PeopleResampling
-) -> list[Share]:
+) -> list[Measured]:
     """Of each pair (what counts, of how many), both (Nq,), the share; a few draws of the people at a time."""
     people, person = np.unique(identity, return_inverse=True)
     columns = [np.bincount(person, weights=side, minlength=len(people)) for pair in pairs for side in pair]
@@ -196,7 +173,7 @@ def _shares(
     hits, totals = drawn[:, ::2], drawn[:, 1::2]
     rates = np.divide(hits, totals, out=np.full(hits.shape, np.nan), where=totals > 0)
     return [
-        Share(int(hit.sum()), int(total.sum()), resampling.interval(rates[:, number]))
+        Measured.share(int(hit.sum()), int(total.sum()), resampling.interval(rates[:, number]))
         for number, (hit, total) in enumerate(pairs)
     ]
 
@@ -261,7 +238,3 @@ def rows_of(rows: EmbeddedSet, index: np.ndarray) -> EmbeddedSet:
 
 def _by_hash(identities: np.ndarray, seed: int) -> list[int]:
     return sorted(identities.tolist(), key=lambda person: hashlib.sha256(f"{seed}:{person}".encode()).hexdigest())
-
-
-def _plain(share: Share) -> str:
-    return str(share).replace("[", "\\[")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from occluded_reid.calibration.pair_counts import GRID, NEVER, PairCounts, false_matches_allowed
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.bootstrap import PeopleResampling
-from occluded_reid.evaluation.open_set.measured import common_facts, rate_text
-from occluded_reid.evaluation.open_set.threshold import Share
-from occluded_reid.evaluation.tables import markdown_table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from occluded_reid.evaluation.open_set.measured import Measured, common_facts, numbers_of, rate_text
+from occluded_reid.evaluation.tables import Sheet, Tabular
 
 __all__ = ["FMR_RATES", "Verification", "VerificationPoint", "evaluate_verification"]
 
@@ -44,7 +40,7 @@ class VerificationPoint:
     false_match_rate: float
     below: float | None
     false_matches: int
-    missed: Share | None
+    missed: Measured | None
 
     def __str__(self) -> str:
         return "too few comparisons of two people" if self.missed is None else str(self.missed)
@@ -60,7 +56,7 @@ class VerificationPoint:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Tabular):
     """False-match rate (FMR) and false-non-match rate (FNMR) of all comparisons.
 
     A pair counts as one person if its distance is below a threshold. A pair that shares no slot never counts as one: it
@@ -110,19 +106,28 @@ class Verification:
         place = np.unique(np.searchsorted(rate, wanted * (1 + 1e-12), side="right") - 1)
         return rate[place], missed[place]
 
-    def table(self) -> Table:
-        """Return the numbers for a terminal."""
-        from rich.table import Table
+    def sheet(self) -> Sheet:
+        """Return the numbers and what they stand on."""
+        return Sheet(("what", "value"), self._rows(), self.facts, "one person or two", self._caption, words=2)
 
-        table = Table("what", "value", title="one person or two", caption=self._caption)
-        for name, value in self._rows():
-            table.add_row(name, value.replace("[", "\\["))
-        return table
-
-    def markdown(self) -> list[str]:
-        """Return the numbers and what they stand on as lines of Markdown."""
-        facts = [f"- {name}: {value}" for name, value in self.facts.items()]
-        return [markdown_table(["what", "value"], self._rows()), "", self._caption + ".", "", *facts]
+    def records(self) -> list[dict[str, Any]]:
+        """Return FNMR at each rate, the equal-error rate and the area under the curve with its bounds."""
+        points = [
+            {
+                "measure": "FNMR",
+                "false_match_rate": point.false_match_rate,
+                **numbers_of(point.missed),
+                "below": point.below,
+            }
+            for point in self.points
+        ]
+        below = self.equal_error_below if math.isfinite(self.equal_error_below) else None
+        low, high = self.auroc_bounds
+        return [
+            *points,
+            {"measure": "EER", "value": self.equal_error_rate, "below": below},
+            {"measure": "AUROC", "value": self.auroc, "low": low, "high": high},
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, and the curve as it is drawn, as JSON knows them."""
@@ -238,7 +243,7 @@ def _steps(counts: PairCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return below, running[np.append(place, len(counts.low))], missed
 
 
-def _missed(counts: PairCounts, limits: Sequence[int | None], resampling: PeopleResampling) -> list[Share | None]:
+def _missed(counts: PairCounts, limits: Sequence[int | None], resampling: PeopleResampling) -> list[Measured | None]:
     """Matches at each limit or beyond it, people drawn."""
     people, owner = np.unique(counts.match_person, return_inverse=True)
     wanted = [limit for limit in limits if limit is not None]
@@ -248,7 +253,7 @@ def _missed(counts: PairCounts, limits: Sequence[int | None], resampling: People
     )
     drawn = np.concatenate([weights @ by_person for weights in resampling.weights(people)])
     shares = [
-        Share(int(column.sum()), counts.matches, resampling.interval(drawn[:, number] / drawn[:, -1]))
+        Measured.share(int(column.sum()), counts.matches, resampling.interval(drawn[:, number] / drawn[:, -1]))
         for number, column in enumerate(columns)
     ]
     found = iter(shares)

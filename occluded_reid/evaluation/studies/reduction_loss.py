@@ -17,6 +17,7 @@ from occluded_reid.evaluation.embed import embed_samples
 from occluded_reid.evaluation.evaluate import evaluate
 from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.report import Report
+from occluded_reid.evaluation.tables import Sheet, Tabular
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
 from occluded_reid.search.projection import Reduction
@@ -31,7 +32,7 @@ FIT_IMAGES = 8192
 
 
 @dataclass(frozen=True)
-class ReductionLoss:
+class ReductionLoss(Tabular):
     """Reports with full and with reduced embeddings, paired by query.
 
     Attributes:
@@ -62,18 +63,32 @@ class ReductionLoss:
             "bytes of an image, float16": f"{before} to {after} ({after / before:.1%})",
         }
 
-    def table(self) -> Table:
-        """Return the numbers side by side for a terminal."""
-        from rich.table import Table
+    def sheet(self) -> Sheet:
+        """Return the numbers side by side."""
+        rows = [
+            [name, f"{value:.1%}", f"{self.reduced.metrics[name]:.1%}", str(self.difference[name])]
+            for name, value in self.full.metrics.items()
+        ]
+        header = ("metric", "full", "reduced", "reduced − full")
+        return Sheet(header, rows, self.facts, "what the reduction costs", words=4)
 
-        table = Table("metric", "full", "reduced", "reduced − full", title="what the reduction costs")
-        for name, value in self.full.metrics.items():
-            cells = (f"{value:.1%}", f"{self.reduced.metrics[name]:.1%}", str(self.difference[name]))
-            table.add_row(name, *(cell.replace("[", "\\[") for cell in cells))
-        table.add_section()
-        for key, fact in self.facts.items():
-            table.add_row(key, fact.replace("[", "\\["), style="dim")
-        return table
+    def records(self) -> list[dict[str, Any]]:
+        """Return each number with and without the reduction, and the paired difference."""
+        return [
+            {
+                "metric": name,
+                "full": value,
+                "reduced": self.reduced.metrics[name],
+                "difference": (found := self.difference[name]).value,
+                "low": found.interval.low,
+                "high": found.interval.high,
+            }
+            for name, value in self.full.metrics.items()
+        ]
+
+    def table(self) -> Table:
+        """Return the numbers side by side for a terminal, and what they stand on below them."""
+        return self.sheet().rich(facts=True)
 
     def __str__(self) -> str:
         lines = [

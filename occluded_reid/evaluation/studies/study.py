@@ -21,6 +21,7 @@ from occluded_reid.evaluation.evaluate import evaluate
 from occluded_reid.evaluation.leakage import require_apart, training_note
 from occluded_reid.evaluation.protocol import CAMERAS_UNKNOWN, Protocol
 from occluded_reid.evaluation.report import Report
+from occluded_reid.evaluation.tables import Sheet, Tabular
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models import ReIDModel
 from occluded_reid.registry import did_you_mean
@@ -80,7 +81,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Tabular):
     """Conditions of one model on one data set, as a table, as JSON, and with paired differences.
 
     Attributes:
@@ -155,20 +156,38 @@ class Study:
 
     def table(self) -> Table:
         """Return the table for a terminal."""
-        from rich.table import Table
+        shares = ["clean" if fraction == 0 else f"{fraction:.0%} occluded" for fraction in self.fractions]
+        rows = [
+            [name, matching, *(self._cell(matching, fraction, name, "\n") for fraction in self.fractions)]
+            for name in self.headline
+            for matching in self.matchings
+        ]
+        ends = range(len(self.matchings) - 1, len(rows), len(self.matchings))
+        return Sheet(["metric", "matching", *shares], rows, title=self._title, words=2, sections=ends).rich()
 
-        from occluded_reid.screen import cell
+    @property
+    def _title(self) -> str:
+        return f"{self.model} on {self.dataset}"
 
-        table = Table(title=cell(f"{self.model} on {self.dataset}"))
-        table.add_column("metric")
-        table.add_column("matching")
-        for fraction in self.fractions:
-            table.add_column("clean" if fraction == 0 else f"{fraction:.0%} occluded", justify="right")
-        for name in self.headline:
-            for matching in self.matchings:
-                cells = [self._cell(matching, fraction, name, "\n") for fraction in self.fractions]
-                table.add_row(name, matching, *cells, end_section=matching == self.matchings[-1])
-        return table
+    def sheet(self) -> Sheet:
+        """Return the headline numbers of each matching, and what they stand on."""
+        header, *rows = self.rows()
+        return Sheet(header, rows, self.facts(), self._title, self.warning)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return each number of each matching at each share of occlusion, with the bounds of its interval."""
+        return [
+            {
+                "matching": condition.matching,
+                "occluded": condition.fraction,
+                "metric": name,
+                "value": value,
+                "low": (interval := condition.intervals.get(name)) and interval.low,
+                "high": interval and interval.high,
+            }
+            for condition in self.conditions
+            for name, value in condition.metrics.items()
+        ]
 
     def _cell(self, matching: str, fraction: float, metric: str, between: str = " ") -> str:
         condition = self.get(matching, fraction)

@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from occluded_reid._version import __version__
 from occluded_reid.errors import EvaluationError, ShapeError
 from occluded_reid.evaluation.bootstrap import Difference, Interval
+from occluded_reid.evaluation.tables import Sheet, Tabular
 from occluded_reid.files import read_json, write_json
 from occluded_reid.registry import MATCHERS
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from occluded_reid.models import ReIDModel
 
 __all__ = ["Setting", "Trial", "Tuned", "winner"]
@@ -81,7 +80,7 @@ class Trial(BaseModel):
     difference_interval: list[float] = Field(min_length=2, max_length=2)
 
 
-class Tuned(BaseModel):
+class Tuned(BaseModel, Tabular):
     """The best of some candidates on people who are neither trained on nor tested on, as `tune` finds it.
 
     The chosen candidate is the best one on these very queries, so its number here is on the bright side. What is worth
@@ -224,23 +223,31 @@ class Tuned(BaseModel):
                 "one model says nothing of another: tune again."
             )
 
-    def table(self) -> Table:
-        """Return the candidates for a terminal, the chosen one marked."""
-        from rich.table import Table
-
-        from occluded_reid.screen import cell
-
-        table = Table(title=cell(f"{self.metric} on {self.part or self.data}"), caption=cell(self.warning) or None)
-        table.add_column("candidate")
-        for name in (self.metric, "minus the default"):
-            table.add_column(name, justify="right")
+    def sheet(self) -> Sheet:
+        """Return the candidates, the chosen one strong."""
+        rows = []
         for trial in self.trials:
             minus = str(Difference(trial.difference, Interval(*trial.difference_interval)))
-            cells = [trial.name, f"{trial.value:.1%} {Interval(*trial.interval)}", minus]
-            if trial.name == self.default:
-                cells[2] = "the default"
-            table.add_row(*map(cell, cells), style="bold" if trial.name == self.chosen else None)
-        return table
+            value = f"{trial.value:.1%} {Interval(*trial.interval)}"
+            rows.append([trial.name, value, "the default" if trial.name == self.default else minus])
+        title = f"{self.metric} on {self.part or self.data}"
+        chosen = tuple(n for n, trial in enumerate(self.trials) if trial.name == self.chosen)
+        header = ("candidate", self.metric, "minus the default")
+        return Sheet(header, rows, {"tuned": self.text}, title, self.warning, strong=chosen)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the candidates, each with its number and its difference to the default."""
+        return [
+            {
+                "candidate": trial.name,
+                "chosen": trial.name == self.chosen,
+                self.metric: trial.value,
+                **dict(zip(("low", "high"), trial.interval, strict=True)),
+                "difference": trial.difference,
+                **dict(zip(("difference low", "difference high"), trial.difference_interval, strict=True)),
+            }
+            for trial in self.trials
+        ]
 
     def __str__(self) -> str:
         lines = [

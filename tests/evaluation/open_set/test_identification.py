@@ -198,7 +198,7 @@ def test_it_prints_and_writes_what_it_stands_on() -> None:
     shown = " ".join(console.export_text().split())
     for text in (str(found.at(0.1)), str(found.auroc), "0.1 % unknown", "too few unknown searches", "none to deploy"):
         assert text in shown
-    page = "\n".join(found.markdown())
+    page = found.to_markdown()
     for text in ("| value |", str(found.auroc_mate), "- data: drawn", "tiny@1", "30 resamples of the people"):
         assert text in page
     with pytest.raises(EvaluationError, match=r"no point of false-alarm rate 0\.2 and rank 1"):

@@ -174,6 +174,6 @@ def test_it_prints_and_writes_what_it_stands_on(calibration: Calibration) -> Non
     shown = " ".join(console.export_text().split())
     for text in (f"{found.everything.brier:.4f}", "1 shared slot ", "2 shared slots", "matches weigh 0.5"):
         assert text in shown
-    page = "\n".join(found.markdown())
+    page = found.to_markdown()
     for text in ("| observed |", "- calibrated on: 60 queries and 80 gallery images of 8 people of drawn", "x@1"):
         assert text in page

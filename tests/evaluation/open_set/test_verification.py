@@ -140,7 +140,7 @@ def test_it_prints_and_writes_what_it_stands_on() -> None:
     shown = " ".join(console.export_text().split())
     for text in (str(found.points[0]), "0.01 % of two", "too few comparisons", "(exact)", "none to deploy"):
         assert text in shown
-    page = "\n".join(found.markdown())
+    page = found.to_markdown()
     unshared = found.counts.impostors_unshared
     for text in ("| value |", "- data: drawn", "x@1", f"{unshared} of two people and", "100.0% of the impostors"):
         assert text in page

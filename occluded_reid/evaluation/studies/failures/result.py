@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from occluded_reid.evaluation.ranking.matches import MatchRanks
 from occluded_reid.evaluation.report import Report
 from occluded_reid.evaluation.studies.failures.slices import Slice
 from occluded_reid.evaluation.studies.failures.unshared import Unshared
-from occluded_reid.evaluation.tables import also_written, csv_text, markdown_table
+from occluded_reid.evaluation.tables import Sheet, Tabular, also_written, markdown_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Failures:
+class Failures(Tabular):
     """What an evaluation says about where the matcher fails.
 
     A slice keeps some of the true matches and leaves the others out of the gallery; all images of other people stay.
@@ -164,27 +164,29 @@ class Failures:
         parts.append("\n".join(["As a whole:", "", self.report.to_markdown().rstrip()]))
         return also_written("\n\n".join(part for part in parts if part) + "\n", path)
 
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Return one line for each number of each slice, the whole first; write it if a path is given.
+    def sheet(self) -> Sheet:
+        """Return all slices in one table, and what they stand on."""
+        metrics = list(self.report.metrics)
+        rows = [[title, *row] for title in self.slices for row in self.rows(title)[1:]]
+        return Sheet(["sliced by", "slice", "queries", "matches", *metrics], rows, self.report.facts, words=2)
 
-        Values are shares; slices of few queries have no bounds.
-        """
+    def records(self) -> list[dict[str, Any]]:
+        """Return each number of each slice, the whole first; slices of few queries have no bounds."""
         report = self.report
-        whole = Slice(
-            "all",
-            (),
-            int(report.answerable.sum()),
-            len(self.matches.rows),
-            report.metrics,
-            report.intervals,
-        )
-        lines = []
-        groups: Mapping[str, Sequence[Slice]] = {"all": [whole], **self.slices}
-        for title, slices in groups.items():
-            for part in slices:
-                for metric, value in part.metrics.items():
-                    interval = part.intervals.get(metric)
-                    bounds = ["", ""] if interval is None else [repr(interval.low), repr(interval.high)]
-                    lines.append([title, part.name, str(part.queries), str(part.matches), metric, repr(value), *bounds])
-        header = ("sliced by", "slice", "queries", "matches", "metric", "value", "low", "high")
-        return also_written(csv_text(header, lines), path)
+        queries, matches = int(report.answerable.sum()), len(self.matches.rows)
+        whole = Slice("all", (), queries, matches, report.metrics, report.intervals)
+        return [
+            {
+                "sliced by": title,
+                "slice": part.name,
+                "queries": part.queries,
+                "matches": part.matches,
+                "metric": metric,
+                "value": value,
+                "low": (interval := part.intervals.get(metric)) and interval.low,
+                "high": interval and interval.high,
+            }
+            for title, slices in {"all": (whole,), **self.slices}.items()
+            for part in slices
+            for metric, value in part.metrics.items()
+        ]
