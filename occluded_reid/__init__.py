@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from occluded_reid._version import __version__
+from occluded_reid.moved import find_moved
+
+find_moved()
 
 _HOME = {
     "BACKBONES": "registry",
