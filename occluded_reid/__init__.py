@@ -19,6 +19,7 @@ _HOME = {
     "BuildInfo": "contracts",
     "Calibration": "calibration.calibration",
     "DATASETS": "registry",
+    "DistanceSumMatcher": "matchers",
     "EmbeddedSet": "embeddings",
     "Failures": "evaluation",
     "FeatureMaps": "contracts",
@@ -40,8 +41,10 @@ _HOME = {
     "OccludedReIDError": "errors",
     "PARSERS": "registry",
     "PartEmbeddings": "embeddings",
+    "PlainMatcher": "matchers",
     "Preprocess": "models",
     "Protocol": "evaluation",
+    "PublicDistanceMatcher": "matchers",
     "ReIDData": "data.dataset",
     "ReIDModel": "models",
     "Recipe": "config",
@@ -56,6 +59,7 @@ _HOME = {
     "Trainer": "training",
     "Tuned": "evaluation.studies.tuning",
     "Verdict": "evaluation.same",
+    "VisibilityWeightedMatcher": "matchers",
     "benchmark_of": "data",
     "build_model": "models",
     "compare": "evaluation",
@@ -63,7 +67,9 @@ _HOME = {
     "embed_samples": "evaluation",
     "evaluate": "evaluation",
     "evaluate_matrix": "evaluation",
+    "evaluate_model": "evaluation.studies.study",
     "extract_cuhk03": "data",
+    "field": "gallery.filters.conditions",
     "find_failures": "evaluation",
     "list_models": "models",
     "load_dataset": "data.dataset",
@@ -73,6 +79,7 @@ _HOME = {
     "open_set_study": "evaluation.open_set",
     "parse_folder": "parsing.write",
     "same": "evaluation.same",
+    "study": "evaluation.studies.study",
     "sweep": "evaluation.studies.sweep",
     "train": "training",
     "train_parser": "training.parser",
@@ -112,11 +119,19 @@ if TYPE_CHECKING:
     )
     from occluded_reid.evaluation.open_set import open_set_study
     from occluded_reid.evaluation.same import Verdict, same
+    from occluded_reid.evaluation.studies.study import evaluate_model, study
     from occluded_reid.evaluation.studies.sweep import Sweeps, sweep
     from occluded_reid.evaluation.studies.tuning import Tuned, tune_model
     from occluded_reid.gallery import Gallery, Hit
+    from occluded_reid.gallery.filters.conditions import field
     from occluded_reid.heads.base import Head
     from occluded_reid.losses.base import Loss
+    from occluded_reid.matchers import (
+        DistanceSumMatcher,
+        PlainMatcher,
+        PublicDistanceMatcher,
+        VisibilityWeightedMatcher,
+    )
     from occluded_reid.matchers.base import Matcher
     from occluded_reid.models import Preprocess, ReIDModel, build_model, list_models, load_model
     from occluded_reid.parsing.write import parse_folder
@@ -163,6 +178,7 @@ __all__ = [
     "Benchmark",
     "BuildInfo",
     "Calibration",
+    "DistanceSumMatcher",
     "EmbeddedSet",
     "Failures",
     "FeatureMaps",
@@ -178,8 +194,10 @@ __all__ = [
     "ModelOutput",
     "OccludedReIDError",
     "PartEmbeddings",
+    "PlainMatcher",
     "Preprocess",
     "Protocol",
+    "PublicDistanceMatcher",
     "ReIDData",
     "ReIDModel",
     "Recipe",
@@ -194,6 +212,7 @@ __all__ = [
     "Trainer",
     "Tuned",
     "Verdict",
+    "VisibilityWeightedMatcher",
     "__version__",
     "benchmark_of",
     "build_model",
@@ -202,7 +221,9 @@ __all__ = [
     "embed_samples",
     "evaluate",
     "evaluate_matrix",
+    "evaluate_model",
     "extract_cuhk03",
+    "field",
     "find_failures",
     "list_models",
     "load_dataset",
@@ -212,6 +233,7 @@ __all__ = [
     "open_set_study",
     "parse_folder",
     "same",
+    "study",
     "sweep",
     "train",
     "train_parser",

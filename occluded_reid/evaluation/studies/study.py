@@ -30,7 +30,7 @@ from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["MATCHINGS", "Condition", "Study", "study"]
+__all__ = ["MATCHINGS", "Condition", "Study", "evaluate_model", "study"]
 
 MATCHINGS: dict[str, str] = {
     "own": "the model's slots, visibility as predicted",
@@ -380,6 +380,34 @@ def study(
     )
     training = training_note(model, data)
     return Study(fingerprint, protocol.dataset, things.description, seeds, ordered, clean, gallery.embedded, training)
+
+
+@checked(EvaluationError)
+def evaluate_model(
+    model: ReIDModel,
+    data: ReIDData,
+    *,
+    protocol: Protocol | None = None,
+    rerank: KReciprocal | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Evaluate a model on a data set's queries and gallery: `study` of the clean queries with the model's own matcher.
+
+    Args:
+        model: the model; its own matcher and visibility are used.
+        data: queries and gallery.
+        protocol: what counts; None is what the data set's benchmark counts.
+        rerank: see `evaluate`.
+        progress: called with (images embedded, images to embed).
+
+    Raises:
+        EvaluationError: somebody is both in training and in queries or gallery, or there are no queries or no gallery.
+
+    Example:
+        ``evaluate_model(load_model("oreid_lite"), load_dataset("market1501", "market/", holdout=100))``
+    """
+    (condition,) = study(model, data, protocol=protocol, rerank=rerank, progress=progress).conditions
+    return condition.reports[0]
 
 
 def _seen(rows: EmbeddedWithTruth, matching: str) -> EmbeddedSet:

@@ -15,7 +15,7 @@ from occluded_reid.data.occlusion import Occluders
 from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.errors import EvaluationError, MaskError
 from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_with_truth
-from occluded_reid.evaluation.studies.study import MATCHINGS, Study, study
+from occluded_reid.evaluation.studies.study import MATCHINGS, Study, evaluate_model, study
 from occluded_reid.models.origin import Origin
 
 PROTOCOL = Protocol(bootstrap=50, seed=4)
@@ -237,3 +237,11 @@ def test_the_card_says_what_a_models_numbers_do_not_stand_on(model: ReIDModel, d
     assert "'sorn_lite' was never trained" in card(Origin(trained=False))
     assert "visibility of part_1, part_2, part_3: not trained" in card(Origin(trained=True, idle=("semantic",)))
     assert "not trained" not in card(Origin(trained=True))
+
+
+def test_evaluate_model_is_the_clean_study_of_the_models_own_matching(model: ReIDModel, data: ReIDData) -> None:
+    told: list[tuple[int, int]] = []
+    report = evaluate_model(model, data, protocol=PROTOCOL, progress=lambda done, total: told.append((done, total)))
+    (wanted,) = study(model, data, protocol=PROTOCOL).conditions
+    assert report.to_dict() == wanted.reports[0].to_dict()
+    assert told[-1] == (len(data.query) + len(data.gallery),) * 2
