@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 TINY = {
     "model.input": {"height": 96, "width": 32},
     "model.backbone": {"type": "test_efficientnet", "options": {"last_stride": 1}},
-    "model.heads.global.options.set_width": 16,
+    "model.heads.global.options.total_width": 48,
     "model.heads.semantic.options.widths": [16, 16],
 }
 """SORN on a network of 20,000 parameters: a 6×2 map for images of 96×32."""

@@ -132,7 +132,7 @@ TESTED_ALONE = {
 SMALL = {
     "model.input": {"height": 96, "width": 32},
     "model.backbone": {"type": "test_efficientnet", "options": {"last_stride": 1}},
-    "model.heads.global.options.set_width": 16,
+    "model.heads.global.options.total_width": 48,
     "model.heads.semantic.options.widths": [16, 16],
     "data.batch": 4,
     "optim.epochs": 1,
@@ -343,7 +343,7 @@ def test_a_gallery_wants_the_model_that_built_it(tiny: Callable[..., ReIDModel],
     second = tiny(None)
     with torch.no_grad():
         next(second.parameters()).add_(1e-3)
-    wider = tiny(None, **{"model.heads.global.options.set_width": 32})
+    wider = tiny(None, **{"model.heads.global.options.total_width": 96})
     for other, widths in ((second, "global 48"), (wider, "global 96")):
         with pytest.raises(GalleryMismatchError) as raised:
             Gallery.open(tmp_path / "gallery", model=other)

@@ -38,7 +38,8 @@ class TimmBackbone(Backbone):
         input_size: (height, width) of the images in pixels.
         name: timm's name of the model, with or without a weights tag: ``"resnet50.tv_in1k"``.
         last_stride: stride of the last stage, 1 or 2. 1 changes the stride without dilation and doubles the last map
-            (Sun et al., Beyond Part Models, 2018); timm's own output_stride dilates, which is another network.
+            (Sun et al., Beyond Part Models, 2018); timm's own output_stride dilates, which is another network. Of a
+            network whose last stage has no stride, such as a transformer, it is ignored with a notice.
         options: further keywords of timm.create_model that shape the network (`SHAPING_OPTIONS`, `FEATURE_OPTIONS`),
             such as ``{"drop_path_rate": 0.1}``, which rises linearly from 0 over the blocks.
         stem: what the first layers of a ResNet compute. "usual": normalisation, ReLU, a 3×3 max pool with padding.
@@ -267,9 +268,13 @@ class TimmBackbone(Backbone):
     def _unstride_last_stage(self, sizes: list[tuple[int, int]]) -> None:
         """Set to stride 1 every layer that halves the second-last map to the last one's size."""
         if len(sizes) < 2 or sizes[-1] == sizes[-2]:
-            raise BuildError(
-                f"the last stage of '{self.name}' does not reduce its map ({sizes}); leave last_stride at 2."
+            _LOG.warning(
+                "the last stage of '%s' does not reduce its map (%s): there is no stride to change, and last_stride: 1 "
+                "changes nothing",
+                self.name,
+                ", ".join(f"{rows}×{columns}" for rows, columns in sizes),
             )
+            return
         found: list[tuple[str, nn.Module]] = []
 
         def watch(name: str) -> Any:

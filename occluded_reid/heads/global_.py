@@ -27,8 +27,11 @@ class GlobalHead(Head):
         source: map of an earlier head instead, as "head.map": "center_focus.focused" (OCNet Table 2, row 2).
         num_sets: N channel sets of SORN Eq. 2; with more than one the map ``aggregation`` (N_batch, N, h, w) is given.
         set_width: c', channels of a set: T_g = a 1×1 convolution to N·c' channels, which the map ``projected`` holds.
-            None: no convolution, the stage itself is pooled (BoT). SORN leaves c' unsaid; 1024 follows from its
-            wording ("extended from c to Nc'").
+            None: no convolution, the stage itself is pooled (BoT).
+        total_width: N·c' in place of c', the same for any N. SORN leaves c' unsaid. "Extended from c to Nc'" asks for
+            N·c' > 2048 and "the reduced number of channels in each set" for c' < 2048: of one c' both hold for N = 2,
+            3 and 4 only between 1,025 and 2,047, of N·c' = 3,072 they hold with the 1,024 of N = 3 (a guess), and the
+            embedding is equally wide whatever N is.
         convolution: "plain" (no bias, no activation) or "bn_relu".
         aggregate: A_n is the "sum" (Eq. 2) or the "mean" of its channels.
         neck: "bn" (SORN), "bnneck" (bias fixed at 0) or "none".
@@ -48,6 +51,7 @@ class GlobalHead(Head):
         source: str | None = None,
         num_sets: int = 1,
         set_width: int | None = None,
+        total_width: int | None = None,
         convolution: Literal["plain", "bn_relu"] = "plain",
         aggregate: Literal["sum", "mean"] = "sum",
         neck: Literal["bn", "bnneck", "none"] = "bn",
@@ -59,21 +63,26 @@ class GlobalHead(Head):
         self.source, stage = map_source(info, on, source)
         self.match, self.pooling, self.slot = match, pooling, slot
         self.num_sets, self.aggregate = num_sets, aggregate
-        width = num_sets * set_width if set_width else stage.channels
+        if set_width and total_width:
+            raise BuildError(
+                f"head '{info.name}' is given set_width: {set_width} and total_width: {total_width}. Give one of the "
+                "two: the channels of a set, or of all sets together."
+            )
+        width = total_width or (num_sets * set_width if set_width else stage.channels)
         rows, columns = (-(-side // stage.stride) for side in info.input_size)
         if width % num_sets or not 1 <= num_sets <= rows:
             raise BuildError(
                 f"head '{info.name}' asks for {num_sets} channel sets: {width} channels must be divisible by it and "
-                f"the map ({rows}×{columns}) must have as many rows. Change num_sets, or give set_width."
+                f"the map ({rows}×{columns}) must have as many rows. Change num_sets, set_width or total_width."
             )
         self.project = nn.Sequential()
-        if set_width:
+        if set_width or total_width:
             self.project.append(nn.Conv2d(stage.channels, width, 1, bias=False))
             if convolution == "bn_relu":
                 self.project.extend([nn.BatchNorm2d(width), nn.ReLU()])
         self.neck = make_neck(width, neck)
         self.classifier = make_classifier(width, info.num_classes, bias=neck != "bnneck") if info.num_classes else None
-        maps = {"projected": MapInfo(width, stage.stride)} if set_width else {}
+        maps = {"projected": MapInfo(width, stage.stride)} if set_width or total_width else {}
         if num_sets > 1:
             maps["aggregation"] = MapInfo(num_sets, stage.stride)
         self.info = HeadInfo(slots={slot: width}, inference_slots=(slot,), maps=maps)

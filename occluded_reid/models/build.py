@@ -30,7 +30,7 @@ from occluded_reid.models.start import take_over
 from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.parsing.saved import load_parser_weights, parser_folder, read_parser_options
-from occluded_reid.registry import HEADS, LOSSES, MATCHERS, MODELS, PARSERS, Registry, check_options
+from occluded_reid.registry import BACKBONES, HEADS, LOSSES, MATCHERS, MODELS, PARSERS, Registry, check_options
 
 __all__ = ["build_model", "find_recipe", "list_models"]
 
@@ -99,6 +99,8 @@ def build_model(
         named = (
             {**recipe.model.backbone.model_dump(), "type": backbone} if isinstance(backbone, str) else dict(backbone)
         )
+        if isinstance(backbone, str):
+            named["options"] = _fitting_stride(backbone, named["options"])
         recipe = recipe.override({"model.backbone": named})
     if isinstance(pretrained, Mapping):
         recipe = recipe.override({"model.backbone.weights": pretrained, "model.backbone.weights_match": "auto"})
@@ -134,6 +136,15 @@ def build_model(
     whole = whole or (imported is not None and not has_own_weights(built, filled))  # likewise, from another project
     model.origin = Origin(_shown(source), None if whole else False)
     return model
+
+
+def _fitting_stride(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's options for another backbone, without a last_stride where that one takes none; a notice says so."""
+    takes = name not in BACKBONES or "last_stride" in inspect.signature(BACKBONES.get(name)).parameters
+    if takes or "last_stride" not in options:
+        return dict(options)
+    _LOG.warning("the backbone '%s' has no stride to change: the recipe's last_stride is ignored", name)
+    return {key: value for key, value in options.items() if key != "last_stride"}
 
 
 def _build_packaged(

@@ -127,7 +127,6 @@ def test_options_reach_timm() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("test_vit", {"last_stride": 1}, BuildError, "'test_vit' does not reduce its map.*leave last_stride at 2"),
         ("resnet10t", {"last_stride": 4}, BuildError, "last_stride must be 1 or 2; got 4"),
         ("resnet10t", {"last_strid": 1}, UnknownOptionError, "Did you mean 'last_stride'"),
         ("resnet10t", {"options": {"depth": 3}}, BuildError, "timm cannot give feature maps of 'resnet10t'"),
@@ -139,6 +138,15 @@ def test_options_reach_timm() -> None:
 def test_what_cannot_be_built_says_why(name: str, options: dict[str, Any], error, message: str) -> None:
     with pytest.raises(error, match=message):
         create_backbone(name, SIZE, options)
+
+
+def test_where_there_is_no_stride_to_change_a_notice_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    plain = create_backbone("test_vit", (64, 32))
+    assert caplog.text == ""
+    told = create_backbone("test_vit", (64, 32), {"last_stride": 1})
+    assert told.feature_info == plain.feature_info
+    assert "last stage of 'test_vit' does not reduce its map" in caplog.text
+    assert "last_stride: 1 changes nothing" in caplog.text
 
 
 def test_a_transformer_is_built_for_the_size_of_the_images() -> None:

@@ -17,7 +17,7 @@ from occluded_reid.data.synthetic import SyntheticOptions, generate
 TINY = (
     "model.input={height: 96, width: 32}",
     "model.backbone={type: test_efficientnet, options: {last_stride: 1}}",
-    "model.heads.global.options.set_width=16",
+    "model.heads.global.options.total_width=48",
     "model.heads.semantic.options.widths=[16, 16]",
     "data.batch=8",
     "optim.epochs=1",

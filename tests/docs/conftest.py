@@ -84,7 +84,8 @@ def run_command(arguments: Sequence[str]) -> None:
     """
     words = list(arguments)
     if words[:1] in (["train"], ["train-parser"]):
-        words += (*SHORT, *TINY.get(words[1], SMALL))
+        without = "model.parser=null" in words  # there is no parser to make small then
+        words += (*SHORT, *(w for w in TINY.get(words[1], SMALL) if not (without and "model.parser" in w)))
     before = sys.argv
     sys.argv = ["occluded-reid", *words]
     try:

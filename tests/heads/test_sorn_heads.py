@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, StageInfo
+from occluded_reid import build_model
+from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, StageInfo, Targets
 from occluded_reid.errors import BuildError
 from occluded_reid.heads import GlobalHead, LocalHead, SemanticHead
 
@@ -102,6 +103,105 @@ def test_semantic_head_needs_a_pyramid():
     stages = {"a": StageInfo(3, 8), "b": StageInfo(3, 16), "c": StageInfo(3, 32)}
     with pytest.raises(BuildError, match="last_stride: 1"):
         SemanticHead(BuildInfo(stages=stages, input_size=(64, 64), name="semantic"), visibility_of=None)
+
+
+@pytest.mark.parametrize(
+    ("stages", "middle", "channels"),
+    [
+        ({"one": StageInfo(6, 16)}, None, 6),
+        ({"a": StageInfo(4, 16), "b": StageInfo(4, 16), "c": StageInfo(6, 16)}, "b", 10),
+    ],
+)
+def test_on_a_single_scale_the_deconvolutions_have_no_skip(stages, middle, channels, caplog):
+    head = SemanticHead(
+        BuildInfo(stages=stages, input_size=(112, 32), name="semantic"), visibility_of=None, widths=(5, 4), classes=2
+    ).eval()
+    assert "no stage twice as large" in caplog.text
+    assert (head.middle, head.fine) == (middle, None)
+    assert (head.up_first[0].in_channels, head.up_second[0].in_channels) == (channels, 5)
+    generator = torch.Generator().manual_seed(0)
+    given = {n: torch.randn(2, s.channels, 7, 2, generator=generator) for n, s in stages.items()}
+    logits = head(FeatureMaps(given, torch.zeros(2, 3, 112, 32)), {}).maps["segmentation"]
+    assert logits.shape == (2, 2, 28, 8)
+
+    def grown(grid, block):
+        """3×3, stride 2, one pixel of padding: what a cell gives goes to the outputs 2r + i - 1, 2x + j - 1."""
+        weight, norm = block[0].weight, block[1]
+        count, _, rows, columns = grid.shape
+        out = torch.zeros(count, weight.shape[1], 2 * rows, 2 * columns)
+        for r in range(rows):
+            for x in range(columns):
+                for i in range(3):
+                    for j in range(3):
+                        y, z = 2 * r + i - 1, 2 * x + j - 1
+                        if 0 <= y < 2 * rows and 0 <= z < 2 * columns:
+                            out[:, :, y, z] += grid[:, :, r, x] @ weight[:, :, i, j]
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        out = (out - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
+        return out.clamp(min=0)
+
+    below = torch.cat([given[middle], given["c"]], 1) if middle else given["one"]
+    expected = grown(grown(below, head.up_first), head.up_second)
+    weight, bias = head.classify.weight[:, :, 0, 0], head.classify.bias
+    expected = torch.einsum("kc,nchw->nkhw", weight, expected) + bias[:, None, None]
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=1e-4)
+
+
+def targets(count, size, classes=5):
+    labels = torch.arange(count) % classes
+    parsing = torch.zeros(count, *size, dtype=torch.long)
+    parsing[:, : size[0] // 2] = 2
+    return Targets(labels, torch.zeros_like(labels), parsing=parsing)
+
+
+def test_a_transformer_is_a_backbone_of_sorn(caplog):
+    size = {"model.input.height": 96, "model.input.width": 32}
+    model = build_model("sorn", backbone="vit_tiny_patch16_224", num_classes=5, pretrained=False, **size).train()
+    for notice in ("last_stride: 1 changes nothing", "no stage twice as large"):
+        assert notice in caplog.text
+    images, labels = torch.randn(4, 3, 96, 32), targets(4, (96, 32))
+    output = model(images, labels)
+    assert output["semantic"].maps["segmentation"].shape == (4, 8, 24, 8)
+    values = model.criterion(output, labels)
+    values.total.backward()
+    assert torch.isfinite(values.total)
+    assert model.heads["semantic"].up_second[0].weight.grad is not None
+    assert list(model.embed(images).names) == ["global", "part_1", "part_2", "part_3"]
+
+
+def test_a_backbone_that_knows_no_last_stride_ignores_it(caplog):
+    size = {"model.input.height": 96, "model.input.width": 32}
+    build_model("bot_lite", backbone="osnet", pretrained=False, **size)
+    assert "'osnet' has no stride to change: the recipe's last_stride is ignored" in caplog.text
+
+
+@pytest.mark.parametrize(("sets", "width"), [(1, 3072), (2, 1536), (3, 1024), (4, 768)])
+def test_any_number_of_sets_shares_the_channels_of_all(sets, width):
+    """Fig. 8(c): N·c' stays, and c' is what each of the N sets gets; without sets there is no SPC loss."""
+    overrides = {"model.heads.global.options.num_sets": sets}
+    if sets == 1:
+        overrides["model.losses.spc"] = None
+    size = {"model.input": {"height": 96, "width": 32}, "model.heads.semantic.options.widths": [8, 8]}
+    small = {"model.backbone": {"type": "test_efficientnet", "options": {"last_stride": 1}}}
+    model = build_model("sorn", num_classes=5, pretrained=False, **size, **small, **overrides).train()
+    images, labels = torch.randn(4, 3, 96, 32), targets(4, (96, 32))
+    output = model(images, labels)
+    grid, maps = output["global"].maps["projected"], output["global"].maps.get("aggregation")
+    assert grid.shape[1] == 3072 == sets * width
+    if sets > 1:
+        for n in range(sets):
+            aggregated = torch.zeros(4, 6, 2)
+            for c in range(n * width, (n + 1) * width):
+                aggregated += grid[:, c].detach()
+            expected = (aggregated - aggregated.mean((1, 2), keepdim=True)).sigmoid()
+            torch.testing.assert_close(maps[:, n].detach(), expected, atol=1e-4, rtol=1e-4)
+    else:
+        assert maps is None
+    model.criterion(output, labels).total.backward()
+    with pytest.raises(BuildError, match="set_width: 4 and total_width: 12"):
+        GlobalHead(info(), num_sets=3, set_width=4, total_width=12)
+    with pytest.raises(BuildError, match="asks for 3 channel sets: 10 channels"):
+        GlobalHead(info(), num_sets=3, total_width=10)
 
 
 def test_visibility_carries_no_gradient():

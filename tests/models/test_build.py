@@ -98,7 +98,6 @@ def test_a_head_can_be_removed(tiny):
         ({"model.heads.semantic.options.visibility_of": "lokal"}, BuildError, "Did you mean 'local'"),
         ({"model.losses.spc.on": "local"}, BuildError, "needs the map 'aggregation'"),
         ({"model.losses.spc.on": "globel"}, BuildError, "Did you mean 'global'"),
-        ({"model.backbone.type": "test_vit"}, BuildError, "last_stride at 2"),
         ({"model.backbone.type": "resnet5O"}, UnknownNameError, "Did you mean 'resnet50'"),
         ({"model.backbone.options": {"last_stride": 2}}, BuildError, "last two stages at one stride"),
         ({"model.matcher.options": {"metric": "cosinus"}}, UnknownOptionError, "'metric' was given 'cosinus'"),

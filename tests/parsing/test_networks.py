@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_said_when_it_is_made(network, monkeypatch):
         network(background=False)
     with pytest.raises(BuildError, match="multiples of 16; got 60×32"):
         network(height=60)
-    with pytest.raises(BuildError, match="last stage of 'test_vit' does not reduce"):
+    with pytest.raises(BuildError, match="stride 8, 16 and 16 at the end; 'test_vit'"):
         network(backbone="test_vit")
     fine = SimpleNamespace(feature_info={f"stage{s}": SimpleNamespace(channels=8, stride=s) for s in (4, 8)})
     monkeypatch.setattr("occluded_reid.parsing.small.TimmBackbone", lambda *_, **__: fine)
