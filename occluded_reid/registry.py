@@ -278,6 +278,7 @@ LOSSES: Registry[Loss] = Registry(
     "loss",
     {
         "center": "occluded_reid.losses.center:CenterLoss",
+        "consistency": "occluded_reid.losses.consistency:ConsistencyLoss",
         "distillation": "occluded_reid.losses.distillation:DistillationLoss",
         "identity": "occluded_reid.losses.identity:IdentityLoss",
         "memory_contrast": "occluded_reid.losses.memory_contrast:MemoryContrastLoss",

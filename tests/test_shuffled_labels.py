@@ -33,6 +33,8 @@ LITE = [name for name in list_models() if name.endswith("_lite") and name != "or
 @pytest.mark.parametrize("name", LITE)
 def test_shuffled_labels_stay_at_chance(system, shuffled: ReIDData, name: str, tmp_path: Path) -> None:
     changes = {"optim.epochs": 12, "optim.lr": 2e-3, "optim.steps": {}, "data.batch": 16}
+    if "rpp" in name:
+        changes["optim.continues"] = None  # its second stage as a first one: there is no first here to go on from
     model = system(name, 16, **changes)
     untrained = rank_1(model, shuffled)
     result = train(model, shuffled, tmp_path / "run", show=False)

@@ -29,7 +29,7 @@ def part_probabilities(features: Tensor, weight: Tensor, bias: Tensor | None = N
 
     Example:
         >>> columns = torch.tensor([[[[0.0, 50.0]]]])
-        >>> part_probabilities(columns, torch.tensor([[0.0], [1.0]])).tolist()
+        >>> part_probabilities(columns, torch.tensor([[0.0], [1.0]])).round(decimals=3).tolist()
         [[[[0.5, 0.0]], [[0.5, 1.0]]]]
     """
     require_rank(features, 4, "features", "(N, C, h, w)")

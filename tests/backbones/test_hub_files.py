@@ -117,7 +117,7 @@ def test_a_model_that_somebody_has_saved(
     served.asked.clear()
     assert load_model("hf-hub:anna/coats").fingerprint == model.fingerprint
     with Gallery.open(tmp_path / "mall") as mall:
-        assert mall.layout.model == model.source == mall.model.source
+        assert mall.manifest.model == model.source == mall.model.source
     assert served.asked == []
     shutil.rmtree(tmp_path / "cache")
     # A gallery may be a stranger's: what it names is not fetched by itself.
