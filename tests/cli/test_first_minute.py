@@ -111,7 +111,7 @@ def test_same(cli: Cli, packaged: Path, people: Path, tmp_path: Path, monkeypatc
     assert (itself["answer"], itself["distance"], itself["prior"]) == ("same", 0.0, 0.1)
     assert itself["images"] == [str(one), str(one)]
     monkeypatch.setattr(
-        "occluded_reid.heads.semantic.stripe_visibility",
+        "occluded_reid.heads.stripes.stripe_visibility",
         lambda shown, parts, *_, **__: shown.new_zeros(len(shown), parts),
     )
     hidden = cli("same", one, two)
