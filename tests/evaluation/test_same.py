@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def every(visibility: float) -> None:
         monkeypatch.setattr(
-            "occluded_reid.heads.semantic.stripe_visibility",
+            "occluded_reid.heads.stripes.stripe_visibility",
             lambda shown, parts, *_, **__: torch.full((len(shown), parts), visibility),
         )
 
