@@ -208,7 +208,7 @@ def as_list(images: Images, channels: Channels = "rgb") -> list[ImageLike]:
         single = given.ndim in (2, 3) and given.dtype.kind not in "OU"
     elif _is_tensor(given):
         single = given.ndim < 4
-    if not single and not is_several(given):
+    if not single and (not is_several(given) or hasattr(given, "read")):  # lines of an open file are no images
         raise ShapeError(f"images is {shown(given)}; an image is given as {TAKEN}, and several in a list.")
     several: list[Any] = [given] if single else list(given)
     return several if channels == "rgb" else [_swapped(image, number) for number, image in enumerate(several)]

@@ -220,6 +220,12 @@ class ReIDModel(nn.Module):
             raise ShapeError(f"batch_size is {shown(batch_size)}; give a whole number above 0, or None.")
         made: Iterator[PartEmbeddings]
         if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
+            if channels != "rgb":
+                raise ShapeError(
+                    f"channels is {shown(channels)}, and the images are prepared, whose colours model.preprocess has "
+                    "put in order. Give channels to model.preprocess, or give the images themselves."
+                )
+            images = images.float()
             total = len(images)
             size = batch_size or max(total, 1)
             made = (self._embed_prepared(images[n : n + size], precision) for n in range(0, max(total, 1), size))

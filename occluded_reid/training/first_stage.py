@@ -55,6 +55,8 @@ def go_on(model: ReIDModel, source: ReIDModel, data: ReIDData) -> str:
     """
     if source.origin.trained is False:
         raise missing_first_stage(model.recipe, f"the model '{source.name}' to go on from was never trained")
+    if source.recipe.optim.continues is not None:
+        raise missing_first_stage(model.recipe, f"the model '{source.name}' to go on from is a second stage itself")
     _require_same_people(source.trained_on, data, source.name)
     if source.num_classes is None:
         raise CheckpointError(

@@ -179,6 +179,11 @@ class Trainer:
                     with kept_features(self.model, cache):
                         self._run_epoch(place, stepper, display, stop)
                     place = self._finish_epoch(place, display)
+        except OccludedReIDError:
+            if not resume and (place.epoch, place.step) == (1, 0) and self.processes.is_main:
+                # What is wrong was found before anything was learnt: the folder is free for the next try.
+                shutil.rmtree(self.output / "last", ignore_errors=True)
+            raise
         finally:
             if self._journal is not None:
                 self._journal.close()
@@ -214,7 +219,8 @@ class Trainer:
         if self.processes.is_main:
             if checkpoint_exists(self.output / "last"):
                 raise TrainingError(
-                    f"'{self.output}' holds a run already. Go on with it (resume=True), or choose another folder."
+                    f"'{self.output}' holds a run already. Go on with it (resume=True, --resume), or choose another "
+                    "folder."
                 )
             try:
                 self.output.mkdir(parents=True, exist_ok=True)

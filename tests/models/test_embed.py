@@ -70,6 +70,21 @@ def test_bgr_arrays_are_told_apart(model: ReIDModel, files: list[Path]) -> None:
     assert not near(model.embed(swapped), model.embed(files))
 
 
+def test_prepared_images_of_other_floats_are_float32_and_their_colours_are_in_order(
+    model: ReIDModel, files: list[Path]
+) -> None:
+    prepared = model.preprocess(files)
+    assert near(model.embed(prepared.double()), model.embed(prepared))
+    assert near(model.embed(prepared.half()), model.embed(prepared.half().float()))
+    with pytest.raises(ShapeError, match="prepared"):
+        model.embed(prepared, channels="bgr")
+
+
+def test_an_open_file_is_no_list_of_images(model: ReIDModel, files: list[Path]) -> None:
+    with files[0].open("rb") as file, pytest.raises(ShapeError, match="an image is given as"):
+        model.embed(file)  # type: ignore[arg-type]
+
+
 def test_progress_is_told_after_every_pass(model: ReIDModel, files: list[Path]) -> None:
     told: list[tuple[int, int]] = []
     model.embed(files, batch_size=2, progress=lambda done, total: told.append((done, total)))

@@ -142,6 +142,8 @@ def test_other_people_other_networks_and_models_without_classifiers_are_refused(
         train(other, data, tmp_path / "other", start=first, show=False)
     result = train(second(), data, tmp_path / "loaded", start=load_model(first, num_classes=4), show=False)
     assert result.history[-1].epoch == 2
+    with pytest.raises(RecipeError, match="'pcb_rpp_lite' to go on from is a second stage itself"):
+        train(second(), data, tmp_path / "twice", start=result.model, show=False)
 
 
 def test_what_is_to_learn_alone_must_be_there(data: ReIDData, first: Path, tmp_path: Path) -> None:

@@ -268,6 +268,16 @@ def test_a_loss_that_begins_later(
     assert "loss 'spc' begins after the last epoch" in capsys.readouterr().err
 
 
+def test_what_is_wrong_before_the_first_step_leaves_the_folder_free(
+    tiny: ModuleType, data: ReIDData, tmp_path: Path
+) -> None:
+    views = {"model.losses.same": {"type": "consistency", "on": "global"}, "optim.epochs": 1}
+    with pytest.raises(BuildError, match="clean_and_occluded"):
+        train(tiny.tiny_recipe(**views), data, tmp_path, show=False)
+    assert not (tmp_path / "last").exists()
+    assert train(tiny.tiny_recipe(**{"optim.epochs": 1}), data, tmp_path, show=False).history
+
+
 def test_no_loss_at_all(tiny: ModuleType, data: ReIDData, tmp_path: Path) -> None:
     losses = {f"model.losses.{name}": None for name in ("local", "global", "spc", "segmentation")}
     with pytest.raises(TrainingError, match="no loss that reaches a parameter"):

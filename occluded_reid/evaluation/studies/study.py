@@ -311,8 +311,9 @@ def study(
     """
     require_apart(data)
     matchings = tuple(dict.fromkeys(matchings))
-    if not matchings or any(m not in MATCHINGS for m in matchings):
-        unknown = next((m for m in matchings if m not in MATCHINGS), "")
+    if not matchings:
+        raise EvaluationError(f"no matching is given; give at least one. There are: {', '.join(MATCHINGS)}.")
+    if unknown := next((m for m in matchings if m not in MATCHINGS), None):
         hint = did_you_mean(unknown, list(MATCHINGS))
         raise EvaluationError(f"there is no matching '{unknown}'.{hint} There are: {', '.join(MATCHINGS)}.")
     if outside := [f for f in fractions if not 0 <= f <= 1]:

@@ -263,8 +263,8 @@ class Ledger:
     def _damaged(self, version: int, name: str, what: str) -> GalleryError:
         return GalleryError(
             f"the gallery '{self.folder}' could not be opened: '{name}', which version {version} needs, {what}. "
-            "Restore the gallery as a whole from one copy, or open an older version; 'occluded-reid gallery verify' "
-            "names every such file."
+            "Restore the gallery as a whole from one copy, open an older version in Python (Gallery.open(…, "
+            "version=N)), or index the images again into a new folder."
         )
 
     def keep(self, versions: Sequence[int], gone: AbstractSet[str] = frozenset()) -> None:

@@ -133,7 +133,8 @@ class TableReader:
             advice = (
                 "Free some space, or choose a folder that may be written to; what was committed before is unharmed."
                 if verb == "written"
-                else "Restore it from a copy, or index the images again."
+                else "'occluded-reid gallery verify' names damaged files. Restore the gallery from a copy, or index "
+                "the images again into a new folder."
             )
             if verb == "read" and self._dropped():
                 raise self._was_dropped(first_line(cause)) from cause
