@@ -12,6 +12,7 @@ from occluded_reid.moved import find_moved
 find_moved()
 
 _HOME = {
+    "Association": "association",
     "BACKBONES": "registry",
     "Backbone": "backbones.base",
     "Batch": "contracts",
@@ -56,11 +57,15 @@ _HOME = {
     "SlotIndex": "search.index.base",
     "Sweeps": "evaluation.studies.sweep",
     "Targets": "contracts",
+    "Tracklet": "data.tracklet",
+    "Tracks": "association",
     "Trainer": "training",
     "Tuned": "evaluation.studies.tuning",
     "Verdict": "evaluation.same",
     "VisibilityWeightedMatcher": "matchers",
+    "associate": "association",
     "benchmark_of": "data",
+    "calibrate_joins": "association",
     "build_model": "models",
     "compare": "evaluation",
     "crops": "data.crops",
@@ -81,12 +86,14 @@ _HOME = {
     "same": "evaluation.same",
     "study": "evaluation.studies.study",
     "sweep": "evaluation.studies.sweep",
+    "tracklet_embeddings": "models.tracklets",
     "train": "training",
     "train_parser": "training.parser",
     "tune_model": "evaluation.studies.tuning",
 }
 
 if TYPE_CHECKING:
+    from occluded_reid.association import Association, Tracks, associate, calibrate_joins
     from occluded_reid.backbones.base import Backbone
     from occluded_reid.calibration.calibration import Calibration
     from occluded_reid.config import Recipe, load_recipe
@@ -105,6 +112,7 @@ if TYPE_CHECKING:
     from occluded_reid.data.crops import crops
     from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
     from occluded_reid.data.occlusion import open_kinds
+    from occluded_reid.data.tracklet import Tracklet
     from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
     from occluded_reid.errors import OccludedReIDError
     from occluded_reid.evaluation import (
@@ -134,6 +142,7 @@ if TYPE_CHECKING:
     )
     from occluded_reid.matchers.base import Matcher
     from occluded_reid.models import Preprocess, ReIDModel, build_model, list_models, load_model
+    from occluded_reid.models.tracklets import tracklet_embeddings
     from occluded_reid.parsing.write import parse_folder
     from occluded_reid.registry import (
         BACKBONES,
@@ -173,6 +182,7 @@ __all__ = [
     "MATCHERS",
     "MODELS",
     "PARSERS",
+    "Association",
     "Backbone",
     "Batch",
     "Benchmark",
@@ -209,13 +219,17 @@ __all__ = [
     "SlotIndex",
     "Sweeps",
     "Targets",
+    "Tracklet",
+    "Tracks",
     "Trainer",
     "Tuned",
     "Verdict",
     "VisibilityWeightedMatcher",
     "__version__",
+    "associate",
     "benchmark_of",
     "build_model",
+    "calibrate_joins",
     "compare",
     "crops",
     "embed_samples",
@@ -235,6 +249,7 @@ __all__ = [
     "same",
     "study",
     "sweep",
+    "tracklet_embeddings",
     "train",
     "train_parser",
     "tune_model",

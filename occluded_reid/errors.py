@@ -7,6 +7,7 @@ Each message answers three questions: what was given, what was wanted, what to d
 from __future__ import annotations
 
 __all__ = [
+    "AssociationError",
     "BuildError",
     "CalibrationError",
     "CheckpointError",
@@ -108,6 +109,10 @@ class TrainingError(OccludedReIDError, RuntimeError):
 
 class NonFiniteLossError(TrainingError):
     """A loss became NaN or infinite; the message names the loss and the files of the batch."""
+
+
+class AssociationError(OccludedReIDError, ValueError):
+    """Tracks cannot be put together as asked, or decisions about them contradict each other."""
 
 
 class GalleryError(OccludedReIDError, ValueError):

@@ -22,6 +22,7 @@ FLOORS = [
     {"search", "visualize"},
     {"calibration"},
     {"gallery", "evaluation"},
+    {"association"},
     {"training"},
     {"cli", "app"},
     {"__main__"},

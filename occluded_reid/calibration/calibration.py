@@ -231,13 +231,33 @@ class Calibration(BaseModel):
         Raises:
             CalibrationError: a distance is NaN, the prior is not between 0 and 1, or a number cannot occur.
         """
+        odds = self.log_odds(distance, shared, prior=prior)
+        return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
+
+    @checked(CalibrationError, only=("prior",))
+    def log_odds(
+        self,
+        distance: Sequence[float] | np.ndarray,
+        shared: Sequence[int] | np.ndarray,
+        *,
+        prior: float | None = None,
+    ) -> np.ndarray:
+        """Return log p / (1 - p) of the `probability` p; these can be averaged over pairs.
+
+        Args:
+            distance: any shape.
+            shared: numbers of shared slots, likewise.
+            prior: as for `probability`.
+
+        Raises:
+            CalibrationError: as `probability`.
+        """
         prior = self.prior if prior is None else prior
         if not 0 < prior < 1:
             raise CalibrationError(f"the prior is {prior}; give a probability between 0 and 1, both excluded.")
         intercept = by_shared(shared, [group.intercept for group in self.groups], 0.0)
         slope = by_shared(shared, [group.slope for group in self.groups], 0.0)
-        odds = intercept + slope * checked_distances(distance) + np.log(prior / (1 - prior))
-        return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
+        return np.asarray(intercept + slope * checked_distances(distance) + np.log(prior / (1 - prior)))
 
     def require(
         self,
