@@ -31,12 +31,10 @@ from occluded_reid import (
     embed_samples,
     evaluate,
     evaluate_matrix,
-    extract_cuhk03,
     find_failures,
     load_dataset,
     load_model,
     load_recipe,
-    open_kinds,
     open_set_study,
     parse_folder,
     sweep,
@@ -44,6 +42,8 @@ from occluded_reid import (
     train_parser,
     tune_model,
 )
+from occluded_reid.data.benchmarks.cuhk03_mat import extract_cuhk03
+from occluded_reid.data.occlusion.kinds import open_kinds
 from occluded_reid.data.synthetic import SyntheticOptions
 from occluded_reid.data.synthetic.generate import generate
 from occluded_reid.errors import OccludedReIDError
@@ -293,10 +293,7 @@ def images(t: SimpleNamespace) -> Doors:
                 "progress": None,
             },
         ),
-        "open_kinds": (
-            open_kinds,
-            {"names": ["bottom"], "occluders": "generated", "people": (), "take": "all", "seed": 0},
-        ),
+        "open_kinds": ({"names": ["bottom"], "occluders": "generated", "people": (), "take": "all", "seed": 0},),
         "load_dataset": (
             lambda **given: load_dataset(given.pop("name"), given.pop("root"), **given),
             {
@@ -481,7 +478,7 @@ def test_what_is_right_is_taken(room: Callable[[SimpleNamespace], Doors], things
 def public() -> Iterator[tuple[str, Any]]:
     """The functions and methods of the package's face and of the API's page."""
     page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
-    things = {name: getattr(occluded_reid, name) for name in occluded_reid._HOME}
+    things = {name: getattr(occluded_reid, name) for name in occluded_reid.__all__}
     for module, name in re.findall(r"^::: (\S+)\.(\w+)$", page, re.MULTILINE):
         things[name] = getattr(importlib.import_module(module), name)
     for name, thing in things.items():

@@ -146,7 +146,7 @@ def load_cuhk03(
             raise
         raise DataError(
             f"the images of CUHK03 are still packed in '{packed(where)}', or not all of them are extracted ({cause}) "
-            f"Extract them once: occluded_reid.extract_cuhk03('{where}'), then load that folder."
+            f"Extract them once: occluded_reid.data.extract_cuhk03('{where}'), then load that folder."
         ) from cause
     notes: list[str] = []
     if layout is known[0] and protocol == "new":
