@@ -30,7 +30,7 @@ from occluded_reid.data.loader import TrainLoader
 from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.training import Trainer
 from occluded_reid.training.batches import make_loader
-from occluded_reid.training.optimizer import make_optimizer
+from occluded_reid.training.optim import make_optimizer
 from occluded_reid.training.step import TrainingStep
 
 

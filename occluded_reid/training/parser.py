@@ -32,7 +32,7 @@ from occluded_reid.parsing.saved import load_parser_weights, save_parser
 from occluded_reid.parsing.scores import ConfusionMatrix, ParsingScores
 from occluded_reid.registry import PARSERS, check_options
 from occluded_reid.training.processes import Processes, make_accelerator
-from occluded_reid.training.result import EpochRecord, TrainResult
+from occluded_reid.training.state import EpochRecord, TrainResult
 from occluded_reid.training.trainer import Trainer
 
 __all__ = ["ParserResult", "evaluate_parser", "region_areas", "train_parser"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from occluded_reid.errors import TrainingError
 from occluded_reid.models import ReIDModel
 from occluded_reid.training.processes import Processes
-from occluded_reid.training.result import EpochRecord
+from occluded_reid.training.state import EpochRecord
 
 __all__ = ["Scoring"]
 

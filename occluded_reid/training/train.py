@@ -24,7 +24,7 @@ from occluded_reid.registry import PARSERS
 from occluded_reid.training.batches import make_loader
 from occluded_reid.training.first_stage import go_on, load_first_stage, missing_first_stage
 from occluded_reid.training.processes import Processes, make_accelerator
-from occluded_reid.training.result import EpochRecord, TrainResult
+from occluded_reid.training.state import EpochRecord, TrainResult
 from occluded_reid.training.teacher import require_teacher, teacher_of
 from occluded_reid.training.trainer import Trainer
 

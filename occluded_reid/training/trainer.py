@@ -32,19 +32,15 @@ from occluded_reid.training.checkpoint import (
     replace_folder,
     write_checkpoint,
 )
-from occluded_reid.training.description import describe_run, differences
-from occluded_reid.training.display import TrainingDisplay
 from occluded_reid.training.features import FEATURES, feature_cache, kept_features
 from occluded_reid.training.first_stage import require_first_stage
 from occluded_reid.training.interrupt import StopSignals
-from occluded_reid.training.journal import Journal
-from occluded_reid.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_rate
-from occluded_reid.training.place import Place
+from occluded_reid.training.log import Journal, TrainingDisplay
+from occluded_reid.training.optim import load_optimizer_state, make_optimizer, optimizer_state, rate_factor, set_rate
 from occluded_reid.training.processes import Processes, make_accelerator
-from occluded_reid.training.result import EpochRecord, TrainResult
-from occluded_reid.training.schedule import rate_factor
 from occluded_reid.training.scoring import Scoring
-from occluded_reid.training.stepper import Stepper
+from occluded_reid.training.state import EpochRecord, Place, TrainResult, describe_run, differences
+from occluded_reid.training.step import Stepper
 from occluded_reid.training.teacher import teacher_of
 
 __all__ = ["Trainer"]

@@ -12,7 +12,7 @@ import torch
 
 from occluded_reid.files import read_safetensors
 from occluded_reid.training import Trainer
-from occluded_reid.training.optimizer import make_optimizer
+from occluded_reid.training.optim import make_optimizer
 from occluded_reid.training.processes import Processes
 
 # SGD moves in proportion to the gradient. Adam divides by its size, so where the true gradient is 0 it turns the last

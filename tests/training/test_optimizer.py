@@ -9,7 +9,7 @@ from torch import nn
 
 from occluded_reid.config import OptimConfig
 from occluded_reid.errors import CheckpointError, TrainingError
-from occluded_reid.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_rate
+from occluded_reid.training.optim import load_optimizer_state, make_optimizer, optimizer_state, set_rate
 
 
 @pytest.mark.parametrize(

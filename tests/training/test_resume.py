@@ -78,7 +78,7 @@ def test_without_the_seeded_steps_it_would_be_another_run(
     tiny: ModuleType, data_folder: Path, tmp_path: Path, unbroken: TrainResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison can fail: dropout drawn from another generator gives other weights."""
-    monkeypatch.setattr("occluded_reid.training.stepper.seeded_step", lambda *_: nullcontext())
+    monkeypatch.setattr("occluded_reid.training.step.seeded_step", lambda *_: nullcontext())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         trainer = Trainer(

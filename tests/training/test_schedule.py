@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from occluded_reid.config import OptimConfig, load_recipe
-from occluded_reid.training.schedule import rate_factor
+from occluded_reid.training.optim import rate_factor
 
 
 def test_sorn_as_published() -> None:
