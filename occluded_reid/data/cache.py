@@ -80,12 +80,10 @@ class DecodedImages:
         self.height, self.width, self.masks, self.resample = height, width, masks, resample
         self.samples: tuple[Sample, ...] = tuple(samples)
         self.skipped: tuple[str, ...] = ()
-        self.in_memory = len(samples) * height * width * (4 if masks else 3) <= limit_bytes
         self._images: Tensor | None = None
         self._parts: Tensor | None = None
         self._boxes: tuple[Box | None, ...] | None = None
-        if self.in_memory or skip_unreadable or crop is not None:
-            self._read_all(skip_unreadable, crop, progress)
+        self._read(limit_bytes, skip_unreadable, crop, progress)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,6 +99,10 @@ class DecodedImages:
             box = None if self._boxes is None else self._boxes[position]
             return self._finish(self.samples[position], open_image(self.samples[position].path), box)
         return self._images[position].numpy(), None if self._parts is None else self._parts[position].numpy()
+
+    def crop(self, crop: Crop, limit_bytes: int = 4 << 30) -> None:
+        """Read the images anew, cut by what was not there yet when they were given; the arguments are those above."""
+        self._read(limit_bytes, False, crop, None)
 
     def resampled(self, resample: str) -> DecodedImages:
         """Return the same images resized another way, decoded at each access; these themselves where it is theirs."""
@@ -123,8 +125,17 @@ class DecodedImages:
         parts = crop_mask(self.labels(sample.mask, image.size), box)
         return pixels, resize_mask(parts, self.height, self.width)
 
-    def _read_all(self, skip_unreadable: bool, crop: Crop | None, progress: Callable[[int, int], None] | None) -> None:
+    def _read(
+        self,
+        limit_bytes: int,
+        skip_unreadable: bool,
+        crop: Crop | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
         total = len(self.samples)
+        self.in_memory = total * self.height * self.width * (4 if self.masks else 3) <= limit_bytes
+        if not (self.in_memory or skip_unreadable or crop is not None):
+            return
         images = parts = None
         if self.in_memory:
             images = _reserve(total, self.height, self.width, 3)

@@ -51,7 +51,6 @@ class TrainLoader:
 
     Attributes:
         images: the decoded images.
-        plain: the same images resized as a model in use resizes them, which `data.resample` may do otherwise.
         samples: those that can be read.
         classes: identity -> class index, as given.
         steps_per_epoch: batches of an epoch, the same for each.
@@ -94,7 +93,6 @@ class TrainLoader:
             skip_unreadable=skip_unreadable,
             progress=progress,
         )
-        self.plain = self.images.resampled(input.resample)
         self.samples = self.images.samples
         self.classes = dict(classes)
         self._identity = torch.tensor([classes[sample.person] for sample in self.samples])
@@ -106,8 +104,14 @@ class TrainLoader:
         self._mean = torch.tensor(input.mean).mul(255).view(1, 3, 1, 1)
         self._std = torch.tensor(input.std).mul(255).view(1, 3, 1, 1)
         self._seed, self._workers, self._distinct = seed, workers, data.distinct_views
+        self._resample = input.resample
         share = data.batch // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
+
+    @property
+    def plain(self) -> DecodedImages:
+        """The images resized as a model in use resizes them, which `data.resample` may do otherwise."""
+        return self.images.resampled(self._resample)
 
     def batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield this process's share of each batch of an epoch, from number `skip` on.

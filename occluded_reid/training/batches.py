@@ -9,7 +9,6 @@ from torch import Tensor
 
 from occluded_reid.config import Recipe
 from occluded_reid.contracts import Batch
-from occluded_reid.data.cache import DecodedImages
 from occluded_reid.data.dataset import ReIDData, Sample
 from occluded_reid.data.loader import TrainLoader
 from occluded_reid.errors import DataError
@@ -48,7 +47,7 @@ def make_loader(
         data: its training identities, sorted, become classes 0, 1, …
         recipe: input size, batch, sampler, augmentation, masks.
         preprocess: of the model that is to be trained, whose parser crops the images where the recipe says so. Without
-            it nothing is cropped, and of such a recipe nothing is decoded yet: such a loader is for checks only.
+            it nothing of such a recipe is decoded yet: its ``images.crop(model.preprocess.boxes)`` is to follow.
         seed: of order and augmentation.
         workers: processes that prepare batches.
         rank: of this process.
@@ -59,29 +58,21 @@ def make_loader(
         DataError: the training split is empty, has one identity, or does not fill a batch.
         MaskError: the recipe needs part masks and some are missing.
     """
-    images = None
-    if recipe.model.input.crop.rule != "none":
-        images = DecodedImages(
-            data.train,
-            recipe.model.input.height,
-            recipe.model.input.width,
-            masks=recipe.data.masks,
-            resample=recipe.data.resample or recipe.model.input.resample,
-            crop=None if preprocess is None else preprocess.boxes,
-            limit_bytes=0 if preprocess is None else 4 << 30,
-        )
+    crops = recipe.model.input.crop.rule != "none"
     loader = TrainLoader(
         data.train,
         classes=data.train_classes(),
         input=recipe.model.input,
         data=recipe.data,
-        images=images,
         seed=seed,
         workers=workers,
         rank=rank,
         world_size=world_size,
+        limit_bytes=0 if crops else 4 << 30,
         teacher=teacher,
     )
+    if crops and preprocess is not None:
+        loader.images.crop(preprocess.boxes)
     if not loader.steps_per_epoch:
         raise DataError(
             f"the {len(data.train)} training images of '{data.name}' do not fill one batch of {recipe.data.batch}. "

@@ -138,6 +138,7 @@ def train_parser(
         cast(ReIDModel, task),  # as far as the loop is concerned
         loader,
         output,
+        processes=processes,
         seed=seed,
         evaluate=scores if held_out else None,
         evaluate_every=evaluate_every,

@@ -48,7 +48,7 @@ class Processes:
         self.count: int = accelerator.num_processes
         self.index: int = accelerator.process_index
         self.device: torch.device = accelerator.device
-        self._accelerator = accelerator
+        self.accelerator = accelerator
 
     @property
     def is_main(self) -> bool:
@@ -58,7 +58,7 @@ class Processes:
     def wait(self) -> None:
         """Wait for all."""
         if self.count > 1:
-            self._accelerator.wait_for_everyone()
+            self.accelerator.wait_for_everyone()
 
     def share(self, flags: Sequence[bool], values: Sequence[float] = ()) -> tuple[list[bool], list[float]]:
         """Return for each flag whether any process raised it, and for each value its mean, in one exchange."""

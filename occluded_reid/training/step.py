@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -85,8 +84,7 @@ class Stepper:
     Args:
         model: built for training, on its device.
         optimizer: over its parameters.
-        accelerator: wraps both for this machine.
-        processes: the processes that train together.
+        processes: the processes that train together; their accelerator wraps both for this machine.
         optim: gradient clipping.
         seed: of the run.
         note: prints a line to the user.
@@ -99,15 +97,19 @@ class Stepper:
         self,
         model: ReIDModel,
         optimizer: Optimizer,
-        accelerator: Any,
         processes: Processes,
         optim: OptimConfig,
         seed: int,
         note: Callable[[str], None],
     ) -> None:
-        self.model, self.optimizer, self.accelerator, self.processes = model, optimizer, accelerator, processes
+        self.model, self.optimizer, self.processes, self.accelerator = (
+            model,
+            optimizer,
+            processes,
+            processes.accelerator,
+        )
         self.clip_norm, self.seed, self._note = optim.clip_norm, seed, note
-        network, wrapped = accelerator.prepare(TrainingStep(model), optimizer)
+        network, wrapped = self.accelerator.prepare(TrainingStep(model), optimizer)
         self.network: nn.Module = network
         self._wrapped = wrapped
         self._gradients_checked = False

@@ -112,14 +112,16 @@ def train(
         origin = load_model(start) if isinstance(start, str | Path) and not resume else start
     processes = Processes(make_accelerator(settings.optim.precision))
     require_teacher(settings.data.teacher, [loss.type for loss in settings.model.losses.values()])
-    place: dict[str, Any] = {
-        "workers": workers,
-        "rank": processes.index,
-        "world_size": processes.count,
-        "teacher": teacher_of(settings.data.teacher, as_path(output, TrainingError)),
-    }
     # Before the model: what is wrong with the data should be said before weights are fetched.
-    loader = make_loader(data, settings, seed=seed, **place)
+    loader = make_loader(
+        data,
+        settings,
+        seed=seed,
+        workers=workers,
+        rank=processes.index,
+        world_size=processes.count,
+        teacher=teacher_of(settings.data.teacher, as_path(output, TrainingError)),
+    )
     if isinstance(recipe, ReIDModel):
         model = recipe
     else:
@@ -140,12 +142,12 @@ def train(
     model.trained_on = TrainedOn.of(data, model.trained_on)
     if model.preprocess.crops:
         # Until now only the data were checked: what an image shows of a person is for the model's parser to say.
-        model.preprocess.to(processes.device)
-        loader = make_loader(data, settings, model.preprocess, seed=seed, **place)
+        loader.images.crop(model.preprocess.to(processes.device).boxes)
     trainer = Trainer(
         model,
         loader,
         output,
+        processes=processes,
         seed=seed,
         evaluate=evaluate,
         evaluate_every=evaluate_every,

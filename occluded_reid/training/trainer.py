@@ -63,6 +63,7 @@ class Trainer:
         model: built for training; its recipe says how.
         data: a data set, whose training identities are the model's classes, or a loader of batches.
         output: folder of the run.
+        processes: that train together, where the caller has made them for the recipe's precision; None makes them.
         seed: of order, augmentation and of what is random in a forward pass.
         workers: processes that prepare batches, where `data` is a data set.
         checkpoint_every: seconds between checkpoints within an epoch; every epoch ends with one.
@@ -91,6 +92,7 @@ class Trainer:
         data: ReIDData | Batches,
         output: str | Path,
         *,
+        processes: Processes | None = None,
         seed: int = 0,
         workers: int = 0,
         checkpoint_every: float = 600.0,
@@ -105,20 +107,23 @@ class Trainer:
         _ = model.criterion  # a model built for inference says so here
         self.model, self.output, self.seed = model, absolute(output, TrainingError), seed
         self.optim: OptimConfig = model.recipe.optim
-        self.accelerator = make_accelerator(self.optim.precision)
-        self.processes = Processes(self.accelerator)
+        self.processes = processes or Processes(make_accelerator(self.optim.precision))
         if isinstance(data, ReIDData):
             if len(data.train_classes()) not in (0, model.num_classes):  # 0: the loader says what is wrong
                 raise TrainingError(
                     f"'{data.name}' has {len(data.train_classes())} training identities; the model classifies "
                     f"{model.num_classes}. Build it with num_classes={len(data.train_classes())}."
                 )
-            place = {"rank": self.processes.index, "world_size": self.processes.count}
-            model.preprocess.to(self.processes.device)
             model.trained_on = TrainedOn.of(data, model.trained_on)
-            teacher = teacher_of(model.recipe.data.teacher, self.output)
             data = make_loader(
-                data, model.recipe, model.preprocess, seed=seed, workers=workers, teacher=teacher, **place
+                data,
+                model.recipe,
+                model.preprocess.to(self.processes.device),
+                seed=seed,
+                workers=workers,
+                rank=self.processes.index,
+                world_size=self.processes.count,
+                teacher=teacher_of(model.recipe.data.teacher, self.output),
             )
         self.loader: Batches = data
         _require_company(model, self.processes.count)
@@ -155,9 +160,7 @@ class Trainer:
             self.average = WeightAverage(self.model, self.optim.average)
         place = self._together(self._restore if resume else self._begin)
         display = TrainingDisplay(self.optim.epochs, self.loader.steps_per_epoch, enabled=self._show)
-        stepper = Stepper(
-            self.model, self.optimizer, self.accelerator, self.processes, self.optim, self.seed, display.note
-        )
+        stepper = Stepper(self.model, self.optimizer, self.processes, self.optim, self.seed, display.note)
         samples = len(getattr(self.loader, "samples", ()))
         cache = feature_cache(self.model, self.output, samples, self.processes.index)
         try:
@@ -246,8 +249,8 @@ class Trainer:
         load_optimizer_state(self.model, self.optimizer, saved.optimizer)
         if self.average is not None:
             self.average.load_state(saved.average)
-        if self.accelerator.scaler is not None and saved.progress["scaler"]:
-            self.accelerator.scaler.load_state_dict(saved.progress["scaler"])
+        if self.processes.accelerator.scaler is not None and saved.progress["scaler"]:
+            self.processes.accelerator.scaler.load_state_dict(saved.progress["scaler"])
         self.history = [EpochRecord(**record) for record in saved.progress["history"]]
         self.best = EpochRecord(**saved.progress["best"]) if saved.progress["best"] else None
         self.scoring.best_by = saved.progress["best_by"] or self.scoring.best_by
@@ -361,7 +364,7 @@ class Trainer:
 
     def _save(self, place: Place) -> None:
         if self.processes.is_main:
-            scaler = self.accelerator.scaler
+            scaler = self.processes.accelerator.scaler
             trained_on: TrainedOn | None = getattr(self.model, "trained_on", None)
             progress = {
                 "place": vars(place),
