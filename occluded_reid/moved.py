@@ -14,6 +14,7 @@ __all__ = ["MOVED", "find_moved"]
 MOVED = {
     "occluded_reid.evaluation.study": "occluded_reid.evaluation.studies.study",
     "occluded_reid.gallery.conditions": "occluded_reid.gallery.filters.conditions",
+    "occluded_reid.models.export": "occluded_reid.models.checkpoint",
     "occluded_reid.search.calibration": "occluded_reid.calibration.calibration",
     "occluded_reid.search.candidates": "occluded_reid.search.approximate",
     "occluded_reid.search.reciprocal": "occluded_reid.search.rerank.k_reciprocal",

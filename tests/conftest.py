@@ -14,7 +14,7 @@ import torch
 from occluded_reid import Calibration, EmbeddedSet, PartEmbeddings, ReIDModel, build_model
 from occluded_reid.contracts import Targets
 from occluded_reid.models import packaged as packaging
-from occluded_reid.models.origin import Origin
+from occluded_reid.models.provenance import Origin
 
 torch.set_num_threads(1)
 

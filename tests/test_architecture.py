@@ -172,12 +172,11 @@ CIRCLES = {
             "build",
             "embedder",
             "engines",
-            "export",
+            "checkpoint",
             "graph",
             "model",
             "onnx_export",
             "packaged",
-            "source",
             "start",
         )
     },

@@ -51,7 +51,7 @@ from occluded_reid.evaluation import Occlusion, Report
 from occluded_reid.evaluation.studies.study import study
 from occluded_reid.gallery import field
 from occluded_reid.matchers import PlainMatcher
-from occluded_reid.models.export import save_model
+from occluded_reid.models.checkpoint import save_model
 from occluded_reid.parsing.teachers import open_teacher
 from occluded_reid.pixels import to_rgb
 from occluded_reid.search.exact import exact_topk

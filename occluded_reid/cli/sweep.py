@@ -100,8 +100,8 @@ def sweep_command(
     from occluded_reid.evaluation.studies.sweep.measure import SEVERITIES, is_sweep_of, sweep, sweep_settings
     from occluded_reid.evaluation.studies.sweep.sweeps import Sweeps, read_sweeps
     from occluded_reid.models import load_model
+    from occluded_reid.models.checkpoint import require_model
     from occluded_reid.models.embedder import is_network
-    from occluded_reid.models.export import require_model
 
     screen = console(quiet=as_json)
     for folder in models:

@@ -83,7 +83,7 @@ def train_command(
     """
     from occluded_reid.evaluation.held_out import held_out_scores
     from occluded_reid.models.build import find_recipe
-    from occluded_reid.models.export import require_model
+    from occluded_reid.models.checkpoint import require_model
     from occluded_reid.training import train
 
     if evaluate_every and not validation:

@@ -14,7 +14,7 @@ from occluded_reid.config import DEFAULT_MODEL
 from occluded_reid.errors import CalibrationError
 from occluded_reid.evaluation.studies.failures.ranked_rows import query_row
 from occluded_reid.models import ReIDModel, load_model
-from occluded_reid.models.source import folder_of
+from occluded_reid.models.checkpoint import folder_of
 from occluded_reid.pixels import Channels, ImageLike, to_rgb, to_thumbnail
 from occluded_reid.visualize import RankedItem, ranked_lists
 

@@ -54,7 +54,7 @@ def known_model(gallery: Path, manifest: Manifest, device: torch.device) -> ReID
             f"where {short_name(manifest.fingerprint)} is. Open it with that model (--model), or give PartEmbeddings."
         )
     from occluded_reid.models import load_model
-    from occluded_reid.models.source import folder_of
+    from occluded_reid.models.checkpoint import folder_of
 
     try:  # a gallery may be a stranger's: nothing is fetched because it says so
         model = load_model(folder_of(manifest.model) if is_hub(manifest.model) else manifest.model).to(device)

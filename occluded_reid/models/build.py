@@ -21,13 +21,11 @@ from occluded_reid.heads.base import Head
 from occluded_reid.losses.base import Loss
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.models.imported import fill_necks, has_own_weights
 from occluded_reid.models.model import ReIDModel, build_info
-from occluded_reid.models.origin import Origin
 from occluded_reid.models.packaged import read_packaged
 from occluded_reid.models.preprocess import Preprocess
-from occluded_reid.models.start import take_over
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import Origin, TrainedOn
+from occluded_reid.models.start import fill_necks, has_own_weights, take_over
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.parsing.saved import load_parser_weights, parser_folder, read_parser_options
 from occluded_reid.registry import BACKBONES, HEADS, LOSSES, MATCHERS, MODELS, PARSERS, Registry, check_options

@@ -25,10 +25,9 @@ from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models.embedding import embed_images
 from occluded_reid.models.engines import Engine, Engines
-from occluded_reid.models.origin import Origin
 from occluded_reid.models.precision import Precision
 from occluded_reid.models.preprocess import Preprocess
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import Origin, TrainedOn
 from occluded_reid.pixels import Channels, Images, as_list
 
 __all__ = ["ReIDModel"]
@@ -333,7 +332,7 @@ class ReIDModel(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and model.json; `load_model` rebuilds the model from them alone."""
-        from occluded_reid.models.export import save_model
+        from occluded_reid.models.checkpoint import save_model
 
         save_model(self, folder)
 

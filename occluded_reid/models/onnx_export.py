@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from occluded_reid.errors import BuildError, CheckpointError, MissingExtraError
 from occluded_reid.files import as_path, atomic_write
+from occluded_reid.models.engines import quiet_export
 from occluded_reid.models.graph import InferenceGraph
 from occluded_reid.models.model import ReIDModel
-from occluded_reid.models.onnx_engine import quiet_export
 
 __all__ = ["METADATA", "VISIBILITY", "export_model", "read_metadata"]
 

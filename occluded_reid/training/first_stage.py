@@ -10,8 +10,8 @@ from occluded_reid.config import Recipe
 from occluded_reid.data.dataset import ReIDData
 from occluded_reid.errors import CheckpointError, RecipeError
 from occluded_reid.models import ReIDModel, load_model
+from occluded_reid.models.provenance import TrainedOn
 from occluded_reid.models.start import continue_from
-from occluded_reid.models.trained_on import TrainedOn
 
 __all__ = ["go_on", "load_first_stage", "missing_first_stage", "require_first_stage"]
 

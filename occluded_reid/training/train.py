@@ -17,8 +17,8 @@ from occluded_reid.errors import RecipeError, TrainingError
 from occluded_reid.files import as_path
 from occluded_reid.models import ReIDModel, build_model, load_model
 from occluded_reid.models.build import find_recipe
+from occluded_reid.models.provenance import TrainedOn
 from occluded_reid.models.start import start_from
-from occluded_reid.models.trained_on import TrainedOn
 from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.registry import PARSERS
 from occluded_reid.training.batches import make_loader

@@ -20,8 +20,7 @@ from occluded_reid.errors import CheckpointError, OccludedReIDError, TrainingErr
 from occluded_reid.files import absolute
 from occluded_reid.forked import require_threads
 from occluded_reid.models import ReIDModel
-from occluded_reid.models.origin import Origin
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import Origin, TrainedOn
 from occluded_reid.training.alone import Alone
 from occluded_reid.training.average import WeightAverage
 from occluded_reid.training.batches import Batches, make_loader

@@ -15,8 +15,7 @@ import pytest
 from occluded_reid import ReIDModel, load_dataset, load_model
 from occluded_reid.evaluation.same import calibration_of
 from occluded_reid.models import packaged as packaging
-from occluded_reid.models.origin import Origin
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import Origin, TrainedOn
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "package_model.py"
 

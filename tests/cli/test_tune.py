@@ -15,7 +15,7 @@ from occluded_reid.evaluation import Protocol
 from occluded_reid.evaluation.studies.study import study
 from occluded_reid.evaluation.studies.tuned import Tuned
 from occluded_reid.evaluation.studies.tuning.choices import tune_model
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import TrainedOn
 
 Cli = Callable[..., Any]
 SPLIT = ("--dataset", "synthetic", "--holdout", 2, "--seed", 3)

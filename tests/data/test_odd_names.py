@@ -18,7 +18,7 @@ from occluded_reid.evaluation import Protocol, evaluate_matrix
 from occluded_reid.evaluation.embed import Occlusion
 from occluded_reid.files import read_json, write_json
 from occluded_reid.gallery.storage.records import make_records
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import TrainedOn
 
 ODD = os.fsdecode("\u5f20".encode("gbk"))  # a Chinese name of an archive from a Chinese Windows
 

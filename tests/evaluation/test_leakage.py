@@ -21,7 +21,7 @@ from occluded_reid.evaluation.protocol import Protocol
 from occluded_reid.evaluation.studies.tuned import Tuned
 from occluded_reid.evaluation.studies.tuning.tune import tune
 from occluded_reid.matchers import PlainMatcher
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import TrainedOn
 
 
 def toy(name: str = "toy", identities: int = 12) -> ReIDData:

@@ -16,7 +16,7 @@ from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError
 from occluded_reid.files import absolute, write_text
 from occluded_reid.gallery import Gallery
-from occluded_reid.models.crop_cache import CropCache
+from occluded_reid.models.cropping import CropCache
 from occluded_reid.search.index.packed_rows import PackedRows, PackedWriter
 
 Rows = Callable[..., PartEmbeddings]

@@ -16,7 +16,7 @@ from occluded_reid import Gallery, ReIDModel, build_model, load_model
 from occluded_reid.backbones import TimmBackbone
 from occluded_reid.config import load_recipe
 from occluded_reid.errors import CheckpointError, WeightsError
-from occluded_reid.models.origin import Origin
+from occluded_reid.models.provenance import Origin
 
 Build = Callable[..., ReIDModel]
 NAME = "test_efficientnet"

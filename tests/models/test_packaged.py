@@ -16,7 +16,7 @@ from occluded_reid.config import PACKAGED, is_packaged
 from occluded_reid.errors import CheckpointError
 from occluded_reid.files import read_safetensors
 from occluded_reid.models import packaged as packaging
-from occluded_reid.models.export import require_model
+from occluded_reid.models.checkpoint import require_model
 from occluded_reid.models.packaged import round_to_half, write_packaged
 
 

@@ -15,7 +15,7 @@ import pytest
 from occluded_reid import ReIDData, ReIDModel, Sample, load_model
 from occluded_reid.data.holdout import holdout, validation_side
 from occluded_reid.errors import CheckpointError
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import TrainedOn
 
 Build = Callable[..., ReIDModel]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from occluded_reid.models import load_model
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import TrainedOn
 from occluded_reid.training import Trainer, train
 
 

@@ -55,7 +55,7 @@ def erase_keys(
     """
     wanted = set(keys)
     if caches:  # models take seconds to import: where that is interrupted, nothing has begun
-        import occluded_reid.models.crop_cache  # noqa: F401
+        import occluded_reid.models.cropping  # noqa: F401
     with store.writing(wait):
         found = _everywhere(store, wanted)
         missing = sorted(wanted - set(found.column("key").to_pylist()))
@@ -113,7 +113,7 @@ def _forget(cache: Path, found: pa.Table) -> int:
 
     A cache knows images by their pixels, so that only an image that still lies where it was can be found in it.
     """
-    from occluded_reid.models.crop_cache import forget_crops
+    from occluded_reid.models.cropping import forget_crops
 
     known = list(zip(found.column("path").to_pylist(), found.column("sha256").to_pylist(), strict=True))
 

@@ -16,7 +16,7 @@ from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.errors import EvaluationError, MaskError
 from occluded_reid.evaluation.embed import EmbeddedWithTruth, Occlusion, embed_with_truth
 from occluded_reid.evaluation.studies.study import MATCHINGS, Study, evaluate_model, study
-from occluded_reid.models.origin import Origin
+from occluded_reid.models.provenance import Origin
 
 PROTOCOL = Protocol(bootstrap=50, seed=4)
 THINGS = Occluders.generated(0, count=6)

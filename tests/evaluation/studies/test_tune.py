@@ -26,7 +26,7 @@ from occluded_reid.evaluation.studies.tuning.tune import (
     without_threshold,
 )
 from occluded_reid.matchers import DistanceSumMatcher, PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import TrainedOn
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 Build = Callable[..., ReIDModel]

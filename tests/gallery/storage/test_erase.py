@@ -16,7 +16,7 @@ from occluded_reid.gallery import Gallery, TableRows
 from occluded_reid.gallery.storage import checksums, tasks
 from occluded_reid.gallery.storage.links import links_below
 from occluded_reid.gallery.storage.store import Store
-from occluded_reid.models.crop_cache import CropCache
+from occluded_reid.models.cropping import CropCache
 
 Rows = Callable[..., PartEmbeddings]
 KEYS = [f"somebody-{i:03d}-{'qwertyuiopasdfghjklz'[i]}" for i in range(20)]

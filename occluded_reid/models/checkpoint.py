@@ -1,4 +1,4 @@
-"""Saving a model as weights plus JSON, and rebuilding it from them alone."""
+"""Saved models: where they lie, and a model rebuilt from its weights and JSON alone."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from typing import Any
 
 from occluded_reid.arguments import checked
 from occluded_reid.backbones import is_frozen
-from occluded_reid.backbones.hub_files import HubAddress
+from occluded_reid.backbones.hub_files import WEIGHTS, HubAddress, fetch
 from occluded_reid.config import PACKAGED, Recipe, is_hub, is_packaged, load_recipe
-from occluded_reid.errors import BuildError, CheckpointError, RecipeError
+from occluded_reid.errors import BuildError, CheckpointError, RecipeError, WeightsError
 from occluded_reid.files import absolute, as_path, look
 from occluded_reid.models.build import build_model
 from occluded_reid.models.embedder import Preset, is_network, load_embedder
 from occluded_reid.models.engines import Engine
 from occluded_reid.models.model import ReIDModel
-from occluded_reid.models.origin import Origin
 from occluded_reid.models.packaged import describe_model, packaged_folder, read_packaged
 from occluded_reid.models.precision import Precision
-from occluded_reid.models.source import hub_folder
-from occluded_reid.models.trained_on import TrainedOn
+from occluded_reid.models.provenance import Origin, TrainedOn
 from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
 
-__all__ = ["load_model", "require_model", "save_model"]
+__all__ = ["folder_of", "hub_folder", "load_model", "require_model", "save_model"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -190,3 +188,51 @@ def _recipe_of(folder: Path, content: Mapping[str, Any]) -> Recipe:
             f"'{folder / 'model.json'}' holds no recipe of this version: {cause}\nUse another copy of the folder, or "
             "the version of the library that wrote it."
         ) from cause
+
+
+_DESCRIPTION, _CALIBRATION = "model.json", "calibration.json"
+
+
+def hub_folder(text: str, *, ask: bool = True) -> tuple[Path, str]:
+    """Return the folder in the hub's cache of a model that somebody has saved with this library, and where it is from.
+
+    Args:
+        text: ``hf-hub:owner/name``, perhaps with ``@revision``.
+        ask: False takes what the cache has, and asks nobody.
+
+    Returns:
+        The folder, and the address with the commit, which is the same model for ever.
+
+    Raises:
+        WeightsError: the hub cannot be reached, or has no such model.
+    """
+    address = HubAddress.of(text)
+    if address.file != WEIGHTS:
+        raise WeightsError(f"'{text}' names a file; a model is {address}. A file is for a backbone (--weights {text}).")
+    described = fetch(address, _DESCRIPTION, ask=ask)
+    if described is None and not ask:
+        raise WeightsError(
+            f"{address} is not in the hub's cache, and the hub is not asked for what was not named now. Name it: "
+            f"--model {address}."
+        )
+    if described is None:
+        raise WeightsError(
+            f"{address} has no {_DESCRIPTION}, so it is no model that this library has saved. Weights of a backbone "
+            f"are given to a recipe: --weights {address}."
+        )
+    exactly = HubAddress(address.repository, described.parent.name)  # all files of one commit
+    if fetch(exactly, WEIGHTS, ask=ask) is None:
+        raise WeightsError(f"{address} has a {_DESCRIPTION} and no {WEIGHTS}. Look at the address.")
+    fetch(exactly, _CALIBRATION, ask=ask)  # where there is one
+    return described.parent, str(exactly)
+
+
+def folder_of(source: str) -> Path:
+    """Return where the files of a loaded model lie, by its `source`; nothing is fetched.
+
+    Raises:
+        CheckpointError, WeightsError: it comes with the library or from the hub, and is not there any more.
+    """
+    if is_packaged(source):
+        return packaged_folder(source)
+    return hub_folder(source, ask=False)[0] if is_hub(source) else Path(source)
