@@ -166,20 +166,6 @@ CIRCLES = {
         *(f"occluded_reid.backbones.{name}" for name in ("hub_files", "timm", "timm_options", "weights")),
         *(f"occluded_reid.data.{name}" for name in ("benchmark", "dataset", "holdout", "readable")),
     },
-    "a model's save, export and embed_with are methods, and what they do reads and builds models": {
-        f"occluded_reid.models.{name}"
-        for name in (
-            "build",
-            "embedder",
-            "engines",
-            "checkpoint",
-            "graph",
-            "model",
-            "onnx_export",
-            "packaged",
-            "start",
-        )
-    },
 }
 
 

@@ -51,7 +51,6 @@ from occluded_reid.evaluation import Occlusion, Report
 from occluded_reid.evaluation.studies.study import study
 from occluded_reid.gallery import field
 from occluded_reid.matchers import PlainMatcher
-from occluded_reid.models.checkpoint import save_model
 from occluded_reid.parsing.teachers import open_teacher
 from occluded_reid.pixels import to_rgb
 from occluded_reid.search.exact import exact_topk
@@ -102,7 +101,7 @@ def things(place: Path) -> SimpleNamespace:
         "matcher": PlainMatcher(),
     }
     model = build_model("sorn_lite", pretrained=False, **TINY)
-    save_model(model, place / "model")
+    model.save(place / "model")
     store = Gallery.create(place / "gallery", slots=rows.widths, matcher=PlainMatcher(), device="cpu")
     store.add(rows, keys=names, camera=["hall", 7] * 12, identity=people * 2)
     calibration = Calibration.fit(**sides, false_match_rate=0.3)

@@ -21,7 +21,7 @@ from occluded_reid.heads.base import Head
 from occluded_reid.losses.base import Loss
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.models.model import ReIDModel, build_info
+from occluded_reid.models.model import ReIDModel
 from occluded_reid.models.packaged import read_packaged
 from occluded_reid.models.preprocess import Preprocess
 from occluded_reid.models.provenance import Origin, TrainedOn
@@ -30,7 +30,7 @@ from occluded_reid.parsing.network import ParsingNetwork
 from occluded_reid.parsing.saved import load_parser_weights, parser_folder, read_parser_options
 from occluded_reid.registry import BACKBONES, HEADS, LOSSES, MATCHERS, MODELS, PARSERS, Registry, check_options
 
-__all__ = ["build_model", "find_recipe", "list_models"]
+__all__ = ["build_info", "build_model", "find_recipe", "list_models"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -387,3 +387,17 @@ def _build_criterion(recipe: Recipe, info: BuildInfo) -> Criterion:
     parts = recipe.model.losses.items()
     weights = {name: component.weight for name, component in parts}
     return Criterion(losses, weights, {name: component.from_epoch for name, component in parts})
+
+
+def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> BuildInfo:
+    """Return what the first head may know."""
+    config = recipe.model.input
+    return BuildInfo(
+        stages=backbone.feature_info,
+        input_size=(config.height, config.width),
+        num_classes=num_classes,
+        class_token=backbone.class_token,
+        vectors=backbone.vectors,
+        mean=config.mean,
+        std=config.std,
+    )

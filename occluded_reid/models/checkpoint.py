@@ -18,28 +18,14 @@ from occluded_reid.models.build import build_model
 from occluded_reid.models.embedder import Preset, is_network, load_embedder
 from occluded_reid.models.engines import Engine
 from occluded_reid.models.model import ReIDModel
-from occluded_reid.models.packaged import describe_model, packaged_folder, read_packaged
+from occluded_reid.models.packaged import packaged_folder, read_packaged
 from occluded_reid.models.precision import Precision
 from occluded_reid.models.provenance import Origin, TrainedOn
-from occluded_reid.sealed import read_sealed, read_sealed_tensors, write_sealed
+from occluded_reid.sealed import read_sealed, read_sealed_tensors
 
-__all__ = ["folder_of", "hub_folder", "load_model", "require_model", "save_model"]
+__all__ = ["folder_of", "hub_folder", "load_model", "require_model"]
 
 _LOG = logging.getLogger(__name__)
-
-
-def save_model(model: ReIDModel, folder: str | Path) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into a folder, each whole or not at all, with their checksums.
-
-    Heads that exist in training only are left out; classifiers are kept, so that training can go on from here.
-
-    Raises:
-        CheckpointError: the folder cannot be written.
-    """
-    folder = as_path(folder, CheckpointError)
-    dropped = tuple(f"heads.{name}." for name, head in model.parts.items() if head.info.training_only)
-    kept = {k: v for k, v in model.state_dict().items() if not k.startswith((*dropped, "_criterion."))}
-    write_sealed(folder, "model", describe_model(model), kept, CheckpointError)
 
 
 def require_model(folder: str | Path) -> None:

@@ -12,19 +12,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from operator import is_
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from occluded_reid.errors import BuildError, MissingExtraError
 from occluded_reid.models.folding import fold_normalizations
-from occluded_reid.models.graph import InferenceGraph
+from occluded_reid.models.network import InferenceGraph, Network
 from occluded_reid.models.precision import require_precision, require_precision_name
 from occluded_reid.options import did_you_mean
-
-if TYPE_CHECKING:
-    from occluded_reid.models.model import ReIDModel
 
 __all__ = ["ENGINES", "Engine", "Engines", "OnnxEngine", "Run", "has_onnxruntime", "quiet_export"]
 
@@ -76,7 +73,7 @@ class Engines:
     def __reduce__(self) -> tuple[type[Engines], tuple[str, str]]:
         return Engines, (self.engine, self.precision)
 
-    def choose(self, model: ReIDModel, count: int, precision: str | None) -> Run | None:
+    def choose(self, model: Network, count: int, precision: str | None) -> Run | None:
         """Return what embeds the next images; None is the model itself.
 
         Args:
@@ -117,7 +114,7 @@ def _require_together(engine: str, precision: str) -> None:
 class _State:
     """What a model was like, so that a change is noticed; it is asked before every batch, and so has to be quick."""
 
-    def __init__(self, model: ReIDModel) -> None:
+    def __init__(self, model: Network) -> None:
         modules = [m for part in (model.backbone, model.heads, model.preprocess) for m in part.modules()]
         stores: list[Any] = [
             store for module in modules for store in (module._modules, module._parameters, module._buffers)
@@ -147,7 +144,7 @@ class _State:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def _make(model: ReIDModel, engine: str, precision: str) -> Run | None:
+def _make(model: Network, engine: str, precision: str) -> Run | None:
     """Return the fastest that gives what the model gives; None where that is the model itself."""
     device = model.device
     where = f"'{model.name}'"
@@ -192,7 +189,7 @@ def _make(model: ReIDModel, engine: str, precision: str) -> Run | None:
     return _torch_run(graph, precision, device)
 
 
-def _folded(model: ReIDModel, graph: InferenceGraph, noise: Tensor, wanted: list[Tensor]) -> InferenceGraph:
+def _folded(model: Network, graph: InferenceGraph, noise: Tensor, wanted: list[Tensor]) -> InferenceGraph:
     """A copy with its batch normalisations folded; where that changes what it gives, one without."""
     try:
         fold_normalizations(graph, noise[:1])
@@ -206,7 +203,7 @@ def _folded(model: ReIDModel, graph: InferenceGraph, noise: Tensor, wanted: list
     return InferenceGraph(model, copied=True)
 
 
-def _may_trace(model: ReIDModel) -> bool:
+def _may_trace(model: Network) -> bool:
     """Whether all parts are the library's, none of which decides by what it sees what to compute.
 
     A part of somebody else's might, and a comparison on a few images need not show it.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +13,30 @@ from torch import Tensor, nn
 from occluded_reid.arguments import checked, shown
 from occluded_reid.backbones.base import Backbone
 from occluded_reid.config import OptimConfig, Recipe
-from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadOutput, ModelOutput, Targets
+from occluded_reid.contracts import ModelOutput
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.errors import BuildError, ShapeError
+from occluded_reid.errors import BuildError, CheckpointError, ShapeError
+from occluded_reid.files import as_path
 from occluded_reid.forked import require_threads
 from occluded_reid.heads.base import Head
 from occluded_reid.losses.criterion import Criterion
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.models.embedding import embed_images
 from occluded_reid.models.engines import Engine, Engines
+from occluded_reid.models.network import Network
+from occluded_reid.models.onnx_export import export_model
 from occluded_reid.models.precision import Precision
 from occluded_reid.models.preprocess import Preprocess
 from occluded_reid.models.provenance import Origin, TrainedOn
 from occluded_reid.pixels import Channels, Images, as_list
+from occluded_reid.sealed import write_sealed
 
 __all__ = ["ReIDModel"]
 
 _LOG = logging.getLogger(__name__)
 
 
-class ReIDModel(nn.Module):
+class ReIDModel(Network):
     """One system: ``model(images, targets)`` for training, ``model.embed(images)`` for use.
 
     Made by `build_model` and `load_model`.
@@ -63,35 +64,14 @@ class ReIDModel(nn.Module):
         matcher: Matcher,
         preprocess: Preprocess | None = None,
     ) -> None:
-        super().__init__()
-        self.recipe, self.num_classes = recipe, num_classes
-        self.backbone = backbone
-        self.heads = nn.ModuleDict(dict(heads))
+        super().__init__(recipe, num_classes, backbone, heads, preprocess)
         self.matcher = matcher
-        self.preprocess = Preprocess(recipe.model.input) if preprocess is None else preprocess
-        self.slots = {slot: head.info.slots[slot] for head in heads.values() for slot in head.info.inference_slots}
         self.trained_on: TrainedOn | None = None
         self.origin = Origin()
         self.source: str | None = None
         self._cautioned = False
         self._criterion = criterion
         self._engines = Engines()
-
-    @property
-    def parts(self) -> dict[str, Head]:
-        """The heads by name, in the recipe's order."""
-        return dict(cast("list[tuple[str, Head]]", list(self.heads.items())))
-
-    @property
-    def name(self) -> str:
-        """Name of the recipe."""
-        return self.recipe.name
-
-    @property
-    def judged(self) -> tuple[str, ...]:
-        """The slots whose visibility is judged in each image; the others count as visible in all of them."""
-        given = {slot for head in self.parts.values() for slot in head.info.visibility_of}
-        return tuple(slot for slot in self.slots if slot in given)
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -118,37 +98,6 @@ class ReIDModel(nn.Module):
                 f"Build it for training: build_model('{self.name}', num_classes=…)."
             )
         return self._criterion
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(itertools.chain(self.parameters(), self.buffers())).device
-
-    def forward(self, images: Tensor, targets: Targets | None = None) -> ModelOutput:
-        """Run the backbone and every head in the recipe's order.
-
-        Args:
-            images: (N, 3, H, W), normalised.
-            targets: labels in training.
-
-        Raises:
-            BuildError: the images have another size than the model was built for.
-        """
-        self._require_images(images)
-        features: FeatureMaps = self.backbone(images)
-        context: dict[str, HeadOutput] = {}
-        for name, head in self.parts.items():
-            if self.training or not head.info.training_only:
-                context[name] = head(features, context, targets)
-        return ModelOutput(features, context)
-
-    def _require_images(self, images: Tensor) -> None:
-        size = (self.preprocess.height, self.preprocess.width)
-        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
-            raise BuildError(
-                f"'{self.name}' takes images (N, 3, {size[0]}, {size[1]}); got {tuple(images.shape)}. "
-                "Use model.preprocess, or build with another input size."
-            )
 
     @property
     def engine(self) -> str:
@@ -275,20 +224,6 @@ class ReIDModel(nn.Module):
         embeddings, visibility = self.slot_tensors(output)
         return PartEmbeddings(tuple(self.slots), embeddings, visibility)
 
-    def slot_tensors(self, output: ModelOutput) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return what `collect` gathers as plain tensors, unchecked: (N, D_s) for each slot, and (N, S)."""
-        embeddings, visibility = {}, {}
-        for name, head in self.parts.items():
-            for slot in head.info.inference_slots:
-                embeddings[slot] = output[name].embeddings[slot].float()
-            if name in output.heads:
-                visibility.update(output[name].visibility)
-        seen = [
-            visibility[slot].float() if slot in visibility else embeddings[slot].new_ones(embeddings[slot].shape[0])
-            for slot in self.slots
-        ]
-        return tuple(embeddings[slot] for slot in self.slots), torch.stack(seen, 1)
-
     def parameter_groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """Return optimiser groups: the backbone's and the new parameters, biases apart where their rate differs."""
         groups: dict[float, list[nn.Parameter]] = {}
@@ -303,43 +238,33 @@ class ReIDModel(nn.Module):
             if scale > 0
         ]
 
-    def inference_state(self) -> dict[str, Tensor]:
-        """Return the tensors that embedding needs: no classifiers, no losses, no heads that exist in training only."""
-        dropped = tuple(f"heads.{name}." for name, head in self.parts.items() if head.info.training_only)
-        return {
-            key: value
-            for key, value in self.state_dict().items()
-            if not key.startswith((*dropped, "_criterion.")) and ".classifier" not in key
-        }
-
-    @property
-    def fingerprint(self) -> str:
-        """``name@`` and twelve digits of a hash over what decides an embedding: configuration and inference weights."""
-        model = self.recipe.model.model_dump(mode="json", exclude={"losses", "matcher"})
-        model["backbone"] = {"type": model["backbone"]["type"], "options": model["backbone"]["options"]}
-        # Where weights once came from decides nothing; and what a model does without must not change its name.
-        parser = model.pop("parser")
-        if parser is not None:
-            model["parser"] = {"type": parser["type"], "options": parser["options"]}
-        if model["input"]["crop"]["rule"] == "none":
-            del model["input"]["crop"]
-        digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
-        for key, value in sorted(self.inference_state().items()):
-            if not key.endswith("num_batches_tracked"):
-                digest.update(key.encode())
-                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return f"{self.name}@{digest.hexdigest()[:12]}"
-
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors and model.json; `load_model` rebuilds the model from them alone."""
-        from occluded_reid.models.checkpoint import save_model
+        """Write ``model.safetensors`` and ``model.json``, from which alone `load_model` rebuilds the model.
 
-        save_model(self, folder)
+        Each is written whole or not at all, with its checksum. Heads that exist in training only are left out;
+        classifiers are kept, so that training can go on from here.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        folder = as_path(folder, CheckpointError)
+        dropped = tuple(f"heads.{name}." for name, head in self.parts.items() if head.info.training_only)
+        kept = {k: v for k, v in self.state_dict().items() if not k.startswith((*dropped, "_criterion."))}
+        write_sealed(folder, "model", self.to_dict(), kept, CheckpointError)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what model.json says of the model, beside the checksums."""
+        return {
+            "fingerprint": self.fingerprint,
+            "num_classes": self.num_classes,
+            "slots": self.slots,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "origin": self.origin.to_dict(),
+            **({} if self.trained_on is None else {"trained_on": self.trained_on.to_dict()}),
+        }
 
     def export(self, file: str | Path) -> Path:
         """Write the model as one graph for other programs, .onnx or .pt2; see `export_model`."""
-        from occluded_reid.models.onnx_export import export_model
-
         return export_model(self, file)
 
     def describe(self) -> str:
@@ -366,20 +291,6 @@ class _At(NamedTuple):
 
     def embed(self, images: Tensor) -> PartEmbeddings:
         return self.model._embed_prepared(images, self.precision)
-
-
-def build_info(recipe: Recipe, backbone: Backbone, num_classes: int | None) -> BuildInfo:
-    """Return what the first head may know."""
-    config = recipe.model.input
-    return BuildInfo(
-        stages=backbone.feature_info,
-        input_size=(config.height, config.width),
-        num_classes=num_classes,
-        class_token=backbone.class_token,
-        vectors=backbone.vectors,
-        mean=config.mean,
-        std=config.std,
-    )
 
 
 def _require_tensor(images: object) -> None:

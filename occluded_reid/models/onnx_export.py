@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from occluded_reid.errors import BuildError, CheckpointError, MissingExtraError
 from occluded_reid.files import as_path, atomic_write
 from occluded_reid.models.engines import quiet_export
-from occluded_reid.models.graph import InferenceGraph
-from occluded_reid.models.model import ReIDModel
+from occluded_reid.models.network import InferenceGraph, Network
 
 __all__ = ["METADATA", "VISIBILITY", "export_model", "read_metadata"]
 
@@ -31,7 +30,7 @@ _BATCHES = (1, 2, 7)
 _TRACED = 3  # images in the batch that is traced: a number of its own, so that no other size is taken for it
 
 
-def export_model(model: ReIDModel, file: str | Path) -> Path:
+def export_model(model: Network, file: str | Path) -> Path:
     """Write a model as one graph: images (N, 3, H, W) in, normalised; every slot and the visibility (N, S) out.
 
     N is free. An .onnx file describes itself: input size, normalisation, slots, matcher; `load_model` takes it back. It
@@ -104,7 +103,7 @@ def read_metadata(content: bytes) -> dict[str, Any] | None:
     return dict(described)
 
 
-def _as_onnx(program: Any, model: ReIDModel) -> bytes:
+def _as_onnx(program: Any, model: Network) -> bytes:
     onnx = _package("onnx")
     _package("onnxscript")
     made = torch.onnx.export(

@@ -10,22 +10,18 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from occluded_reid.errors import CheckpointError
 from occluded_reid.files import look, write_text
+from occluded_reid.models.model import ReIDModel
 from occluded_reid.sealed import file_sha256, read_sealed, read_sealed_tensors, write_sealed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from occluded_reid.models.model import ReIDModel
 
 __all__ = [
     "WEIGHTS",
-    "describe_model",
     "packaged_folder",
     "read_packaged",
     "round_to_half",
@@ -72,18 +68,6 @@ def read_packaged(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"the weights of '{name}' in this installation are not those that were shipped: {cause} {_AGAIN}"
         ) from cause
-
-
-def describe_model(model: ReIDModel) -> dict[str, Any]:
-    """Return what model.json says of a model, beside the checksums."""
-    return {
-        "fingerprint": model.fingerprint,
-        "num_classes": model.num_classes,
-        "slots": model.slots,
-        "recipe": model.recipe.model_dump(mode="json"),
-        "origin": model.origin.to_dict(),
-        **({} if model.trained_on is None else {"trained_on": model.trained_on.to_dict()}),
-    }
 
 
 def round_to_half(model: ReIDModel) -> ReIDModel:
@@ -134,7 +118,7 @@ def write_packaged(model: ReIDModel, folder: Path, beside: Mapping[str, str]) ->
             raise CheckpointError(
                 f"'{name}' holds numbers that float16 has not. Round the model first: round_to_half()."
             )
-    content = describe_model(model)
+    content = model.to_dict()
     for name, text in {"model.json": json.dumps(content, ensure_ascii=False), **beside}.items():
         if found := _PLACE.search(text):
             raise CheckpointError(

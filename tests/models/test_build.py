@@ -8,8 +8,7 @@ import torch
 from occluded_reid import HEADS, MODELS, Head, HeadInfo, HeadOutput, ReIDModel, build_model, list_models
 from occluded_reid.config import list_recipes
 from occluded_reid.errors import BuildError, RecipeError, UnknownNameError, UnknownOptionError
-from occluded_reid.models.build import find_recipe
-from occluded_reid.models.model import build_info
+from occluded_reid.models.build import build_info, find_recipe
 
 
 class Corner(Head):
