@@ -40,6 +40,8 @@ __all__ = [
     "load_recipe",
     "parse_override",
     "read_recipe",
+    "recipe_content",
+    "validate_recipe",
 ]
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -300,7 +302,7 @@ class Recipe(Strict):
             >>> load_recipe("sorn").override({"optim.epochs": 2}).optim.epochs
             2
         """
-        return _validate(apply_overrides(self.model_dump(mode="json"), overrides), self.name)
+        return validate_recipe(apply_overrides(self.model_dump(mode="json"), overrides), self.name)
 
 
 @checked(RecipeError)
@@ -314,11 +316,21 @@ def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Mapping
     Raises:
         RecipeError: no such recipe, a misspelt key, or a value that does not fit; the key's path is named.
     """
+    content, source = recipe_content(name_or_path)
+    return validate_recipe(apply_overrides(content, overrides or {}), source)
+
+
+def recipe_content(name_or_path: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
+    """Return what a recipe says before it is validated, and what messages call it.
+
+    Raises:
+        RecipeError: there is no such recipe.
+    """
+    if isinstance(name_or_path, Recipe):
+        return name_or_path.model_dump(mode="json"), name_or_path.name
     if isinstance(name_or_path, Mapping):
-        content, source = dict(name_or_path), str(name_or_path.get("name", "recipe"))
-    else:
-        content, source = read_recipe(name_or_path, RECIPES), str(name_or_path)
-    return _validate(apply_overrides(content, overrides or {}), source)
+        return dict(name_or_path), str(name_or_path.get("name", "recipe"))
+    return read_recipe(name_or_path, RECIPES), str(name_or_path)
 
 
 def read_recipe(name_or_path: str | Path, folder: Path, kind: str = "recipe") -> dict[str, Any]:
@@ -451,7 +463,16 @@ def _copy(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def _validate(content: Mapping[str, Any], source: str) -> Recipe:
+def validate_recipe(content: Mapping[str, Any], source: str) -> Recipe:
+    """Return the recipe that some content is.
+
+    Args:
+        content: nested mappings, as a recipe file holds them.
+        source: what messages call it.
+
+    Raises:
+        RecipeError: a key is misspelt or missing, or a value does not fit; each is named by its path.
+    """
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -13,7 +13,20 @@ import torch
 
 from occluded_reid.arguments import checked, shown
 from occluded_reid.backbones import Backbone, FrozenBackbone, create_backbone, is_frozen
-from occluded_reid.config import BackboneConfig, Component, Recipe, is_hub, is_packaged, list_recipes, load_recipe
+from occluded_reid.config import (
+    BackboneConfig,
+    Component,
+    ModelConfig,
+    ParserConfig,
+    Recipe,
+    apply_overrides,
+    is_hub,
+    is_packaged,
+    list_recipes,
+    load_recipe,
+    recipe_content,
+    validate_recipe,
+)
 from occluded_reid.contracts import BuildInfo, RegionParser
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import BuildError, OccludedReIDError, RecipeError
@@ -84,33 +97,28 @@ def build_model(
     """
     if pretrained is True and is_packaged(name_or_recipe):
         return _build_packaged(str(name_or_recipe), num_classes, backbone, heads, overrides)
-    recipe = find_recipe(name_or_recipe, overrides)
     whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
     if num_classes is not None and not (whole and 1 <= num_classes <= _MOST_CLASSES):
         raise BuildError(
             f"num_classes is {shown(num_classes)}; give a whole number from 1 to {_MOST_CLASSES:,}, or None for "
             "inference."
         )
-    if backbone is not None:
-        if not isinstance(backbone, str | Mapping):
-            raise BuildError(f"backbone is of type {type(backbone).__name__}; give its name, or a mapping with 'type'.")
-        named = (
-            {**recipe.model.backbone.model_dump(), "type": backbone} if isinstance(backbone, str) else dict(backbone)
-        )
-        if isinstance(backbone, str):
-            named["options"] = _fitting_stride(backbone, named["options"])
-        recipe = recipe.override({"model.backbone": named})
+    content, called = _content(name_or_recipe)
+    content = apply_overrides(content, overrides)
+    changes = _backbone_changes(content, backbone)
     if isinstance(pretrained, Mapping):
-        recipe = recipe.override({"model.backbone.weights": pretrained, "model.backbone.weights_match": "auto"})
+        changes |= {"model.backbone.weights": pretrained, "model.backbone.weights_match": "auto"}
+    heads_changed, made = _merge_heads(content, heads)
+    recipe = validate_recipe(apply_overrides(content, {**changes, **heads_changed}), called)
+    if isinstance(pretrained, Mapping):
         pretrained = str(recipe.model.backbone.weights)
-    if heads is not None and not isinstance(heads, Mapping):
-        raise BuildError(f"heads is of type {type(heads).__name__}; give a mapping of names to heads.")
-    recipe, made = _merge_heads(recipe, heads or {})
-    recipe, parser = _build_parser(recipe)
     config = recipe.model
+    parser, parser_options = _build_parser(config.parser)
     preprocess = Preprocess(config.input, parser)
-    recipe, network = _build_backbone(recipe, pretrained)
+    network, network_options = _build_backbone(config, pretrained)
     source = _source(name_or_recipe, config.backbone, overrides, pretrained, network.file)
+    if found := {**parser_options, **network_options}:  # what a checkpoint needs to make them again
+        recipe = recipe.override(found)
     imported = None
     if source is not None and not network.frozen:
         imported = network.load_pretrained(source, config.backbone.weights_match)
@@ -136,13 +144,34 @@ def build_model(
     return model
 
 
-def _fitting_stride(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's options for another backbone, without a last_stride where that one takes none; a notice says so."""
-    takes = name not in BACKBONES or "last_stride" in inspect.signature(BACKBONES.get(name)).parameters
-    if takes or "last_stride" not in options:
-        return dict(options)
-    _LOG.warning("the backbone '%s' has no stride to change: the recipe's last_stride is ignored", name)
-    return {key: value for key, value in options.items() if key != "last_stride"}
+def _content(name_or_recipe: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
+    """What a recipe says, not validated yet, and what messages call it; plug-ins' recipes are found by name."""
+    if isinstance(name_or_recipe, str) and name_or_recipe in MODELS:
+        return recipe_content(MODELS.create(name_or_recipe))
+    return recipe_content(name_or_recipe)
+
+
+def _backbone_changes(content: Mapping[str, Any], backbone: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The overrides that another backbone makes; a last_stride goes where that one takes none, and a notice says so."""
+    if backbone is None:
+        return {}
+    if isinstance(backbone, Mapping):
+        return {"model.backbone": backbone}
+    if not isinstance(backbone, str):
+        raise BuildError(f"backbone is of type {type(backbone).__name__}; give its name, or a mapping with 'type'.")
+    changes: dict[str, Any] = {"model.backbone.type": backbone}
+    options = _part(_part(_part(content, "model"), "backbone"), "options")
+    takes = backbone not in BACKBONES or "last_stride" in inspect.signature(BACKBONES.get(backbone)).parameters
+    if "last_stride" in options and not takes:
+        _LOG.warning("the backbone '%s' has no stride to change: the recipe's last_stride is ignored", backbone)
+        changes["model.backbone.options"] = {key: value for key, value in options.items() if key != "last_stride"}
+    return changes
+
+
+def _part(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A mapping within another; empty where it is none, which validation says."""
+    part = content.get(key)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _build_packaged(
@@ -177,11 +206,10 @@ def find_recipe(
     Raises:
         RecipeError: there is none, or it or an override is not valid.
     """
-    if isinstance(name_or_recipe, Recipe):
-        return name_or_recipe.override(overrides) if overrides else name_or_recipe
-    if isinstance(name_or_recipe, str) and name_or_recipe in MODELS:
-        return load_recipe(MODELS.create(name_or_recipe), overrides)
-    return load_recipe(name_or_recipe, overrides)
+    if isinstance(name_or_recipe, Recipe) and not overrides:
+        return name_or_recipe
+    content, called = _content(name_or_recipe)
+    return validate_recipe(apply_overrides(content, overrides or {}), called)
 
 
 def _source(
@@ -237,11 +265,11 @@ def _create(registry: Registry[Any], component: Component, where: str, *args: An
     return factory(*args, **extra, **options)
 
 
-def _build_backbone(recipe: Recipe, pretrained: bool | str | Path | None) -> tuple[Recipe, Backbone]:
-    """Make the recipe's backbone; of one that is a network in a file, the recipe then holds what rebuilds it."""
-    config, size = recipe.model.backbone, (recipe.model.input.height, recipe.model.input.width)
+def _build_backbone(model: ModelConfig, pretrained: bool | str | Path | None) -> tuple[Backbone, dict[str, Any]]:
+    """Make the recipe's backbone; of one that is a network in a file, the overrides too that rebuild it."""
+    config, size = model.backbone, (model.input.height, model.input.width)
     if not is_frozen(config.type):
-        return recipe, create_backbone(config.type, size, config.options)
+        return create_backbone(config.type, size, config.options), {}
     if "weights" in config.options:
         raise RecipeError("model.backbone.options.weights: a network's file is named by model.backbone.weights.")
     if config.weights_match != "auto":
@@ -254,14 +282,13 @@ def _build_backbone(recipe: Recipe, pretrained: bool | str | Path | None) -> tup
         config.type, size, config.options if file is None else {**config.options, "weights": file}
     )
     remembered = {**config.options, "given": asdict(cast(FrozenBackbone, network).given)}
-    return recipe.override({"model.backbone": {"type": config.type, "options": remembered}}), network
+    return network, {"model.backbone": {"type": config.type, "options": remembered}}
 
 
-def _build_parser(recipe: Recipe) -> tuple[Recipe, RegionParser | None]:
-    """Make the recipe's parser; the recipe then holds all its options, so that a checkpoint can make it again."""
-    config = recipe.model.parser
+def _build_parser(config: ParserConfig | None) -> tuple[RegionParser | None, dict[str, Any]]:
+    """Make the recipe's parser; where its folder knows options, the overrides too that say all of them."""
     if config is None:
-        return recipe, None
+        return None, {}
     options = dict(config.options)
     folder = None if config.weights is None else parser_folder(config.weights)
     if folder is not None:
@@ -272,7 +299,6 @@ def _build_parser(recipe: Recipe) -> tuple[Recipe, RegionParser | None]:
                 f"Set model.parser.type={kind}, or give other weights."
             )
         options = {**trained, **options}
-        recipe = recipe.override({"model.parser": {**config.model_dump(), "options": options}})
     factory = PARSERS.get(config.type)
     if isinstance(factory, type) and not issubclass(factory, RegionParser):
         raise BuildError(_no_network(config.type, factory.__name__))  # before it opens what its options name
@@ -286,7 +312,7 @@ def _build_parser(recipe: Recipe) -> tuple[Recipe, RegionParser | None]:
                 "Leave the weights out."
             )
         load_parser_weights(parser, config.weights)
-    return recipe, parser
+    return parser, {} if folder is None else {"model.parser.options": options}
 
 
 def _no_network(kind: str, made: str) -> str:
@@ -309,12 +335,14 @@ def _build_head(info: BuildInfo, component: Component, made: Callable[[BuildInfo
 
 
 def _merge_heads(
-    recipe: Recipe, heads: Mapping[str, HeadSpec]
-) -> tuple[Recipe, dict[str, Callable[[BuildInfo], Head] | Head]]:
-    """Put the caller's heads into the recipe; those given as objects are remembered under their name."""
-    components: dict[str, Any] = {name: c.model_dump() for name, c in recipe.model.heads.items()}
+    content: Mapping[str, Any], heads: Mapping[str, HeadSpec] | None
+) -> tuple[dict[str, Any], dict[str, Callable[[BuildInfo], Head] | Head]]:
+    """The overrides that the caller's heads make; those given as objects are remembered under their name."""
+    if heads is not None and not isinstance(heads, Mapping):
+        raise BuildError(f"heads is of type {type(heads).__name__}; give a mapping of names to heads.")
+    components = dict(_part(_part(content, "model"), "heads"))
     made: dict[str, Callable[[BuildInfo], Head] | Head] = {}
-    for name, spec in heads.items():
+    for name, spec in (heads or {}).items():
         if not isinstance(name, str):
             raise BuildError(f"heads holds {shown(name)} as a name; give a text.")
         if "." in name:
@@ -336,9 +364,7 @@ def _merge_heads(
             made[name] = spec
             label = type(spec) if isinstance(spec, Head) else spec
             components[name] = {"type": f"object:{getattr(label, '__qualname__', label)}"}
-    if not heads:
-        return recipe, made
-    return recipe.override({"model.heads": components}), made
+    return {"model.heads": components} if heads else {}, made
 
 
 def _check_slots(heads: Mapping[str, Head]) -> None:

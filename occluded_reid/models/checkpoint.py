@@ -127,10 +127,9 @@ def _loaded(
             f"'{folder}' was built with a head given as an object: {', '.join(missing)}. "
             "Pass the same one: load_model(…, heads={name: class}), or register it by name before training."
         )
-    if recipe.model.parser is not None:  # its weights are here: the folder they came from is not asked again
-        recipe = recipe.override({"model.parser.weights": None})
-    if is_frozen(recipe.model.backbone.type):
-        recipe = recipe.override({"model.backbone.weights": None})  # likewise: the network is here
+    # The weights of a parser and a network in a file are here: where they came from is not asked again.
+    kept = {"backbone": is_frozen(recipe.model.backbone.type), "parser": recipe.model.parser is not None}
+    recipe = recipe.override({f"model.{part}.weights": None for part, here in kept.items() if here})
     tensors = read_sealed_tensors(folder, "model", content, CheckpointError) if shipped is None else shipped[1]
     model = build_model(recipe, num_classes=num_classes, heads=heads, pretrained=False)
     wanted = model.state_dict()
