@@ -98,7 +98,7 @@ def compare_counts(data: ReIDData) -> Comparison | None:
         return None
     expected = benchmark.counts.get(data.variant, {})
     title = f"{benchmark.title} ({data.variant})" if data.variant else benchmark.title
-    if data.part != "test":
+    if data.partitions:
         note = f"not compared with a whole {title}: these are other splits ({data.part})"
         return Comparison(benchmark.title, data.variant, expected, (), note=note)
     if not expected:

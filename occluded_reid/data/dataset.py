@@ -14,6 +14,7 @@ import numpy as np
 
 from occluded_reid.arguments import checked
 from occluded_reid.data.benchmark import Benchmark
+from occluded_reid.data.partition import Partition
 from occluded_reid.errors import DataError, MaskError
 from occluded_reid.files import absolute, is_file, is_folder
 from occluded_reid.registry import DATASETS, check_options
@@ -68,7 +69,7 @@ class Sample:
         return self.identity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReIDData:
     """A data set with its training images, queries and gallery.
 
@@ -86,7 +87,8 @@ class ReIDData:
             own, so that the same-camera rule of evaluation excludes nothing.
         benchmark: the published data set that this is a copy of; None for anybody's own images.
         variant: which of its variants was loaded: "labeled"; empty where there is only one.
-        part: what of it the queries are, for reports: "test", or what a hold-out made.
+        partitions: how people were set aside, the last one made the queries and the gallery; empty where the data
+            set has its own.
         camera_names: number -> name of the cameras that the data set names, for this data set alone.
 
     Example:
@@ -110,8 +112,18 @@ class ReIDData:
     cameras_known: bool = True
     benchmark: Benchmark | None = None
     variant: str = ""
-    part: str = "test"
+    partitions: tuple[Partition, ...] = ()
     camera_names: Mapping[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Counts, for a data set of a hundred thousand images."""
+        counts = ", ".join(f"{name}=<{self._counted(name)}>" for name in SPLITS)
+        return f"ReIDData({self.name!r}, root={str(self.root)!r}, {counts}, part={self.part!r})"
+
+    @property
+    def part(self) -> str:
+        """What of it the queries are, for reports: "test", or what a hold-out made."""
+        return self.partitions[-1].name if self.partitions else "test"
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """Return the samples of a split.
@@ -230,6 +242,10 @@ class ReIDData:
         lines += [f"licence: {self.licence}"] if self.licence else []
         lines += [f"cite: {self.citation}"] if self.citation else []
         return "\n".join([*lines, *self.notes])
+
+    def _counted(self, name: Split) -> str:
+        cameras = len({sample.camera for sample in self.split(name)}) if self.cameras_known else "unknown"
+        return f"{len(self.split(name))} images, {len(self.identities(name))} identities, {cameras} cameras"
 
     def _samples(self) -> Iterator[Sample]:
         for name in SPLITS:

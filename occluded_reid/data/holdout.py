@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from occluded_reid.data.dataset import ReIDData, Sample
+from occluded_reid.data.partition import Partition
 from occluded_reid.errors import DataError
 from occluded_reid.files import text_bytes
 
@@ -53,8 +55,7 @@ def holdout(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
         query=tuple(sample for sample in held if sample.name in asked),
         gallery=tuple(sample for sample in held if sample.name not in asked),
     )
-    part = f"hold-out of {count} training identities, seed {seed}"
-    return replace(split, notes=(*data.notes, _note(data, split, count, seed)), part=part)
+    return _recorded(split, data, "holdout", int(count), seed, (len(data.query), len(data.gallery)))
 
 
 def validation_side(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
@@ -88,11 +89,7 @@ def validation_side(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
             f"none of the {len(split.query)} validation queries of '{data.name}' has another image to find, among "
             f"{count} identities. Take more identities, or give more images of each."
         )
-    part = f"validation: {count} training identities, seed {seed}"
-    note = f"{part}: {len(split.query)} queries, {len(split.gallery)} gallery images; the test side is not among them"
-    if alone := len(split.unanswerable()):
-        note += f"; {alone} queries without a match under another camera"
-    return replace(split, notes=(*data.notes, note), part=part)
+    return _recorded(split, data, "validation", int(count), seed)
 
 
 def shared_identities(data: ReIDData) -> list[str]:
@@ -101,14 +98,17 @@ def shared_identities(data: ReIDData) -> list[str]:
     return sorted(tested & set(data.identities("train")))
 
 
-def _note(before: ReIDData, after: ReIDData, count: int, seed: int) -> str:
-    note = (
-        f"hold-out: {count} identities of the training split (seed {seed}): {len(after.query)} queries, "
-        f"{len(after.gallery)} gallery images; {len(after.unanswerable())} queries without a match under another camera"
-    )
-    if before.query or before.gallery:
-        note += f"; in place of {len(before.query)} queries and {len(before.gallery)} gallery images"
-    return note
+def _recorded(
+    split: ReIDData,
+    before: ReIDData,
+    kind: Literal["holdout", "validation"],
+    count: int,
+    seed: int,
+    replaced: tuple[int, int] = (0, 0),
+) -> ReIDData:
+    """The split with its record, and a note that says so, after those that the data set had before."""
+    record = Partition(kind, count, seed, len(split.query), len(split.gallery), len(split.unanswerable()), replaced)
+    return replace(split, partitions=(*before.partitions, record), notes=(*before.notes, str(record)))
 
 
 def _order(seed: int, text: str) -> str:

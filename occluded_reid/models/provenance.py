@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from occluded_reid.data.dataset import ReIDData
-from occluded_reid.errors import CheckpointError
+from occluded_reid.data.partition import Partition
+from occluded_reid.errors import CheckpointError, DataError
 from occluded_reid.files import text_bytes
 from occluded_reid.heads.base import Head
 
@@ -99,7 +100,7 @@ class TrainedOn:
         data: name of the data set.
         images: images of its training split.
         identities: sorted, the first twelve digits of the SHA-256 of data set and identity.
-        split: what was set aside before, in words.
+        split: what was set aside before.
         before: what the weights were trained on before that, where a trained model was trained on.
 
     Example:
@@ -113,15 +114,15 @@ class TrainedOn:
     data: str
     images: int
     identities: tuple[str, ...]
-    split: tuple[str, ...] = ()
+    split: tuple[Partition, ...] = ()
     before: TrainedOn | None = None
 
     @staticmethod
     def of(data: ReIDData, before: TrainedOn | None = None) -> TrainedOn:
         """Return the record of a data set's training split, and of what the weights had seen before."""
         people = data.identities("train")
-        said = tuple(note for note in data.notes if note.startswith(("hold-out:", "validation:")))
-        record = TrainedOn(data.name, len(data.train), tuple(sorted(_hashed(data.name, p) for p in people)), said)
+        hashes = tuple(sorted(_hashed(data.name, person) for person in people))
+        record = TrainedOn(data.name, len(data.train), hashes, data.partitions)
         return record if before in (None, record) else replace(record, before=before)
 
     def among(self, data: str, identities: Iterable[str]) -> list[str]:
@@ -141,7 +142,7 @@ class TrainedOn:
             "data": self.data,
             "images": self.images,
             "identities": list(self.identities),
-            "split": list(self.split),
+            "split": [record.to_dict() for record in self.split],
         }
         return content if self.before is None else {**content, "before": self.before.to_dict()}
 
@@ -159,14 +160,14 @@ class TrainedOn:
                 content["data"],
                 content["images"],
                 tuple(content["identities"]),
-                tuple(content["split"]),
+                tuple(Partition.from_dict(record) for record in content["split"]),
                 TrainedOn.from_dict(content["before"]) if "before" in content else None,
             )
             if not isinstance(record.data, str) or not isinstance(record.images, int):
                 raise TypeError("data or images is of the wrong type")
-            if not all(isinstance(text, str) for text in (*record.identities, *record.split)):
-                raise TypeError("identities or split hold something else than text")
-        except (KeyError, TypeError, RecursionError) as error:
+            if not all(isinstance(text, str) for text in record.identities):
+                raise TypeError("identities hold something else than text")
+        except (KeyError, TypeError, RecursionError, DataError) as error:
             raise CheckpointError(
                 f"what the model was trained on cannot be read: {error}. The model's folder is damaged; use another "
                 "copy of it."

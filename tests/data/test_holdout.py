@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import occluded_reid.data
 from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
 from occluded_reid.data.holdout import holdout, shared_identities, validation_side
+from occluded_reid.data.partition import Partition
 from occluded_reid.errors import DataError, EvaluationError
 from occluded_reid.evaluation.held_out import held_out_scores
 
@@ -156,3 +161,44 @@ def test_the_package_names_the_function() -> None:
     assert occluded_reid.data.__all__ == sorted(occluded_reid.data.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = occluded_reid.data.nothing
+
+
+def test_a_data_set_is_shown_in_one_line() -> None:
+    split = holdout(toy(), 4, 0)
+    assert repr(split) == (
+        f"ReIDData('toy', root={str(split.root)!r}, train=<72 images, 8 identities, 3 cameras>, "
+        "query=<12 images, 4 identities, 3 cameras>, gallery=<24 images, 4 identities, 3 cameras>, "
+        "part='hold-out of 4 training identities, seed 0')"
+    )
+    assert "unknown cameras" in repr(replace(split, cameras_known=False))
+
+
+def test_how_people_were_set_aside_is_data() -> None:
+    side = validation_side(holdout(toy(), 4, 0), 3, 5)
+    assert side.partitions == (
+        Partition("holdout", 4, 0, 12, 24),
+        Partition("validation", 3, 5, 9, 18),
+    )
+    assert side.notes == tuple(map(str, side.partitions))
+
+
+@given(
+    st.sampled_from(["holdout", "validation"]),
+    *[st.integers(0, 9999)] * 5,
+    st.tuples(st.integers(0, 9999), st.integers(0, 9999)),
+)
+def test_records_of_old_and_new_versions_are_read(
+    kind: Any, people: int, seed: int, queries: int, gallery: int, alone: int, replaced: tuple[int, int]
+) -> None:
+    record = Partition(kind, people, seed, queries, gallery, alone, replaced if kind == "holdout" else (0, 0))
+    assert Partition.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    assert Partition.from_dict(str(record)) == record  # as it was kept once
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [None, 3, "hold-out", {}, {"kind": "holdout"}, {**Partition("holdout", 1, 0, 1, 1).to_dict(), "seed": "0"}],
+)
+def test_damaged_records_are_refused(damage: Any) -> None:
+    with pytest.raises(DataError, match="how people were set aside cannot be read"):
+        Partition.from_dict(damage)

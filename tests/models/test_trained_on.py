@@ -38,7 +38,7 @@ def test_the_record_knows_everybody_and_names_nobody() -> None:
     split = validation_side(holdout(toy(), 2, 0), 2, 0)
     record = TrainedOn.of(split)
     assert len(record.identities) == 2
-    assert [note.split(":")[0] for note in record.split] == ["hold-out", "validation"]
+    assert [part.kind for part in record.split] == ["holdout", "validation"]
     assert record.among("toy", split.identities("query")) == []
     assert record.among("toy", split.identities("train")) == split.identities("train")
 
