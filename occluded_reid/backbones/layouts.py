@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["LAYOUTS", "UNSUPPORTED", "Imported", "Layout", "Unsupported", "kind_of", "recognise", "translate"]
+__all__ = ["LAYOUTS", "UNSUPPORTED", "Imported", "Unsupported", "WeightsLayout", "kind_of", "recognise", "translate"]
 
 KINDS = {
     "resnet": "a plain ResNet (resnet50)",
@@ -27,7 +27,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class WeightsLayout:
     """How one project names its tensors.
 
     Attributes:
@@ -70,7 +70,7 @@ _CLIP = r"image_encoder\."
 _CLASSIFIER = r"classifier(_proj|_\d)?\."
 
 LAYOUTS = (
-    Layout(
+    WeightsLayout(
         "torchreid",
         known_by=(
             (r"^conv2\.0\.conv2a\.conv1\.weight$",),
@@ -82,7 +82,7 @@ LAYOUTS = (
         left_out=((_CLASSIFIER, "classifier"),),
         changes=((r"fc\.\d+\.", "the layers after the pool, whose output the authors match"),),
     ),
-    Layout(
+    WeightsLayout(
         "fast-reid",
         known_by=((r"^backbone\.", r"^heads\.(bottleneck|weight$|classifier|cls_layer|pool_layer)"),),
         stems={"resnet": "unpadded", "resnet_ibn": "unpadded"},  # its first pool has no padding and rounds up
@@ -98,7 +98,7 @@ LAYOUTS = (
         ),
         other_neck=r"heads\.(pool_layer\.|bottleneck\.[1-9])",
     ),
-    Layout(
+    WeightsLayout(
         "reid-strong-baseline",
         known_by=((r"^base\.conv1\.weight$", r"^base\.layer1\.0\.conv1\.weight$"),),
         stems={"resnet": "linear", "resnet_ibn": "usual"},  # its plain ResNet has no ReLU before the first pool
@@ -106,7 +106,7 @@ LAYOUTS = (
         neck="bottleneck.",
         left_out=((_CLASSIFIER, "classifier"), (r"base\.fc\.", "ImageNet's classifier")),
     ),
-    Layout(
+    WeightsLayout(
         "transreid",
         known_by=((r"^base\.pos_embed$", r"^base\.blocks\.0\.attn\.qkv\.weight$"),),
         stems={"vit": "usual"},
@@ -120,7 +120,7 @@ LAYOUTS = (
         changes=((r"base\.sie_embed$", "the embedding of cameras and viewpoints"),),
         branch="b1",
     ),
-    Layout(
+    WeightsLayout(
         "clip-reid",
         known_by=((rf"^{_CLIP}class_embedding$", rf"^{_CLIP}transformer\.resblocks\."),),
         stems={"clip": "usual"},
@@ -212,7 +212,7 @@ class Translated:
     unknown: list[str] = field(default_factory=list)
 
 
-def recognise(names: Iterable[str]) -> Layout | Unsupported | None:
+def recognise(names: Iterable[str]) -> WeightsLayout | Unsupported | None:
     """Return the layout that a file's names are of; None for names that are of none, as the network's own.
 
     Example:
@@ -246,7 +246,9 @@ def kind_of(network: nn.Module) -> str | None:
     return None
 
 
-def translate(layout: Layout, tensors: Mapping[str, Tensor], wanted: Iterable[str], own: Iterable[str]) -> Translated:
+def translate(
+    layout: WeightsLayout, tensors: Mapping[str, Tensor], wanted: Iterable[str], own: Iterable[str]
+) -> Translated:
     """Bring a file's tensors to a network's names.
 
     Args:
@@ -281,7 +283,7 @@ def translate(layout: Layout, tensors: Mapping[str, Tensor], wanted: Iterable[st
     return result
 
 
-def _renamed(layout: Layout, key: str) -> str | None:
+def _renamed(layout: WeightsLayout, key: str) -> str | None:
     """The network's name; None for one that is none of the backbone's."""
     for pattern, replacement in layout.renames:
         match = re.fullmatch(pattern, key)
@@ -290,7 +292,7 @@ def _renamed(layout: Layout, key: str) -> str | None:
     return None if layout.renames else key
 
 
-def _branch(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _branch(layout: WeightsLayout, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Names of the global branch's own last block and norm -> names in the network."""
     depths = [int(match[1]) for key in tensors if (match := re.search(r"\.blocks\.(\d+)\.", key))]
     if layout.branch is None or not depths:

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from occluded_reid.backbones.hub_files import hub_weights
-from occluded_reid.backbones.layouts import KINDS, LAYOUTS, Imported, Layout, Unsupported, kind_of, recognise, translate
+from occluded_reid.backbones.layouts import (
+    KINDS,
+    LAYOUTS,
+    Imported,
+    Unsupported,
+    WeightsLayout,
+    kind_of,
+    recognise,
+    translate,
+)
 from occluded_reid.config import is_hub
 from occluded_reid.errors import UnknownNameError, WeightsError
 from occluded_reid.files import read_safetensors
@@ -176,7 +185,7 @@ def load_into(
     return imported
 
 
-def _named(match: str) -> Layout | None:
+def _named(match: str) -> WeightsLayout | None:
     """The project's layout of that name; None for the ways that are no project's."""
     ways = {layout.name: layout for layout in LAYOUTS}
     if match in ways:
@@ -189,7 +198,7 @@ def _named(match: str) -> Layout | None:
     return None
 
 
-def _recognised(path: str | Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Layout | None:
+def _recognised(path: str | Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> WeightsLayout | None:
     layout = recognise(tensors)
     if isinstance(layout, Unsupported):
         raise WeightsError(
@@ -199,7 +208,7 @@ def _recognised(path: str | Path, tensors: Mapping[str, Tensor], own: Mapping[st
 
 
 def _translated(
-    layout: Layout, path: str | Path, tensors: dict[str, Tensor], model: nn.Module, wanted: set[str], stem: str
+    layout: WeightsLayout, path: str | Path, tensors: dict[str, Tensor], model: nn.Module, wanted: set[str], stem: str
 ) -> tuple[dict[str, Tensor], Imported]:
     """A project's tensors under the network's names, and what it held besides; the log says what became of all."""
     own, kind = model.state_dict(), kind_of(model) or ""

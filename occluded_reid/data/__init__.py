@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 # the package's attribute is always the function. The other names are imported on first use.
 from occluded_reid.data.dataset import ReIDData, Sample, load_dataset
 from occluded_reid.data.holdout import holdout, validation_side
+from occluded_reid.data.partition import Partition
 
 _HOME = {
     "Benchmark": "benchmark",
     "Counts": "benchmark",
+    "DatasetReport": "verify",
     "DecodedImages": "cache",
     "Layout": "benchmark",
     "SyntheticOptions": "synthetic",
     "TrainLoader": "loader",
-    "VerifyReport": "verify",
     "benchmark_of": "benchmark",
     "compare_counts": "counts",
     "described": "benchmark",
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from occluded_reid.data.loader import TrainLoader
     from occluded_reid.data.occlusion import occlude
     from occluded_reid.data.synthetic import SyntheticOptions, generate
-    from occluded_reid.data.verify import VerifyReport, verify_dataset
+    from occluded_reid.data.verify import DatasetReport, verify_dataset
 else:
 
     def __getattr__(name: str) -> object:
@@ -54,13 +55,14 @@ else:
 __all__ = [
     "Benchmark",
     "Counts",
+    "DatasetReport",
     "DecodedImages",
     "Layout",
+    "Partition",
     "ReIDData",
     "Sample",
     "SyntheticOptions",
     "TrainLoader",
-    "VerifyReport",
     "benchmark_of",
     "compare_counts",
     "described",

@@ -9,13 +9,13 @@ from typing import Any
 from occluded_reid.data.benchmark import Benchmark, Counts, all_benchmarks
 from occluded_reid.data.dataset import SPLITS, ReIDData, Split
 
-__all__ = ["Comparison", "Difference", "compare_counts", "counts_of"]
+__all__ = ["CountComparison", "CountDifference", "compare_counts", "counts_of"]
 
 _AGAIN = "extract or copy the data set again, whole"
 
 
 @dataclass(frozen=True)
-class Difference:
+class CountDifference:
     """Something that is not as in a whole copy, and what to do.
 
     Attributes:
@@ -32,7 +32,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CountComparison:
     """What `compare_counts` found.
 
     Attributes:
@@ -48,7 +48,7 @@ class Comparison:
     variant: str
     expected: Mapping[Split, Counts]
     compared: tuple[Split, ...]
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[CountDifference, ...] = ()
     note: str = ""
 
     @property
@@ -84,7 +84,7 @@ def counts_of(data: ReIDData, split: Split) -> Counts:
     return Counts(len(data.split(split)), len(data.identities(split)), len(distractors))
 
 
-def compare_counts(data: ReIDData) -> Comparison | None:
+def compare_counts(data: ReIDData) -> CountComparison | None:
     """Compare images, identities and cameras with those of a whole copy; None for data that nobody has published.
 
     A hold-out has other queries and another gallery, and a smaller training split: nothing of it is compared. Splits
@@ -100,9 +100,9 @@ def compare_counts(data: ReIDData) -> Comparison | None:
     title = f"{benchmark.title} ({data.variant})" if data.variant else benchmark.title
     if data.partitions:
         note = f"not compared with a whole {title}: these are other splits ({data.part})"
-        return Comparison(benchmark.title, data.variant, expected, (), note=note)
+        return CountComparison(benchmark.title, data.variant, expected, (), note=note)
     if not expected:
-        return Comparison(benchmark.title, data.variant, expected, (), note=f"the counts of {title} are not known")
+        return CountComparison(benchmark.title, data.variant, expected, (), note=f"the counts of {title} are not known")
     found = {split: counts_of(data, split) for split in SPLITS}
     compared = tuple(split for split in SPLITS if split in expected and found[split].images)
     absent = [split for split in expected if split not in compared]
@@ -112,7 +112,7 @@ def compare_counts(data: ReIDData) -> Comparison | None:
     if compared and not absent:
         differences += _cameras(data, benchmark)
     note = f"{', '.join(absent)} not compared: nothing of it is loaded; this is a part of {title}" if absent else ""
-    return Comparison(benchmark.title, data.variant, expected, compared, tuple(differences), note)
+    return CountComparison(benchmark.title, data.variant, expected, compared, tuple(differences), note)
 
 
 def _identities(counts: Counts, expected: Counts) -> int:
@@ -124,7 +124,7 @@ def _as_expected(found: Counts, expected: Counts) -> bool:
     return (found.images, _identities(found, expected)) == (expected.images, _identities(expected, expected))
 
 
-def _difference(split: Split, found: Counts, expected: Counts, other: str) -> Difference:
+def _difference(split: Split, found: Counts, expected: Counts, other: str) -> CountDifference:
     """What is not as it should be in one split; `other` says what it is instead, where that is known."""
     there, wanted = _identities(found, expected), _identities(expected, expected)
     missing = expected.images - found.images
@@ -137,10 +137,10 @@ def _difference(split: Split, found: Counts, expected: Counts, other: str) -> Di
     else:
         what = "as many as there should be, but of other people: another split or data set"
     text = f"{split}: {found.images:,} of {expected.images:,} images, {there:,} of {wanted:,} identities; {what}"
-    return Difference(split, found, expected, text)
+    return CountDifference(split, found, expected, text)
 
 
-def _cameras(data: ReIDData, benchmark: Benchmark) -> list[Difference]:
+def _cameras(data: ReIDData, benchmark: Benchmark) -> list[CountDifference]:
     seen = sorted({sample.camera for split in SPLITS for sample in data.split(split)})
     wanted = range(benchmark.first_camera, benchmark.first_camera + benchmark.cameras)
     if seen == list(wanted):
@@ -153,7 +153,7 @@ def _cameras(data: ReIDData, benchmark: Benchmark) -> list[Difference]:
         else f"some are missing; {_AGAIN}"
     )
     text = f"cameras: {len(seen)} of {benchmark.cameras} seen; {what}"
-    return [Difference("cameras", len(seen), benchmark.cameras, text)]
+    return [CountDifference("cameras", len(seen), benchmark.cameras, text)]
 
 
 def _counts_elsewhere(benchmark: Benchmark, variant: str, found: Mapping[Split, Counts]) -> str:

@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from occluded_reid.arguments import checked
-from occluded_reid.data.counts import Comparison, compare_counts
+from occluded_reid.data.counts import CountComparison, compare_counts
 from occluded_reid.data.dataset import SPLITS, ReIDData, Sample, Split
 from occluded_reid.data.images import open_image, open_mask
 from occluded_reid.errors import DataError, ImageError, MaskError
 
-__all__ = ["Duplicate", "Finding", "VerifyReport", "verify_dataset"]
+__all__ = ["DatasetReport", "Duplicate", "Finding", "verify_dataset"]
 
 _SHOWN = 5
 
@@ -38,7 +38,7 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class VerifyReport:
+class DatasetReport:
     """What `verify_dataset` found.
 
     Attributes:
@@ -78,7 +78,7 @@ class VerifyReport:
     bad_masks: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
     twice: tuple[tuple[str, ...], ...] = ()
-    counts: Comparison | None = None
+    counts: CountComparison | None = None
     camera_names: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -166,7 +166,7 @@ class VerifyReport:
 
 
 @checked(DataError)
-def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | None = None) -> DatasetReport:
     """Read every image and mask of a data set and report what is wrong; nothing found is raised.
 
     Args:
@@ -196,7 +196,7 @@ def verify_dataset(data: ReIDData, *, progress: Callable[[int, int], None] | Non
     tested = {*data.identities("query"), *data.identities("gallery")}
     images_of = Counter(sample.identity for sample in data.train if sample.identity is not None)
     cameras = Counter(sample.camera for _, sample in placed) if data.cameras_known else Counter[int]()
-    return VerifyReport(
+    return DatasetReport(
         dataset=data.name,
         root=str(data.root),
         images={split: len(data.split(split)) for split in SPLITS},

@@ -12,7 +12,7 @@ from PIL import Image
 from occluded_reid.errors import BuildError, ImageError
 from occluded_reid.pixels import to_rgb
 
-__all__ = ["Decide", "Frame", "Layout", "Resample", "labels_on_image"]
+__all__ = ["Decide", "Frame", "Placement", "Resample", "labels_on_image"]
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Decide = Literal["image", "canvas"]
@@ -28,7 +28,7 @@ _WIDEST = 4  # times the height: nobody stands so, and memory grows with the can
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placement:
     """Where an image lies; every pair is (width, height) in pixels.
 
     Attributes:
@@ -87,7 +87,7 @@ class Frame:
         if not all(0.0 <= share <= 1.0 for share in self.pad):
             raise BuildError(f"pad is {self.pad}; give two shares between 0 and 1: of the width, and of the height.")
 
-    def layout(self, image: tuple[int, int]) -> Layout:
+    def layout(self, image: tuple[int, int]) -> Placement:
         """Plan for an image of (width, height).
 
         Raises:
@@ -111,12 +111,12 @@ class Frame:
                 f"{_MAX_CANVAS:,} pixels. Cut the person out of it, or give a smaller height."
             )
         network = (self.fixed[1] or self._stretched(canvas[0]), self.fixed[0] or self._stretched(canvas[1]))
-        return Layout(image, content, (across, down), network)
+        return Placement(image, content, (across, down), network)
 
     def _stretched(self, side: int) -> int:
         return side if self.stride is None else math.ceil(side / self.stride) * self.stride + 1
 
-    def draw(self, image: Image.Image, layout: Layout) -> np.ndarray:
+    def draw(self, image: Image.Image, layout: Placement) -> np.ndarray:
         """Return the pixels that the network sees, (H, W, 3) uint8."""
         filter_ = _FILTERS[self.resample]
         content = np.asarray(to_rgb(image).resize(layout.content, filter_))
@@ -129,7 +129,7 @@ class Frame:
 
 def labels_on_image(
     scores: np.ndarray,
-    layout: Layout,
+    layout: Placement,
     *,
     person: np.ndarray | None = None,
     threshold: float = 0.5,
@@ -149,7 +149,7 @@ def labels_on_image(
         (H, W) int16 at the image's size: position of the channel, the first of equals; -1 where nobody is.
 
     Example:
-        >>> layout = Layout(image=(2, 1), content=(2, 1), pad=(0, 0), network=(2, 1))
+        >>> layout = Placement(image=(2, 1), content=(2, 1), pad=(0, 0), network=(2, 1))
         >>> labels_on_image(np.array([[[0.9, 0.2]], [[0.1, 0.8]]]), layout)
         array([[0, 1]], dtype=int16)
     """
@@ -171,7 +171,7 @@ def labels_on_image(
     )
 
 
-def _bring(score: np.ndarray, layout: Layout, decide: Decide) -> np.ndarray:
+def _bring(score: np.ndarray, layout: Placement, decide: Decide) -> np.ndarray:
     """One map of the network, (h, w), where the image lies."""
     plane = Image.fromarray(np.ascontiguousarray(score, dtype=np.float32))
     across, down = layout.pad

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from occluded_reid.data import counts as counts_module
 from occluded_reid.data.benchmark import Benchmark, Counts, Layout
-from occluded_reid.data.counts import Comparison, compare_counts, counts_of
+from occluded_reid.data.counts import CountComparison, compare_counts, counts_of
 from occluded_reid.data.dataset import ReIDData, Sample, Split
 from occluded_reid.data.holdout import holdout
 
@@ -48,7 +48,7 @@ def toy(**changes: tuple[Sample, ...]) -> ReIDData:
     return ReIDData("toy", Path(), distractors=frozenset("z"), benchmark=TOY, **{**whole, **changes})
 
 
-def compared(data: ReIDData) -> Comparison:
+def compared(data: ReIDData) -> CountComparison:
     found = compare_counts(data)
     assert found is not None
     return found

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from occluded_reid.data.dataset import load_dataset
-from occluded_reid.data.verify import VerifyReport, verify_dataset
+from occluded_reid.data.verify import DatasetReport, verify_dataset
 
 GOOD = {
     "bounding_box_train": ["0002_c1_0.png", "0002_c2_0.png", "0004_c1_0.png", "0004_c2_0.png"],
@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def verify(root: Path) -> VerifyReport:
+def verify(root: Path) -> DatasetReport:
     return verify_dataset(load_dataset("market1501", root, own=True))
 
 

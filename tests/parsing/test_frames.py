@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from occluded_reid.errors import BuildError, ImageError
-from occluded_reid.parsing.frames import Frame, Layout, labels_on_image
+from occluded_reid.parsing.frames import Frame, Placement, labels_on_image
 
 
 def test_bodypix_on_a_market_crop():
     frame = Frame(height=256, multiple=16, pad=(0.15, 0.05), stride=8)
     layout = frame.layout((64, 128))
-    assert layout == Layout(image=(64, 128), content=(128, 256), pad=(32, 16), network=(193, 289))
+    assert layout == Placement(image=(64, 128), content=(128, 256), pad=(32, 16), network=(193, 289))
     assert layout.canvas == (192, 288)
 
 
@@ -52,7 +52,7 @@ def test_scores_come_back_to_where_they_were(decide):
     """The canvas has 8×12 cells of one pixel; the image is its middle 4×8, scaled down by two."""
     scores = np.random.default_rng(1).random((3, 12, 8)).astype(np.float32)
     person = np.random.default_rng(2).random((12, 8)).astype(np.float32)
-    layout = Layout(image=(2, 4), content=(4, 8), pad=(2, 2), network=(8, 12))
+    layout = Placement(image=(2, 4), content=(4, 8), pad=(2, 2), network=(8, 12))
     found = labels_on_image(scores, layout, person=person, threshold=0.5, decide=decide)
     assert found.shape == (4, 2)
     middle, someone = scores[:, 2:10, 2:6], person[2:10, 2:6]
@@ -76,7 +76,7 @@ def test_scores_come_back_to_where_they_were(decide):
 
 
 def test_the_first_of_equals_wins():
-    layout = Layout(image=(2, 2), content=(2, 2), pad=(0, 0), network=(2, 2))
+    layout = Placement(image=(2, 2), content=(2, 2), pad=(0, 0), network=(2, 2))
     assert (labels_on_image(np.ones((3, 2, 2)), layout) == 0).all()
 
 

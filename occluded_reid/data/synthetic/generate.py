@@ -18,7 +18,7 @@ from PIL import Image
 from occluded_reid.arguments import checked
 from occluded_reid.data.synthetic.canvas import Bytes
 from occluded_reid.data.synthetic.options import FORMAT_VERSION, SyntheticOptions, generator
-from occluded_reid.data.synthetic.render import Sample, render
+from occluded_reid.data.synthetic.render import Drawing, render
 from occluded_reid.errors import DataError
 from occluded_reid.files import absolute, is_folder, temporary_folder
 
@@ -81,7 +81,7 @@ def generate(
     return target
 
 
-def plan(options: SyntheticOptions) -> list[Sample]:
+def plan(options: SyntheticOptions) -> list[Drawing]:
     """All pictures of a set, in the order of their files.
 
     Args:
@@ -90,7 +90,7 @@ def plan(options: SyntheticOptions) -> list[Sample]:
     Returns:
         The samples; which of them are occluded is settled here.
     """
-    samples: list[Sample] = []
+    samples: list[Drawing] = []
     last_train = options.train_identities
     for person in range(1, last_train + options.test_identities + 1):
         for camera in range(1, options.cameras + 1):
@@ -106,19 +106,19 @@ def plan(options: SyntheticOptions) -> list[Sample]:
                 turn = person + camera + i
                 occluded = floor((turn + 1) * options.occluded_queries) > floor(turn * options.occluded_queries)
                 cover = options.query_cover if occluded else None
-                samples.append(Sample(SPLITS[1], person, person, camera, gallery + i, cover))
+                samples.append(Drawing(SPLITS[1], person, person, camera, gallery + i, cover))
     for i in range(options.distractors):
         samples.append(_ordinary(options, SPLITS[2], 0, _FIRST_DISTRACTOR + i, 1 + i % options.cameras, i))
     return sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.name))
 
 
-def _ordinary(options: SyntheticOptions, split: str, label: int, person: int, camera: int, index: int) -> Sample:
+def _ordinary(options: SyntheticOptions, split: str, label: int, person: int, camera: int, index: int) -> Drawing:
     chance = generator(options.seed, "cover", (person, camera, index)).random()
     if split == SPLITS[0]:
         cover = options.train_cover if chance < options.occluded_train else None
     else:
         cover = options.gallery_cover if chance < options.occluded_gallery else None
-    return Sample(split, label, person, camera, index, cover)
+    return Drawing(split, label, person, camera, index, cover)
 
 
 def _holds(root: Path, options: SyntheticOptions) -> bool:
@@ -177,10 +177,10 @@ def _write_tree(
     (tree / LISTING).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
-_Written = tuple[Sample, list[tuple[str, str]], dict[str, Any]]
+_Written = tuple[Drawing, list[tuple[str, str]], dict[str, Any]]
 
 
-def _draw(tree: Path, options: SyntheticOptions, samples: Iterable[Sample], workers: int) -> Iterator[_Written]:
+def _draw(tree: Path, options: SyntheticOptions, samples: Iterable[Drawing], workers: int) -> Iterator[_Written]:
     work = partial(_write_one, tree, options)
     if workers <= 0:
         yield from map(work, samples)
@@ -194,7 +194,7 @@ def _draw(tree: Path, options: SyntheticOptions, samples: Iterable[Sample], work
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _write_one(tree: Path, options: SyntheticOptions, sample: Sample) -> _Written:
+def _write_one(tree: Path, options: SyntheticOptions, sample: Drawing) -> _Written:
     made = render(options, sample)
     path = f"{sample.split}/{sample.name}"
     files: dict[str, Image.Image | Bytes] = {

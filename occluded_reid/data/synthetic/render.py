@@ -17,7 +17,7 @@ from occluded_reid.data.synthetic.pose import make_pose
 
 
 @dataclass(frozen=True)
-class Sample:
+class Drawing:
     """A picture to make.
 
     Args:
@@ -66,7 +66,7 @@ class Rendering:
         return 1 - int(np.count_nonzero(self.mask)) / self.body_area if self.body_area else 0.0
 
 
-def render(options: SyntheticOptions, sample: Sample) -> Rendering:
+def render(options: SyntheticOptions, sample: Drawing) -> Rendering:
     """Make one picture; it depends on the options and the sample alone.
 
     Args:

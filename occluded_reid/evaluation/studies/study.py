@@ -30,7 +30,7 @@ from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["MATCHINGS", "Condition", "Study", "evaluate_model", "study"]
+__all__ = ["MATCHINGS", "Study", "StudyCondition", "evaluate_model", "study"]
 
 MATCHINGS: dict[str, str] = {
     "own": "the model's slots, visibility as predicted",
@@ -41,7 +41,7 @@ MATCHINGS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Condition:
+class StudyCondition:
     """One cell of a study: a matching at a share of occlusion, with one report a seed (one in all when clean)."""
 
     matching: str
@@ -67,7 +67,7 @@ class Condition:
         means = bootstrap_means(self.values(), protocol.bootstrap, protocol.seed)
         return {name: interval_of(means[:, i], protocol.confidence) for i, name in enumerate(self.metrics)}
 
-    def minus(self, other: Condition) -> dict[str, Difference]:
+    def minus(self, other: StudyCondition) -> dict[str, Difference]:
         """Paired differences to another condition over the same queries."""
         first, second = self.values(), other.values()
         if first.shape != second.shape:
@@ -99,12 +99,12 @@ class Study(Tabular):
     dataset: str
     occluders: str
     seeds: tuple[int, ...]
-    conditions: tuple[Condition, ...] = field(repr=False)
+    conditions: tuple[StudyCondition, ...] = field(repr=False)
     query: EmbeddedSet = field(repr=False)
     gallery: EmbeddedSet = field(repr=False)
     training: str = ""
 
-    def get(self, matching: str, fraction: float = 0.0) -> Condition:
+    def get(self, matching: str, fraction: float = 0.0) -> StudyCondition:
         """Return one condition.
 
         Raises:
@@ -143,7 +143,7 @@ class Study(Tabular):
         """Return header and lines of the table: matching, then metric with interval for each share of occlusion.
 
         Args:
-            metrics: names as in `Condition.metrics`; None shows the headline.
+            metrics: names as in `StudyCondition.metrics`; None shows the headline.
         """
         metrics = self.headline if metrics is None else metrics
         heads = [f"{name} {'clean' if f == 0 else f'{f:.0%}'}" for f in self.fractions for name in metrics]
@@ -375,7 +375,7 @@ def study(
                 )
                 conditions.setdefault((matching, fraction), []).append((report, query.covered))
     ordered = tuple(
-        Condition(m, f, tuple(r for r, _ in conditions[m, f]), float(np.mean([c for _, c in conditions[m, f]])))
+        StudyCondition(m, f, tuple(r for r, _ in conditions[m, f]), float(np.mean([c for _, c in conditions[m, f]])))
         for m in matchings
         for f in (0.0, *fractions)
     )

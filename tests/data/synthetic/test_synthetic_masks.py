@@ -12,7 +12,7 @@ from PIL import Image
 
 from occluded_reid.data.synthetic import LISTING, SPLITS, SyntheticOptions, generate
 from occluded_reid.data.synthetic.occluders import KINDS, _best_shift
-from occluded_reid.data.synthetic.render import Sample, render
+from occluded_reid.data.synthetic.render import Drawing, render
 
 OPTIONS = SyntheticOptions(train_identities=2, test_identities=6, cameras=3, distractors=2, seed=1)
 
@@ -72,8 +72,8 @@ def test_queries_are_clean_or_occluded_by_20_to_40_percent(facts: dict[str, Any]
 
 
 def test_an_occluder_changes_no_more_than_what_it_covers() -> None:
-    free = Sample("query", 1, 1, 1, 0, None)
-    before, after = render(OPTIONS, free), render(OPTIONS, Sample("query", 1, 1, 1, 0, (0.3, 0.6)))
+    free = Drawing("query", 1, 1, 1, 0, None)
+    before, after = render(OPTIONS, free), render(OPTIONS, Drawing("query", 1, 1, 1, 0, (0.3, 0.6)))
     hidden = after.occlusion > 0
     assert np.array_equal(before.mask[~hidden], after.mask[~hidden])
     assert before.body_area == after.body_area
@@ -87,7 +87,7 @@ def test_every_kind_of_occluder_appears_and_no_stripe_is_preferred() -> None:
     kinds: set[str | None] = set()
     edges: list[float] = []
     for person in range(70):
-        made = render(OPTIONS, Sample("query", 1, person, 1, 0, (0.3, 0.6)))
+        made = render(OPTIONS, Drawing("query", 1, person, 1, 0, (0.3, 0.6)))
         kinds.add(made.occluder)
         rows = np.flatnonzero((made.occlusion > 0).mean(1) > 0.8)
         if rows.size and rows[-1] == OPTIONS.height - 1:
@@ -98,7 +98,7 @@ def test_every_kind_of_occluder_appears_and_no_stripe_is_preferred() -> None:
 
 def test_identities_look_alike_in_colour_but_not_in_build() -> None:
     def body_mask(person: int, index: int) -> int:
-        return render(OPTIONS, Sample("query", 1, person, 1, index, None)).body_area
+        return render(OPTIONS, Drawing("query", 1, person, 1, index, None)).body_area
 
     areas = np.array([[body_mask(person, index) for index in range(4)] for person in range(1, 9)], float)
     assert areas.mean(1).std() > areas.std(1).mean()
