@@ -28,7 +28,7 @@ CALIBRATION_FILE = "calibration.json"
 _log = logging.getLogger("occluded_reid")
 _USEFUL = 0.6  # AUROC from which on a model tells people apart at all
 FORMAT = "occluded_reid.calibration"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Per = Literal["comparison", "search"]
 """Of what a false-match rate is a share: of comparisons of two people, or of searches for somebody who is not there."""
 
@@ -71,8 +71,7 @@ class Calibration(BaseModel):
         part: what of it this was and how it was shown, in words: "test; 35 % of each body mask occluded".
         queries: images asked for, each as somebody who is not there.
         gallery: images that they were compared with.
-        identities: numbers of the people among them, within that data as it was loaded then.
-        people: their names, sorted, which stay the same however the data are loaded; empty where not given.
+        people: names of the people among them, sorted; empty where not given.
         groups: one for each number of shared slots, from 1.
         auroc: how often a match was nearer than two people who share as many slots: 1 is perfect, 0.5 is chance. None
             where it is not known.
@@ -106,7 +105,6 @@ class Calibration(BaseModel):
     part: str = ""
     queries: int = Field(ge=1)
     gallery: int = Field(ge=1)
-    identities: list[int]
     people: list[str] = Field(default_factory=list)
     groups: list[SharedGroup] = Field(min_length=1)
     auroc: float | None = Field(default=None, ge=0, le=1)
@@ -316,6 +314,9 @@ class Calibration(BaseModel):
                 f"the calibration '{path}' has format {version}; this library reads formats up to {FORMAT_VERSION}. "
                 "Update it: pip install --upgrade occluded_reid."
             )
+        if version == 1:  # it held numbers of the people too, which depend on what else of the data was loaded
+            content = {key: value for key, value in content.items() if key != "identities"}
+            content["format_version"] = FORMAT_VERSION
         try:
             found = Calibration.model_validate(content)
         except ValidationError as cause:
@@ -415,7 +416,6 @@ def _fit(
         data=data,
         queries=len(query),
         gallery=len(gallery),
-        identities=np.union1d(query.identity, gallery.identity).tolist(),
         groups=groups,
         auroc=survey.auroc,
     )

@@ -138,7 +138,13 @@ def calibrate_command(
     tested = None
     if check:
         tested = evaluate_open_set(
-            *parts[1], network.matcher, found, data=loaded.name, exclude_same_camera=exclude, seed=seed
+            *parts[1],
+            network.matcher,
+            found,
+            data=loaded.name,
+            people=people_among(loaded, *parts[1]),
+            exclude_same_camera=exclude,
+            seed=seed,
         )
     found.save(out)
     if store is not None:

@@ -128,6 +128,7 @@ def open_set_command(
             ranks=tuple(rank or (1, 5)),
             resampling=PeopleResampling(seed=seed),
             data=loaded.name,
+            people=people_among(loaded, *second),
             fingerprint=network.fingerprint,
             notes={
                 "training": training_note(network, loaded),

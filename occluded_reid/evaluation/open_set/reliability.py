@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.calibration.pair_counts import GRID, PairCounts
@@ -118,6 +117,7 @@ def evaluate_reliability(
     bins: int = 10,
     binning: Literal["width", "count"] = "width",
     data: str = "",
+    people: Sequence[str] = (),
     fingerprint: str | None = None,
 ) -> Reliability:
     """Compare a calibration's probabilities with what is true of other people's pairs.
@@ -129,7 +129,8 @@ def evaluate_reliability(
         bins: of the diagram.
         binning: "width" for equal steps of probability, "count" for about equal mass in each bin (pairs of one
             probability stay together).
-        data: name of the data; of the data that was calibrated with, nobody may come again.
+        data: name of the data.
+        people: names of the people within it; of those calibrated with, nobody may come again.
         fingerprint: of the model.
 
     Raises:
@@ -142,7 +143,7 @@ def evaluate_reliability(
             f"there are {bins} bins by {binning!r} and the prior is {prior}; give at least one bin, 'width' or "
             "'count', and a probability between 0 and 1."
         )
-    require_others(calibration, np.union1d(counts.query_people, counts.gallery_people), data)
+    require_others(calibration, people, data)
     calibration.require(
         matcher=counts.matcher, slots=counts.slots, fingerprint=fingerprint, reduction=calibration.reduction
     )
@@ -162,7 +163,7 @@ def evaluate_reliability(
         facts
         | {
             "calibrated on": f"{calibration.queries} queries and {calibration.gallery} gallery images of "
-            f"{len(calibration.identities)} people of {calibration.data or 'unnamed data'}",
+            f"{len(calibration.people) or 'unnamed'} people of {calibration.data or 'unnamed data'}",
             "prior": f"{prior:g}: all matches together weigh so much, all impostors the rest",
             "pairs without a common slot": f"{counts.impostors_unshared} of two people and {counts.matches_unshared} "
             "of one, left out: they are given the prior",

@@ -158,6 +158,7 @@ def open_set_study(
     ranks: Sequence[int] = (1, 5),
     resampling: PeopleResampling | None = None,
     data: str = "",
+    people: Sequence[str] = (),
     fingerprint: str = "",
     notes: Mapping[str, str] | None = None,
     tile_rows: int = 1024,
@@ -175,6 +176,7 @@ def open_set_study(
         ranks: of the DIR-FAR curves.
         resampling: of people, behind the intervals.
         data: name of the data.
+        people: names of the people within it; of those calibrated with, nobody may come again.
         fingerprint: of the model.
         notes: how people and images came about, in words, for the report.
         tile_rows: gallery rows at a time: changes time and memory, never a number.
@@ -200,6 +202,7 @@ def open_set_study(
         matcher,
         calibration,
         data=data,
+        people=people,
         exclude_same_camera=calibration.exclude_same_camera,
         resamples=resampling.resamples,
         confidence=resampling.confidence,
@@ -230,7 +233,7 @@ def open_set_study(
     return OpenSetStudy(
         identification,
         evaluate_verification(counts, resampling=resampling, data=data, fingerprint=fingerprint),
-        evaluate_reliability(counts, calibration, data=data, fingerprint=fingerprint or None),
+        evaluate_reliability(counts, calibration, data=data, people=people, fingerprint=fingerprint or None),
         promise,
         dict(notes or {}),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,7 @@ def evaluate_open_set(
     threshold: float | Calibration,
     *,
     data: str = "",
+    people: Sequence[str] = (),
     exclude_same_camera: bool = True,
     resamples: int = 1000,
     confidence: float = 0.95,
@@ -108,7 +109,8 @@ def evaluate_open_set(
         gallery: Ng labelled rows.
         matcher: the distance.
         threshold: a calibration, or one distance for all pairs.
-        data: name of the data; of the data that was calibrated with, nobody may come again.
+        data: name of the data.
+        people: names of the people within it; of those calibrated with, nobody may come again.
         exclude_same_camera: leave out matches of one camera.
         resamples: of the people, behind the intervals.
         confidence: of the intervals.
@@ -125,7 +127,7 @@ def evaluate_open_set(
             f"{len(query)} queries, {len(gallery)} gallery images and {resamples} resamples; give at least one of each."
         )
     if isinstance(threshold, Calibration):
-        require_others(threshold, np.union1d(query.identity, gallery.identity), data)
+        require_others(threshold, people, data)
         threshold.require(matcher=matcher, slots=query.embeddings.widths, reduction=threshold.reduction)
     walk = Comparisons(
         query,
@@ -211,21 +213,21 @@ def split_people(
     return parts[0], parts[1]
 
 
-def require_others(calibration: Calibration, identity: np.ndarray, data: str) -> None:
-    """Refuse to test a calibration on people it was made with, as far as the name of the data tells.
+def require_others(calibration: Calibration, people: Sequence[str], data: str) -> None:
+    """Refuse to test a calibration on people it was made with, as far as names tell.
 
     Args:
         calibration: made with some people of some data.
-        identity: (n,) numbers of the people it is tested on.
-        data: name of the data that these numbers belong to; empty: nothing can be told.
+        people: names of the people it is tested on.
+        data: name of the data that they belong to.
 
     Raises:
         EvaluationError: people of the calibration are among them.
     """
-    again = np.intersect1d(calibration.identities, identity)
-    if data and data == calibration.data and len(again):
+    again = sorted(set(people).intersection(calibration.people))
+    if data == calibration.data and again:
         raise EvaluationError(
-            f"{len(again)} of the {len(np.unique(identity))} people asked or searched for, the first is {again[0]}, "
+            f"{len(again)} of the {len(set(people))} people asked or searched for, such as '{again[0]}', "
             f"were calibrated with ('{data}'). A promise is tested on other people: split them, or hold others out."
         )
 

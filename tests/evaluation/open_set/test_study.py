@@ -113,6 +113,6 @@ def test_progress_never_goes_back_and_people_are_others(parts) -> None:
     done = [now for now, _ in heard]
     assert done == sorted(set(done))
     assert {total for _, total in heard} == {4 * len(tested[1])}
-    again = calibration.model_copy(update={"identities": tested[0].identity.tolist()})
+    again = calibration.model_copy(update={"people": ["ada"]})
     with pytest.raises(EvaluationError, match="were calibrated with"):
-        open_set_study(*tested, MATCHER, again, data="drawn")
+        open_set_study(*tested, MATCHER, again, data="drawn", people=["ada", "bo"])
