@@ -63,7 +63,7 @@ def resolved(recipe: str, key: str) -> Any:
 
 
 def test_the_tables_are_read():
-    assert sum(recipe == "sorn" for recipe, _, _ in rows()) == 32
+    assert sum(recipe == "sorn" for recipe, _, _ in rows()) == 35
 
 
 @pytest.mark.parametrize(("recipe", "key", "value"), rows(), ids=[f"{recipe}-{key}" for recipe, key, _ in rows()])

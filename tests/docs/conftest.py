@@ -84,8 +84,10 @@ def run_command(arguments: Sequence[str]) -> None:
     """
     words = list(arguments)
     if words[:1] in (["train"], ["train-parser"]):
-        without = "model.parser=null" in words  # there is no parser to make small then
-        words += (*SHORT, *(w for w in TINY.get(words[1], SMALL) if not (without and "model.parser" in w)))
+        without = [
+            part for part in ("model.parser", "model.heads.semantic") if f"{part}=null" in words
+        ]  # nothing to shrink
+        words += (*SHORT, *(w for w in TINY.get(words[1], SMALL) if not any(part in w for part in without)))
     before = sys.argv
     sys.argv = ["occluded-reid", *words]
     try:

@@ -147,6 +147,35 @@ def test_on_a_single_scale_the_deconvolutions_have_no_skip(stages, middle, chann
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("names", [("one",), ("a", "b", "c"), ("fine", "middle", "coarse")])
+def test_gradients_of_the_semantic_head(names):
+    """In float64, on a single map, on maps of one size, and on a pyramid."""
+    sizes = {"fine": (2, 8)} | dict.fromkeys(("one", "a", "b", "c", "middle", "coarse"), (2, 16))
+    stages = {name: StageInfo(*sizes[name]) for name in names}
+    known = BuildInfo(stages=stages, input_size=(32, 32), name="semantic")
+    head = SemanticHead(known, visibility_of=None, widths=(3, 3), classes=2).double().eval()
+    torch.manual_seed(0)
+    with torch.no_grad():  # far from 0, where the ReLU has a corner, and where everything is flat
+        for values in head.parameters():
+            values.normal_()
+    given = [torch.randn(2, c, 32 // s, 32 // s, dtype=torch.float64, requires_grad=True) for c, s in sizes_of(stages)]
+
+    def logits(*grids):
+        return head(FeatureMaps(dict(zip(names, grids, strict=True)), torch.zeros(2, 3, 32, 32)), {}).maps[
+            "segmentation"
+        ]
+
+    used = [n for n, name in enumerate(names) if name in (head.coarse, head.middle, head.fine)]
+    assert used
+    assert torch.autograd.gradcheck(logits, given)
+    grown = torch.autograd.grad(logits(*given).sum(), [given[n] for n in used])
+    assert all(grid.abs().max() > 0 for grid in grown)
+
+
+def sizes_of(stages):
+    return [(stage.channels, stage.stride) for stage in stages.values()]
+
+
 def targets(count, size, classes=5):
     labels = torch.arange(count) % classes
     parsing = torch.zeros(count, *size, dtype=torch.long)
