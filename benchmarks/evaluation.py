@@ -72,18 +72,18 @@ def main() -> None:
     parser.add_argument("--size", choices=sorted(SIZES), default="duke")
     parser.add_argument("--widths", choices=sorted(WIDTHS), default="five")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--tile-rows", type=int, default=Protocol().tile_rows)
+    parser.add_argument("--tile-rows", type=int, default=1024)
     parser.add_argument("--skip-naive", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--only-memory", choices=("evaluate", "naive"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     size = SIZES[arguments.size]
     query, gallery = make_sets(WIDTHS[arguments.widths], size=size)
-    protocol = Protocol(dataset=f"random, {arguments.widths}", tile_rows=arguments.tile_rows)
+    protocol = Protocol(dataset=f"random, {arguments.widths}")
     matcher = VisibilityWeightedMatcher()
 
     def whole() -> Report:
-        report = evaluate(query, gallery, matcher, protocol)
+        report = evaluate(query, gallery, matcher, protocol, tile_rows=arguments.tile_rows)
         report.to_dict()
         return report
 
@@ -93,7 +93,7 @@ def main() -> None:
         return
 
     rows = query.embeddings.concatenate(), gallery.embeddings.concatenate()
-    bare, full = take_turns([lambda: bare_product(*rows, protocol.tile_rows), whole], arguments.turns)
+    bare, full = take_turns([lambda: bare_product(*rows, arguments.tile_rows), whole], arguments.turns)
     report = whole()
     above, process = measure_memory(arguments.size, arguments.widths, "evaluate")
     figures: dict[str, float] = {

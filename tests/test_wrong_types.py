@@ -106,7 +106,7 @@ def test_an_array_without_axes_is_one_value(gallery: Gallery) -> None:
     assert len(gallery) == 6
 
 
-@pytest.mark.parametrize("name", ["draws", "bootstrap", "seed", "tile_rows", "ranks", "confidence", "notes"])
+@pytest.mark.parametrize("name", ["draws", "bootstrap", "seed", "ranks", "confidence", "notes"])
 @pytest.mark.parametrize("value", [None, "1", ("a",), 1j])
 def test_a_protocol_holds_numbers(name: str, value: Any) -> None:
     if name == "notes" and value == ("a",):

@@ -38,6 +38,7 @@ def evaluate(
     fingerprint: str = "",
     tuned: str = "",
     test_time: str = "",
+    tile_rows: int = 1024,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Measure how well a matcher ranks the gallery for each query, in bounded memory.
@@ -56,6 +57,7 @@ def evaluate(
         fingerprint: of the model that made the embeddings, for the report.
         tuned: what was chosen on which other data, in words, for the report.
         test_time: what was done beside the model itself (averaging over flipped images, …), for the report.
+        tile_rows: gallery rows at a time: changes time and memory, never a number.
         progress: called with (gallery rows done, gallery rows in all) after each tile.
 
     Returns:
@@ -92,6 +94,7 @@ def evaluate(
         query,
         gallery,
         protocol,
+        tile_rows,
         progress,
     )
     return report_of(
@@ -128,6 +131,8 @@ def evaluate_matrix(
     query_camera: Sequence[int] | np.ndarray,
     gallery_camera: Sequence[int] | np.ndarray,
     protocol: Protocol | None = None,
+    *,
+    tile_rows: int = 1024,
 ) -> Report:
     """Measure a matrix of distances that something else has computed, by the same rules.
 
@@ -140,6 +145,7 @@ def evaluate_matrix(
         query_camera: Nq numbers.
         gallery_camera: Ng numbers.
         protocol: what counts; None is the common rule of the re-identification benchmarks.
+        tile_rows: gallery rows at a time: changes time and memory, never a number.
 
     Raises:
         EvaluationError: shapes do not fit, a label is no whole number, a distance is NaN or infinite, or no query has
@@ -174,7 +180,7 @@ def evaluate_matrix(
         )
     query, gallery = sides
     require_rows(query, gallery)
-    numbers, excluded, unshared = _ranked(MatrixDistances(matrix), query, gallery, protocol, None)
+    numbers, excluded, unshared = _ranked(MatrixDistances(matrix), query, gallery, protocol, tile_rows, None)
     return report_of(
         numbers,
         query,
@@ -196,11 +202,14 @@ def _ranked(
     query: Labelled,
     gallery: Labelled,
     protocol: Protocol,
+    tile_rows: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int, int]:
     """The numbers of each query, the pairs left out, and the pairs without a common slot."""
     require_threads("evaluate")
-    exclude, rows = protocol.exclude_same_camera, protocol.tile_rows
+    if tile_rows < 1:
+        raise EvaluationError(f"tile_rows is {tile_rows}; give at least 1.")
+    exclude, rows = protocol.exclude_same_camera, tile_rows
     if protocol.shots == "single":
         draws = {"draws": protocol.draws, "seed": protocol.seed}
         single = rank_single_shot_by(

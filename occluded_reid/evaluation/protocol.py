@@ -49,7 +49,6 @@ class Protocol:
         seed: of the resampling, and of the draws of "single".
         cameras_known: False where nothing says which camera took an image, so that the rule drops nothing.
         notes: what the loader of the data said, for the report.
-        tile_rows: gallery rows at a time: changes time and memory, never a number.
 
     Raises:
         EvaluationError: a value makes no sense.
@@ -66,7 +65,6 @@ class Protocol:
     bootstrap: int = 1000
     confidence: float = 0.95
     seed: int = 0
-    tile_rows: int = 1024
     cameras_known: bool = True
     notes: tuple[str, ...] = ()
 
@@ -89,10 +87,10 @@ class Protocol:
             raise EvaluationError(
                 f"bootstrap is {shown(self.bootstrap)} and draws {shown(self.draws)}; give at most {MOST_DRAWS:,}."
             )
-        if self.bootstrap < 0 or self.tile_rows < 1 or not 0 < self.confidence < 1:
+        if self.bootstrap < 0 or not 0 < self.confidence < 1:
             raise EvaluationError(
-                f"bootstrap is {self.bootstrap}, tile_rows {self.tile_rows} and confidence {self.confidence}; "
-                "wanted at least 0, at least 1, and between 0 and 1."
+                f"bootstrap is {self.bootstrap} and confidence {self.confidence}; wanted at least 0, and between 0 and "
+                "1."
             )
 
     @staticmethod

@@ -230,9 +230,10 @@ class Report(Tabular):
                 "write it with to_json()."
             )
         try:
-            per_query = content["per_query"]
+            per_query, rules = content["per_query"], {**content["protocol"]}
+            rules.pop("tile_rows", None)  # older versions kept it there, though it changes no number
             return Report(
-                Protocol(**{**content["protocol"], "ranks": tuple(content["protocol"]["ranks"])}),
+                Protocol(**{**rules, "ranks": tuple(rules["ranks"])}),
                 ProtocolCard(**content["card"]),
                 np.array(per_query["average_precision"], dtype=np.float64),
                 np.array(per_query["first_match_rank"], dtype=np.int64),

@@ -24,11 +24,11 @@ HAND_MADE = Path(__file__).parent / "hand_made.json"
 CASES: list[dict[str, Any]] = json.loads(HAND_MADE.read_text(encoding="utf-8"))["cases"]
 
 
-def measured(case: dict[str, Any], **protocol: Any) -> Report:
+def measured(case: dict[str, Any], tile_rows: int = 1024, **protocol: Any) -> Report:
     rules = Protocol(exclude_same_camera=not case.get("keep_same_camera"), bootstrap=0, **protocol)
     query, gallery = case["query"], case["gallery"]
     labels = query["identity"], gallery["identity"], query["camera"], gallery["camera"]
-    return evaluate_matrix(np.array(case["distance"]), *labels, rules)
+    return evaluate_matrix(np.array(case["distance"]), *labels, rules, tile_rows=tile_rows)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -125,8 +125,7 @@ def test_tiles_threads_and_the_order_of_the_gallery_change_nothing(seed: int, ti
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        rules = Protocol(tile_rows=tile_rows)
-        second = evaluate(query, shuffled(gallery, seed), VisibilityWeightedMatcher(), rules)
+        second = evaluate(query, shuffled(gallery, seed), VisibilityWeightedMatcher(), tile_rows=tile_rows)
     finally:
         torch.set_num_threads(before)
     assert second.metrics == first.metrics

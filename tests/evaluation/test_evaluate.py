@@ -91,7 +91,7 @@ def check(report, numbers) -> None:
 @pytest.mark.parametrize("ap", ["hits", "trapezoid"])
 def test_it_equals_the_definition(tile_rows, visibility, ap) -> None:
     query, gallery = make(25, 0, visibility=visibility, identities=14), make(110, 1, visibility=visibility)
-    report = evaluate(query, gallery, VisibilityWeightedMatcher(), Protocol(ap=ap, tile_rows=tile_rows))
+    report = evaluate(query, gallery, VisibilityWeightedMatcher(), Protocol(ap=ap), tile_rows=tile_rows)
     numbers, excluded, unshared = by_definition(query, gallery, full_matrix(query, gallery), ap=ap)
     check(report, numbers)
     assert report.card.excluded_pairs == excluded > 0
@@ -108,7 +108,7 @@ def test_twins_in_different_tiles_rank_by_their_place_in_the_gallery(tile_rows) 
     everyone = join(few, renamed, few, renamed)
     order = np.random.default_rng(0).permutation(len(everyone))
     gallery = pick(everyone, order)
-    report = evaluate(query, gallery, VisibilityWeightedMatcher(), Protocol(tile_rows=tile_rows))
+    report = evaluate(query, gallery, VisibilityWeightedMatcher(), tile_rows=tile_rows)
     numbers, _, _ = by_definition(query, gallery, full_matrix(query, gallery))
     check(report, numbers)
 
@@ -173,7 +173,7 @@ def test_near_ties_that_float32_cannot_tell_apart() -> None:
     identity = (order % 10 == 3).long().numpy()
     gallery = EmbeddedSet(PartEmbeddings(("a",), (rows,), torch.ones(400, 1)), identity, np.ones(400))
     for tile_rows in (1, 64, 4096):
-        report = evaluate(query, gallery, PlainMatcher(), Protocol(tile_rows=tile_rows))
+        report = evaluate(query, gallery, PlainMatcher(), tile_rows=tile_rows)
         assert report.first_match_rank[0] == 4
         assert report.average_precision[0] == pytest.approx(np.mean([n / (10 * n - 6) for n in range(1, 41)]))
 
@@ -184,7 +184,7 @@ def test_matches_without_a_common_slot_come_last_but_count() -> None:
     gallery = EmbeddedSet(PartEmbeddings(("a", "b"), (slot, slot), visible), [5, 6, 5, 7], [1, 1, 1, 1])
     query = EmbeddedSet(PartEmbeddings(("a", "b"), (slot[:1], slot[:1]), torch.tensor([[1.0, 0.0]])), [5], [0])
     for tile_rows in (1, 2, 4096):
-        report = evaluate(query, gallery, VisibilityWeightedMatcher(), Protocol(tile_rows=tile_rows))
+        report = evaluate(query, gallery, VisibilityWeightedMatcher(), tile_rows=tile_rows)
         # Row 1 shares a slot and is farthest by cosine, yet comes before rows 0, 2 and 3, which share none.
         assert report.first_match_rank.tolist() == [2]
         assert report.average_precision[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
@@ -206,7 +206,7 @@ def test_float16_and_zero_vectors() -> None:
     query, gallery = make(10, 12, dtype=torch.float16), make(50, 13, dtype=torch.float16)
     for rows in (query, gallery):
         rows.embeddings.embeddings[1][::4] = 0
-    report = evaluate(query, gallery, VisibilityWeightedMatcher(), Protocol(tile_rows=16))
+    report = evaluate(query, gallery, VisibilityWeightedMatcher(), tile_rows=16)
     check(report, by_definition(query, gallery, full_matrix(query, gallery))[0])
 
 
@@ -217,7 +217,7 @@ def test_threads_change_nothing() -> None:
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            reports.append(evaluate(query, gallery, VisibilityWeightedMatcher(), Protocol(tile_rows=100)))
+            reports.append(evaluate(query, gallery, VisibilityWeightedMatcher(), tile_rows=100))
     finally:
         torch.set_num_threads(threads)
     assert reports[0].to_json() == reports[1].to_json()
@@ -225,7 +225,7 @@ def test_threads_change_nothing() -> None:
 
 def test_progress_is_told() -> None:
     seen = []
-    evaluate(make(5, 16), make(50, 17), PlainMatcher(), Protocol(tile_rows=20), progress=lambda *at: seen.append(at))
+    evaluate(make(5, 16), make(50, 17), PlainMatcher(), tile_rows=20, progress=lambda *at: seen.append(at))
     assert seen == [(20, 50), (40, 50), (50, 50)]
 
 

@@ -135,9 +135,7 @@ def test_cmc_rises_to_fifty(report: Report) -> None:
         report.rank(0)
 
 
-@pytest.mark.parametrize(
-    "options", [{"ranks": ()}, {"ranks": (0,)}, {"ap": "area"}, {"tile_rows": 0}, {"confidence": 1.0}]
-)
+@pytest.mark.parametrize("options", [{"ranks": ()}, {"ranks": (0,)}, {"ap": "area"}, {"confidence": 1.0}])
 def test_a_protocol_that_makes_no_sense(options) -> None:
     with pytest.raises(EvaluationError, match=str(next(iter(options)))):
         Protocol(**options)

@@ -191,7 +191,7 @@ def test_it_equals_the_published_algorithm_on_anything(
     np.testing.assert_allclose(found, final, rtol=0, atol=1.1e-6)
     numbers, _ = by_definition(query, gallery, found)
     if any(numbers):
-        report = evaluate(query, gallery, matcher, Protocol(tile_rows=tile_rows), rerank=rerank)
+        report = evaluate(query, gallery, matcher, tile_rows=tile_rows, rerank=rerank)
         check(report, query, gallery, found)
 
 
@@ -216,9 +216,10 @@ def test_pairs_without_a_common_slot_stand_at_the_largest_distance_and_may_share
 def test_unshared_pairs_are_counted_as_without_re_ranking() -> None:
     query, gallery = make(20, 6), make(60, 7)
     for exclude in (True, False):
-        protocol = Protocol(tile_rows=16, exclude_same_camera=exclude)
+        protocol = Protocol(exclude_same_camera=exclude)
         plain, reranked = (
-            evaluate(query, gallery, VisibilityWeightedMatcher(), protocol, rerank=r).card for r in (None, SMALL)
+            evaluate(query, gallery, VisibilityWeightedMatcher(), protocol, rerank=r, tile_rows=16).card
+            for r in (None, SMALL)
         )
         assert plain.pairs_without_shared_slot == reranked.pairs_without_shared_slot > 0
         assert plain.excluded_pairs == reranked.excluded_pairs
@@ -241,7 +242,7 @@ def test_tiles_and_threads_change_nothing(weight) -> None:
     try:
         for count, tile_rows in ((1, 1024), (3, 1024), (1, 1), (3, 37)):
             torch.set_num_threads(count)
-            report = evaluate(query, gallery, VisibilityWeightedMatcher(), Protocol(tile_rows=tile_rows), rerank=rerank)
+            report = evaluate(query, gallery, VisibilityWeightedMatcher(), tile_rows=tile_rows, rerank=rerank)
             reports.append(report.to_dict()["per_query"])
     finally:
         torch.set_num_threads(threads)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from occluded_reid import HEADS, MODELS, Head, HeadInfo, HeadOutput, ReIDModel, build_model, list_models
-from occluded_reid.config import list_recipes
+from occluded_reid.config import Recipe, list_recipes, load_recipe
 from occluded_reid.errors import BuildError, RecipeError, UnknownNameError, UnknownOptionError
 from occluded_reid.models.build import build_info, find_recipe
 
@@ -154,3 +156,18 @@ def test_embed_restores_the_mode_it_found(tiny):
     model.eval()
     model.embed(torch.zeros(1, 3, 96, 32))
     assert not model.training
+
+
+def test_changes_of_a_call_are_validated_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("bot_lite").model_dump(mode="json")
+    heads, recipe["model"]["heads"] = recipe["model"]["heads"], {}
+    validated = []
+    real = Recipe.model_validate
+
+    def counted(content: Any) -> Recipe:
+        validated.append(content)
+        return real(content)
+
+    monkeypatch.setattr(Recipe, "model_validate", counted)
+    model = build_model(recipe, num_classes=3, pretrained=False, heads=heads, **{"optim.epochs": 2})
+    assert (list(model.heads), model.recipe.optim.epochs, len(validated)) == (list(heads), 2, 1)

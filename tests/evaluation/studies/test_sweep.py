@@ -296,7 +296,7 @@ def test_it_is_known_whether_a_model_was_measured(
         return sweep_settings(options.pop("data", data), **options)
 
     assert is_sweep_of(found, model, settings())
-    assert is_sweep_of(found, model, settings(protocol=replace(PROTOCOL, bootstrap=9, tile_rows=7, name="other")))
+    assert is_sweep_of(found, model, settings(protocol=replace(PROTOCOL, bootstrap=9, name="other")))
     assert not is_sweep_of(found, tiny(None, **{"model.matcher.options": {"weights": {"part_1": 2.0}}}), settings())
     torch.manual_seed(1)
     with torch.no_grad():

@@ -131,7 +131,8 @@ def test_the_order_of_candidates_and_gallery_chooses_nobody_else(result: Tuned) 
         data="toy",
         identities=PEOPLE[::-1],
         default="even",
-        protocol=replace(QUICK, tile_rows=7),
+        protocol=QUICK,
+        tile_rows=7,
         part="people",
     )
     assert again.chosen == result.chosen

@@ -37,6 +37,7 @@ def find_failures(
     fingerprint: str = "",
     tuned: str = "",
     test_time: str = "",
+    tile_rows: int = 1024,
     progress: Callable[[int, int], None] | None = None,
 ) -> Failures:
     """Evaluate a matcher and say where it fails, in one walk over the gallery.
@@ -56,6 +57,7 @@ def find_failures(
         fingerprint: of the model that made the embeddings, for the report.
         tuned: what was chosen on which other data, in words, for the report.
         test_time: what was done beside the model itself, in words, for the report.
+        tile_rows: gallery rows at a time: changes time and memory, never a number.
         progress: called with (gallery rows done, gallery rows in all).
 
     Raises:
@@ -90,7 +92,7 @@ def find_failures(
         gallery,
         matcher,
         exclude_same_camera=protocol.exclude_same_camera,
-        tile_rows=protocol.tile_rows,
+        tile_rows=tile_rows,
         progress=progress,
     )
     require_answers(len(found.rows), query, gallery, protocol)
@@ -109,8 +111,8 @@ def find_failures(
     )
     bins = visibility_bins(query.embeddings, matcher, report.answerable, visibility_edges)
     seen = (
-        slots_visible(query.embeddings, matcher, protocol.tile_rows),
-        slots_visible(gallery.embeddings, matcher, protocol.tile_rows),
+        slots_visible(query.embeddings, matcher, tile_rows),
+        slots_visible(gallery.embeddings, matcher, tile_rows),
     )
     shared = slots_shared(*seen, found.queries, found.rows)
     width = seen[0].shape[1]

@@ -39,8 +39,8 @@ _FROM: Mapping[Place, str] = {
     "top": "from the upper edge down",
     "standing": "standing, coming in from a side",
 }
-# Names, sizes of tiles and intervals change no number that was measured.
-_NO_RULES = ("dataset", "split", "name", "tile_rows", "bootstrap", "confidence", "cameras_known", "notes")
+# Names and intervals change no number that was measured.
+_NO_RULES = ("dataset", "split", "name", "bootstrap", "confidence", "cameras_known", "notes")
 
 
 @checked(EvaluationError)

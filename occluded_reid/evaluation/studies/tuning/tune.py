@@ -81,6 +81,7 @@ def tune(
     part: str = "",
     fingerprint: str | None = None,
     trained_on: int | None = None,
+    tile_rows: int = 1024,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tuned:
     """Try candidates on a validation side and choose the best; of equals the default, then the first.
@@ -99,6 +100,7 @@ def tune(
         part: what of the data this is, in words.
         fingerprint: of the model.
         trained_on: how many of these people the model was trained on; None where that is not known.
+        tile_rows: gallery rows at a time: changes time and memory, never a number.
         progress: called with (candidates done, candidates in all).
 
     Raises:
@@ -139,7 +141,7 @@ def tune(
     base: Report | None = None
     trials: dict[str, Trial] = {}
     for done, name in enumerate(order, 1):
-        report = _report(query, gallery, named[name], protocol, fingerprint)
+        report = _report(query, gallery, named[name], protocol, fingerprint, tile_rows)
         base = report if base is None else base
         minus = report.compare(
             base, resamples=protocol.bootstrap, seed=protocol.seed, confidence=protocol.confidence
@@ -231,12 +233,18 @@ def without_threshold(model: ReIDModel) -> Iterator[None]:
 
 
 def _report(
-    query: EmbeddedSet, gallery: EmbeddedSet, candidate: Candidate, protocol: Protocol, fingerprint: str | None
+    query: EmbeddedSet,
+    gallery: EmbeddedSet,
+    candidate: Candidate,
+    protocol: Protocol,
+    fingerprint: str | None,
+    tile_rows: int,
 ) -> Report:
     sides = (query, gallery)
     if candidate.threshold is not None:
         sides = (at_threshold(query, candidate.threshold), at_threshold(gallery, candidate.threshold))
-    return evaluate(*sides, candidate.matcher, protocol, rerank=candidate.rerank, fingerprint=fingerprint or "")
+    options: dict[str, Any] = {"fingerprint": fingerprint or "", "tile_rows": tile_rows}
+    return evaluate(*sides, candidate.matcher, protocol, rerank=candidate.rerank, **options)
 
 
 def _protocol(protocol: Protocol, metric: str) -> Protocol:

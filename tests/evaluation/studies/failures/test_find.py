@@ -122,8 +122,8 @@ def check(part: Slice, numbers, matches, protocol: Protocol) -> None:
 @pytest.mark.parametrize("exclude", [True, False])
 def test_every_slice_equals_the_definition(visibility, ap, exclude) -> None:
     query, gallery = make(40, 0, visibility=visibility, named="q"), twins(make(50, 1, visibility=visibility))
-    protocol = Protocol(ap=ap, exclude_same_camera=exclude, bootstrap=50, ranks=(1, 3), tile_rows=16)
-    found = find_failures(query, gallery, VisibilityWeightedMatcher(), protocol)
+    protocol = Protocol(ap=ap, exclude_same_camera=exclude, bootstrap=50, ranks=(1, 3))
+    found = find_failures(query, gallery, VisibilityWeightedMatcher(), protocol, tile_rows=16)
     distance, shared = cosine(query, gallery)
 
     def look(part: Slice, keep) -> None:
@@ -174,9 +174,8 @@ def test_neither_tiles_nor_the_order_of_the_gallery_change_a_bit(visibility) -> 
     seen = []
     for rows in (gallery, pick(gallery, order)):
         for tile_rows in (1, 7, 1024):
-            found = find_failures(query, rows, VisibilityWeightedMatcher(), Protocol(bootstrap=50, tile_rows=tile_rows))
+            found = find_failures(query, rows, VisibilityWeightedMatcher(), Protocol(bootstrap=50), tile_rows=tile_rows)
             content = found.to_dict()
-            del content["report"]["protocol"]["tile_rows"]
             seen.append((json.dumps(content, allow_nan=False), found.to_csv(), found.worst(1000)))
     assert all(other == seen[0] for other in seen)
 
@@ -281,8 +280,8 @@ def counts(found: Failures) -> tuple[int, ...]:
 @pytest.mark.parametrize("hidden", [0.5, 0.8, 0.95])
 def test_pairs_that_share_nothing_are_counted(exclude, hidden) -> None:
     query, gallery = make(40, 14, hidden=hidden, named="q"), make(60, 15, hidden=hidden)
-    protocol = Protocol(bootstrap=0, exclude_same_camera=exclude, tile_rows=7)
-    found = find_failures(query, gallery, VisibilityWeightedMatcher(), protocol)
+    protocol = Protocol(bootstrap=0, exclude_same_camera=exclude)
+    found = find_failures(query, gallery, VisibilityWeightedMatcher(), protocol, tile_rows=7)
     _, shared = cosine(query, gallery)
     wanted = unshared_by_definition(query, gallery, shared, exclude)
     assert counts(found) == wanted
@@ -406,13 +405,13 @@ def test_tables_and_files_say_the_same(tmp_path: Path) -> None:
 def test_slices_add_up(queries, images, seed, visibility, exclude, tile_rows) -> None:
     settings_ = {"visibility": visibility, "identities": 4, "cameras": 2, "hidden": 0.6}
     query, gallery = make(queries, seed, named="q", **settings_), make(images, seed + 1, **settings_)
-    protocol = Protocol(bootstrap=0, exclude_same_camera=exclude, tile_rows=tile_rows)
+    protocol = Protocol(bootstrap=0, exclude_same_camera=exclude)
     distance, shared = cosine(query, gallery)
     if not by_definition(query, gallery, distance, lambda i, j: True, exclude=exclude)[1]:
         with pytest.raises(EvaluationError, match="none of the"):
             find_failures(query, gallery, VisibilityWeightedMatcher(), protocol)
         return
-    found = find_failures(query, gallery, VisibilityWeightedMatcher(), protocol)
+    found = find_failures(query, gallery, VisibilityWeightedMatcher(), protocol, tile_rows=tile_rows)
     assert counts(found) == unshared_by_definition(query, gallery, shared, exclude)
     answerable = int(found.report.answerable.sum())
     for group in found.slices.values():
