@@ -4,6 +4,7 @@ from occluded_reid.association.associate import associate
 from occluded_reid.association.calibrate import JoinCalibration, calibrate_joins
 from occluded_reid.association.decisions import Decision, Decisions
 from occluded_reid.association.measures import Measures, measure
+from occluded_reid.association.online import Associator, Update
 from occluded_reid.association.result import Association, Identity, Join
 from occluded_reid.association.tracks import Tracks
 from occluded_reid.data.tracklet import Tracklet
@@ -11,6 +12,7 @@ from occluded_reid.models.tracklets import tracklet_embeddings
 
 __all__ = [
     "Association",
+    "Associator",
     "Decision",
     "Decisions",
     "Identity",
@@ -19,6 +21,7 @@ __all__ = [
     "Measures",
     "Tracklet",
     "Tracks",
+    "Update",
     "associate",
     "calibrate_joins",
     "measure",

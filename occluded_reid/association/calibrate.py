@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from occluded_reid.association.tracks import Tracks
 from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import AssociationError
+from occluded_reid.files import read_json, write_json
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.numbered import whole_numbers
 
 __all__ = ["JoinCalibration", "calibrate_joins"]
 
+_FORMAT = "occluded_reid.joins"
 _LEAST = 1e-4  # a smaller probability is no candidate for a threshold
 
 
@@ -38,6 +41,41 @@ class JoinCalibration:
     calibration: Calibration
     join: float
     b3_f1: float
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            AssociationError: the file cannot be written.
+        """
+        content = {
+            "format": _FORMAT,
+            "format_version": 1,
+            "join": self.join,
+            "b3_f1": self.b3_f1,
+            "calibration": self.calibration.model_dump(mode="json"),
+        }
+        write_json(path, content, AssociationError)
+
+    @staticmethod
+    def load(path: str | Path) -> JoinCalibration:
+        """Read what `save` has written.
+
+        Raises:
+            AssociationError: the file is missing, damaged, or something else.
+        """
+        content = read_json(path, AssociationError)
+        if not isinstance(content, dict) or content.get("format") != _FORMAT or content.get("format_version") != 1:
+            raise AssociationError(f"'{path}' holds no join calibration; write one with JoinCalibration.save().")
+        try:
+            found = JoinCalibration(
+                Calibration.model_validate(content["calibration"]), float(content["join"]), float(content["b3_f1"])
+            )
+        except (KeyError, TypeError, ValueError) as cause:
+            raise AssociationError(f"the join calibration '{path}' is damaged: {cause}. Calibrate again.") from cause
+        if not 0 < found.join < 1:
+            raise AssociationError(f"the join calibration '{path}' has join {found.join}. Calibrate again.")
+        return found
 
     def options(self) -> dict[str, Any]:
         """Return what `associate` takes."""
