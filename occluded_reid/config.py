@@ -50,7 +50,7 @@ PACKAGED = ("oreid_lite",)
 DEFAULT_MODEL = "oreid_lite"
 """The model that is taken where none is named."""
 HUB = "hf-hub:"
-"""What an address of somebody's weights on the Hugging Face hub begins with."""
+"""What an address of weights on the Hugging Face hub begins with."""
 WEIGHTS_LAYOUTS = ("auto", "timm", "order", "torchreid", "fast-reid", "reid-strong-baseline", "transreid", "clip-reid")
 """How a weights file may be laid out: as another project does, in timm's names, in timm's order, or what it tells."""
 _DEEPEST = 50
@@ -131,7 +131,7 @@ def _layout(value: Any) -> Any:
 class BackboneConfig(Strict):
     """A registered backbone, or any timm name.
 
-    `weights` is "hub" (timm's), a local file, "hf-hub:owner/name" (somebody's safetensors), or None for random values.
+    `weights` is "hub" (timm's), a local file, "hf-hub:owner/name" (a safetensors file there), or None: random values.
 
     `weights_match` says how the file is laid out, one of `WEIGHTS_LAYOUTS`; ``weights: {file: …, layout: …}`` says
     both.

@@ -71,7 +71,7 @@ class Bar:
     Attributes:
         title: what is done.
         done: how much of it.
-        total: of how much; None while nobody knows.
+        total: of how much; None while it is unknown.
         before: how much of it was done already when it started.
         started: when, by the monotonic clock.
     """

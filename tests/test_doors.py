@@ -292,7 +292,10 @@ def images(t: SimpleNamespace) -> Doors:
                 "progress": None,
             },
         ),
-        "open_kinds": ({"names": ["bottom"], "occluders": "generated", "people": (), "take": "all", "seed": 0},),
+        "open_kinds": (
+            open_kinds,
+            {"names": ["bottom"], "occluders": "generated", "people": (), "take": "all", "seed": 0},
+        ),
         "load_dataset": (
             lambda **given: load_dataset(given.pop("name"), given.pop("root"), **given),
             {

@@ -1,4 +1,4 @@
-"""A network that somebody else has trained, taken as it is: its maps become stages, its vectors stay what they are."""
+"""A pretrained network, taken as it is: its maps become stages, its vectors stay what they are."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class _LeftOut:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a .safetensors file, or a .pth/.pt/.bin file of tensors (nothing else in it is ever run).
 
-    "hf-hub:owner/name" is somebody's .safetensors on the Hugging Face hub, fetched because it is named.
+    "hf-hub:owner/name" is a .safetensors file on the Hugging Face hub, fetched because it is named.
 
     The tensors may lie under a key that is in use for them ("state_dict", "model", "teacher", "model_ema", …); numbers
     of NumPy and settings of argparse beside them are left out.

@@ -30,7 +30,7 @@ _USEFUL = 0.6  # AUROC from which on a model tells people apart at all
 FORMAT = "occluded_reid.calibration"
 FORMAT_VERSION = 2
 Per = Literal["comparison", "search"]
-"""Of what a false-match rate is a share: of comparisons of two people, or of searches for somebody who is not there."""
+"""Of what a false-match rate is a share: of comparisons of two people, or of searches for a person who is not there."""
 
 _RANK = 10
 """A threshold of its own stands on at least the tenth of its smallest distances, or neighbours are pooled."""
@@ -149,7 +149,7 @@ class Calibration(BaseModel):
             gallery: Ng labelled rows of the same people, and of others.
             matcher: the distance.
             false_match_rate: the promise wanted, between 0 and 1.
-            per: "search", the share of searches for somebody unknown that find anything, or "comparison", the share of
+            per: "search", the share of searches for an unknown person that find anything, or "comparison", the share of
                 pairs of two people that look like one.
             gallery_size: with per="search", the images that will be searched, if they are more than these: the rate is
                 then made up of independent draws of galleries of this size, which is on the safe side. None: these.
@@ -159,7 +159,7 @@ class Calibration(BaseModel):
             fingerprint: of the model.
             reduction: fingerprint of the reduction of its embeddings.
             data: name of the data.
-            people: names of the people within it, so that nobody of them is tested on later.
+            people: names of the people within it, so that none of them is tested on later.
             part: what of the data this is, in words.
             tile_rows: gallery rows at a time: changes time and memory, never a threshold.
             progress: called with (gallery rows done, gallery rows in all walks).
@@ -469,7 +469,7 @@ def _per_comparison(walk: Comparisons, survey: Survey, rate: float) -> dict[Bloc
 def _per_search(walk: Comparisons, survey: Survey, rate: float, promised: float, size: float) -> dict[Block, float]:
     """For each block the distance that an unknown person's nearest image falls short of, with `rate` over all blocks.
 
-    Each query with its own person taken out is a search for somebody unknown. Several blocks share the rate by their
+    Each query with its own person taken out is a search for an unknown person. Several blocks share the rate by their
     number of comparisons; the probability of a false match in any of them is at most the sum.
     """
     queries = len(survey.nearest)
@@ -542,7 +542,7 @@ def _require_sense(rate: float, per: str, gallery_size: int | None, prior: float
         )
     if not isinstance(per, str) or per not in ("comparison", "search"):
         raise CalibrationError(
-            f"per is {per!r}; give 'search' (of searches for somebody unknown, at most so many find anything) or "
+            f"per is {per!r}; give 'search' (of searches for an unknown person, at most so many find anything) or "
             "'comparison' (of pairs of two people, at most so many look like one)."
         )
     if gallery_size is not None and (per != "search" or gallery_size < 1):

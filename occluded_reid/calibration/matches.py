@@ -19,7 +19,7 @@ class Mates:
     """For each of Nq queries its nearest impostor, and its nearest match (its *mate*) with the rank of that.
 
     Attributes:
-        impostor: (Nq,) exact distance of the nearest image of anybody else; infinite where none shares a slot.
+        impostor: (Nq,) exact distance of the nearest image of any identity else; infinite where none shares a slot.
         mate: (Nq,) exact distance of the nearest match; infinite where none shares a slot.
         rank: (Nq,) 1 + the impostors that are as near as the mate or nearer; 0 where the mate is infinitely far. An
             impostor at the same distance counts as nearer, so that the order of the gallery is worth nothing.

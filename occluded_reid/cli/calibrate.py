@@ -60,7 +60,7 @@ def calibrate_command(
     per: Annotated[
         Per,
         typer.Option(
-            help="One in how many of what: of each 'search' for somebody who is not there, or of each 'comparison'."
+            help="One in how many of what: of each 'search' for a person who is not there, or of each 'comparison'."
         ),
     ] = Per.SEARCH,
     gallery_size: Annotated[
@@ -87,7 +87,7 @@ def calibrate_command(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Find the distance from which on a hit is nobody, for a wanted rate of false matches, on people held out.
+    """Find the distance from which on a hit is no match, for a wanted rate of false matches, on people held out.
 
     Example: [bold]occluded-reid calibrate runs/sorn/model --data market/ --holdout 100 --false-match-rate 0.01[/bold]
     """

@@ -242,9 +242,11 @@ def check_picture(file: Path | None) -> Path | None:
 
 
 def check_share(share: float) -> float:
-    """Refuse a share of people that leaves nobody on one side; 0 keeps none apart. For the callback of options."""
+    """Refuse a share that leaves no people on one side; 0 keeps none apart. For the callback of options."""
     if not 0 <= share < 1:
-        raise typer.BadParameter(f"{share} of the people would leave nobody else; give a share below 1: 0.5 is half.")
+        raise typer.BadParameter(
+            f"{share} of the people would leave no other people; give a share below 1: 0.5 is half."
+        )
     return share
 
 

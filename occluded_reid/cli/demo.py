@@ -122,7 +122,7 @@ def _clear(output: Path) -> None:
 
 
 def _first_minute(data: ReIDData, output: Path) -> None:
-    """Index some crops that nobody has labelled, search them, and ask whether two images show one person."""
+    """Index some unlabelled crops, search them, and ask whether two images show one person."""
     from occluded_reid.errors import CheckpointError
     from occluded_reid.evaluation.pictures import save_picture, search_picture
     from occluded_reid.evaluation.same import same

@@ -129,8 +129,8 @@ def failures_command(
     if pages:
         licence = f": {loaded.licence}" if loaded.licence else ""
         screen.print(
-            f"The tables show nobody. The pictures of the worst queries ({len(pages)}, from {pages[0].name} on) show "
-            f"people: keep them as the licence of the data says{licence}.",
+            f"The tables show no person. The pictures of the worst queries ({len(pages)}, from {pages[0].name} on) "
+            f"show people: keep them as the licence of the data says{licence}.",
             markup=False,
             soft_wrap=True,
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands", "read_keys"]
 
-_SHOWN = 100  # images of a table that nobody has given a limit for
+_SHOWN = 100  # images of a table without a limit
 _LABELS = ("identity", "camera", "time", "track")
 
 Folder = Annotated[str, typer.Argument(help="Folder, or address, of the gallery.")]

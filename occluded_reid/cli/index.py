@@ -65,8 +65,7 @@ def index_command(
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Images of people whom nobody has named: folders of any shape, image files, or a CSV file with the "
-            "column path.",
+            help="Images of unknown people: folders of any shape, image files, or a CSV file with the column path.",
             show_default=False,
         ),
     ] = None,

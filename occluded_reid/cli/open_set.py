@@ -37,9 +37,9 @@ __all__ = ["open_set_command"]
 
 
 def _tested_share(share: float) -> float:
-    """Somebody has to be tested on, too."""
+    """Some people have to be left to test on."""
     if not share:
-        raise typer.BadParameter("0 of the people would leave nobody to test on; give a share above 0: 0.5 is half.")
+        raise typer.BadParameter("0 of the people would leave no people to test on; give a share above 0: 0.5 is half.")
     return check_share(share)
 
 
@@ -62,7 +62,7 @@ def open_set_command(
         float, typer.Option(help="The promise of the calibration: 0.05 is one in twenty.", min=0, max=1)
     ] = 0.05,
     per: Annotated[
-        Per, typer.Option(help="Of what that is a share: of each 'search' for somebody unknown, or each 'comparison'.")
+        Per, typer.Option(help="Of what that is a share: of each 'search' for an unknown person, or each 'comparison'.")
     ] = Per.SEARCH,
     rank: Annotated[
         list[int] | None,

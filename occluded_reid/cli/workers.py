@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Worker:
     """One of several processes that share a list of images and talk to each other through the gallery alone.
 
-    Because nobody waits for anybody, the loss of one worker costs its unfinished images and nothing else.
+    Because no worker waits for another, the loss of one worker costs its unfinished images and nothing else.
 
     Attributes:
         index: number of this process, from 0.

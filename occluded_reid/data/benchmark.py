@@ -1,4 +1,4 @@
-"""What is known about a published data set before anybody has a copy of it: its protocol, as data."""
+"""What is known about a published data set before there is a copy of it: its protocol, as data."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Benchmark:
         counts: variant -> split -> what a whole copy holds; the variant is "" where there is only one.
         trained_on: data sets that models are trained on for it, by convention; itself first where it has a split.
         pattern: regular expression of file names, empty where lists or folders say everything.
-        distractors: which gallery images are nobody's answer, or empty.
+        distractors: which gallery images match no query, or empty.
         junk: which images are left out everywhere, or empty.
         ranks: CMC ranks that papers report.
         metrics: names of the numbers that papers report.

@@ -35,8 +35,8 @@ class Sample:
     Attributes:
         name: posix path relative to the root: the key of the image within its data set.
         path: the file.
-        identity: who it is, as the data set writes it; None where nobody says: such images can be kept in a gallery and
-            searched, and are refused by training and evaluation.
+        identity: who it is, as the data set writes it; None where it is unknown: such images can be kept in a gallery
+            and searched, and are refused by training and evaluation.
         camera: number of the camera, as the data set counts: c5 is camera 5. Cameras that it names have a number too:
             see `ReIDData.camera_names`.
         mask: part mask, a single-channel PNG.
@@ -59,7 +59,7 @@ class Sample:
         """The identity, where one is needed.
 
         Raises:
-            DataError: nobody says who it is.
+            DataError: its identity is unknown.
         """
         if self.identity is None:
             raise DataError(
@@ -79,13 +79,13 @@ class ReIDData:
         train: images to learn from.
         query: images to ask for.
         gallery: images to search.
-        distractors: identities that are nobody's answer and never a query ("0000" of Market-1501).
+        distractors: identities that match no query and are never a query ("0000" of Market-1501).
         licence: terms of the data, shown where it is used.
         citation: what to cite.
         notes: what a user should know, a line each.
         cameras_known: False where nothing says which camera took an image. Each image then has a camera number of its
             own, so that the same-camera rule of evaluation excludes nothing.
-        benchmark: the published data set that this is a copy of; None for anybody's own images.
+        benchmark: the published data set that this is a copy of; None for one's own images.
         variant: which of its variants was loaded: "labeled"; empty where there is only one.
         partitions: how people were set aside, the last one made the queries and the gallery; empty where the data
             set has its own.
@@ -136,7 +136,7 @@ class ReIDData:
         return {"train": self.train, "query": self.query, "gallery": self.gallery}[name]
 
     def identities(self, name: Split) -> list[str]:
-        """Return the sorted identities of a split; distractors are nobody and left out."""
+        """Return the sorted identities of a split; distractors are left out."""
         known = {sample.identity for sample in self.split(name) if sample.identity is not None}
         return sorted(known - self.distractors)
 

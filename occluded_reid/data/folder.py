@@ -41,7 +41,7 @@ def load_folder(
     r"""Load ``<identity>/…`` sub-folders, ``{train,query,gallery}/<identity>/…``, or the images that a CSV file lists.
 
     Names of splits count in other spellings too (see `split_folders`), and where there are splits, other folders beside
-    them are nobody. What is left out (hidden folders, dangling links, …) is counted in the notes.
+    them are no person. What is left out (hidden folders, dangling links, …) is counted in the notes.
 
     Without splits every image is in the training split, from which a hold-out can be taken. Sub-folders say nothing
     about cameras: give `camera_pattern`, or each image gets a camera number of its own, so that evaluation excludes

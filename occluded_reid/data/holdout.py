@@ -93,7 +93,7 @@ def validation_side(data: ReIDData, count: int, seed: int = 0) -> ReIDData:
 
 
 def shared_identities(data: ReIDData) -> list[str]:
-    """Return the sorted identities that are both in training and in queries or gallery; distractors are nobody."""
+    """Return the sorted identities that are both in training and in queries or gallery; distractors are no person."""
     tested = {*data.identities("query"), *data.identities("gallery")}
     return sorted(tested & set(data.identities("train")))
 

@@ -27,7 +27,7 @@ def find_layout(root: str | Path, title: str, layouts: Sequence[Layout]) -> tupl
 
     Raises:
         DataError: the folder does not exist, is one too high or too low (the right one is named), holds only a part of
-            a layout, holds archives that nobody has extracted, or holds something else.
+            a layout, holds archives that were not extracted, or holds something else.
     """
     folder = require_folder(root)
     if found := _whole(folder, layouts):
@@ -54,7 +54,7 @@ def _holds_something(folder: Path) -> bool:
 
 
 def archives_beside(folder: Path) -> str:
-    """Return a sentence about archives in a folder that nobody has extracted, or nothing."""
+    """Return a sentence about archives in a folder that were not extracted, or nothing."""
     archives = [path.name for path in _entries(folder) if path.suffix.lower() in _ARCHIVES]
     more = ", …" if len(archives) > 3 else ""
     return f" There are archives ({', '.join(archives[:3])}{more}): extract them there first." if archives else ""

@@ -159,14 +159,14 @@ def _chosen(root: Path, known: dict[Role, Path], left_out: LeftOut, notes: list[
         splits["gallery"] = known["gallery"]
     if not splits:
         raise DataError(
-            f"'{root}' has {_listed(list(known.values()))} and neither train/ nor query/ and gallery/: nobody could be "
-            "trained on or searched for. Rename them to what they shall be, or list the images in a CSV file (csv=…)."
+            f"'{root}' has {_listed(list(known.values()))} and neither train/ nor query/ and gallery/: no image "
+            "could be trained on or searched for. Rename them to what they are, or list images in a CSV file (csv=…)."
         )
     return splits
 
 
 def _require_people(root: Path, split: Path, others: list[Path]) -> None:
-    """A split holds folders of people; images directly in it are of nobody knows whom, or it is a person itself."""
+    """A split holds folders of people; images directly in it are of unknown people, or it is a person itself."""
     loose = len(image_files(split))
     if not loose or sub_folders(split, LeftOut()):
         return
@@ -179,7 +179,7 @@ def _require_people(root: Path, split: Path, others: list[Path]) -> None:
     raise DataError(
         f"'{split}' has the name of a split and holds {loose} images, but no sub-folder for each person"
         + (f" (beside it is '{others[0].name}')" if others else "")
-        + f". Wanted {split.name}/<identity>/…; if it is a person, rename the folder, or list the images in a CSV file "
+        + f". Wanted {split.name}/<identity>/…; if it is a person, rename the folder, or list images in a CSV file "
         "(csv=…)."
     )
 

@@ -58,7 +58,7 @@ class DatasetReport:
         bad_masks: masks that cannot be read, are of another size than the image, or hold unknown classes.
         notes: what the loader said.
         twice: images of one folder whose names differ in the suffix or in capitals only: probably the same picture.
-        counts: the comparison with a whole copy of the published data set; None for anybody's own images.
+        counts: the comparison with a whole copy of the published data set; None for one's own images.
         camera_names: number -> name of the cameras that have names.
     """
 

@@ -13,7 +13,7 @@ __all__ = ["require_apart", "require_untouched", "training_note"]
 
 
 def require_apart(data: ReIDData) -> None:
-    """Refuse data in which somebody is both trained on and asked or searched for.
+    """Refuse data in which a person is both in training and a query or a gallery image.
 
     Raises:
         EvaluationError: there are such people; their number and the first of them are named.
@@ -35,7 +35,7 @@ def require_untouched(fitted: Tuned | Calibration, data: ReIDData, *, fingerprin
         fingerprint: of the model, before tuned settings are applied to it; None is not compared.
 
     Raises:
-        EvaluationError: somebody of the test side was tuned or calibrated with, a calibration with the same data does
+        EvaluationError: a person of the test side was tuned or calibrated with, a calibration with the same data does
             not name its people, or the model is another one.
     """
     tuned = isinstance(fitted, Tuned)

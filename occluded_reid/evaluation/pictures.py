@@ -45,7 +45,7 @@ _SHOWN = 5
 def search_picture(
     model: ReIDModel, images: Sequence[ImageLike], found: Sequence[Sequence[Hit]], *, title: str | None = None
 ) -> Image.Image:
-    """Draw queries and what a gallery search has found for each; frames are grey, for nobody knows who it is.
+    """Draw queries and what a gallery search has found for each; frames are gray, for the identities are unknown.
 
     A hit whose file is not there any more, or cannot be read, still counts: in its place stands what is missing, and a
     warning of the logger "occluded_reid", which the command line shows, names the files.

@@ -98,7 +98,7 @@ class Protocol:
         """Return the protocol of a data set: the rules of its benchmark, and what it is called.
 
         Args:
-            data: the data set; somebody's own images have the common rule.
+            data: the data set; own images have the common rule.
             **changes: of other fields, or of the same.
 
         Raises:

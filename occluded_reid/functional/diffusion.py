@@ -21,7 +21,7 @@ def nearest_centroids(embeddings: Tensor, bank: Tensor, count: int, labels: Tens
         embeddings: (N, D).
         bank: (C, D).
         count: K, at most C - 1.
-        labels: (N,) own identities; None drops nobody's own and gives the first K.
+        labels: (N,) own identities; None drops no own identity and gives the first K.
 
     Returns:
         (N, K) rows of the bank.

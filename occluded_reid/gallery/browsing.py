@@ -56,7 +56,7 @@ class GalleryImage:
 
     Attributes:
         key: its unique name in the gallery.
-        identity: who it is, or None where nobody has said.
+        identity: who it is, or None where it was not given.
         camera: number of the camera, or None.
         camera_name: its name, where the gallery knows one.
         time: when, in the unit it was added with, or None.
@@ -108,11 +108,11 @@ class GalleryInfo:
 
     Attributes:
         path: its folder or address.
-        model: name and fingerprint of the model whose embeddings it holds; None where nobody has said.
+        model: name and fingerprint of the model whose embeddings it holds; None where it was not given.
         slots: slot -> width as stored.
         slots_in: slot -> width of the model's embeddings, where they are reduced on the way in.
         dtype: how embeddings are stored.
-        precision: the numbers that the model computes them with; None where nobody has said.
+        precision: the numbers that the model computes them with; None where it was not given.
         matcher: type and options of the matcher of its searches.
         created: when, ISO 8601.
         version: number of the version that was looked at.

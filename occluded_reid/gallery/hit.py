@@ -29,7 +29,7 @@ class Hit:
         shared_visibility: slot -> v(query) · v(gallery): how much of the slot both images show.
         reranked: its re-ranked distance, 0 … 1, by which it has its rank, where the search was re-ranked.
         probability: how likely it is the person asked for, where a `Calibration` was the threshold, or None.
-        identity: who it is, or None where nobody has said.
+        identity: who it is, or None where it was not given.
         camera: number of the camera, or None.
         camera_name: its name, where the gallery knows one.
         time: when, in the unit it was added with, or None.

@@ -30,7 +30,7 @@ class Criterion(nn.Module):
             are not named count from the start.
 
     Attributes:
-        epoch: the epoch that is trained; whoever trains sets it. None (nobody counts epochs): every loss counts.
+        epoch: the epoch that is trained; whoever trains sets it. None (epochs are not counted): every loss counts.
     """
 
     def __init__(

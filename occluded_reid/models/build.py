@@ -247,7 +247,7 @@ def _source(
 
 
 def _shown(source: str | None) -> str | None:
-    """A source as it is recorded: a file by its name alone, for where it lay is nobody's business."""
+    """A source as it is recorded: a file by its name alone, for where it lay is private."""
     return source if source in (None, "hub") or is_hub(source) else Path(str(source)).name
 
 
@@ -261,7 +261,7 @@ def _create(registry: Registry[Any], component: Component, where: str, *args: An
             raise RecipeError(f"{where}.on: '{component.type}' takes no 'on'. Remove it.")
         options["on"] = component.on
     elif on is not None and on.default is on.empty and "on" not in options:
-        raise RecipeError(f"{where}.on: '{component.type}' has to be told what it works on, such as on: global.")
+        raise RecipeError(f"{where}.on: '{component.type}' needs to know what it works on, such as on: global.")
     return factory(*args, **extra, **options)
 
 

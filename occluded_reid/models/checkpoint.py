@@ -71,7 +71,7 @@ def load_model(
     Args:
         folder: what `ReIDModel.save` has written; or a network's file, as `load_embedder` takes it; or the name of a
             model that comes with the library, "oreid_lite". As a text that is always this one; a folder of that name is
-            given as a `Path`, or as "./oreid_lite". Or "hf-hub:owner/name", what somebody else has saved and put onto
+            given as a `Path`, or as "./oreid_lite". Or "hf-hub:owner/name", what was saved and put onto
             the Hugging Face hub, perhaps with "@revision": the only name for which anything is fetched, and only
             safetensors and JSON are.
         num_classes: None loads for inference; a number loads the classifiers too and must be the saved one.
@@ -179,7 +179,7 @@ _DESCRIPTION, _CALIBRATION = "model.json", "calibration.json"
 
 
 def hub_folder(text: str, *, ask: bool = True) -> tuple[Path, str]:
-    """Return the folder in the hub's cache of a model that somebody has saved with this library, and where it is from.
+    """Return the folder in the hub's cache of a model that was saved with this library, and where it is from.
 
     Args:
         text: ``hf-hub:owner/name``, perhaps with ``@revision``.

@@ -1,4 +1,4 @@
-"""A network that somebody else has trained, in a file, as a model of this library."""
+"""A pretrained network in a file, as a model of this library."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class ReIDModel(Network):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What should be known before somebody relies on it: that it was never trained, or its visibility was not."""
+        """What should be known before anyone relies on it: that it was never trained, or its visibility was not."""
         return self.origin.cautions(self.name, self.parts)
 
     def caution(self) -> None:

@@ -122,7 +122,7 @@ def write_packaged(model: ReIDModel, folder: Path, beside: Mapping[str, str]) ->
     for name, text in {"model.json": json.dumps(content, ensure_ascii=False), **beside}.items():
         if found := _PLACE.search(text):
             raise CheckpointError(
-                f"'{name}' names a place on this machine, '{found[1]}', which is nobody's business. Leave it out."
+                f"'{name}' names a place on this machine, '{found[1]}', which is private. Leave it out."
             )
     for name, text in beside.items():
         write_text(folder / name, text, CheckpointError)

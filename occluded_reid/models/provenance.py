@@ -22,7 +22,7 @@ class Origin:
 
     Attributes:
         weights: what its backbone began with: "hub", the name of a file, or None for random values.
-        trained: whether it was trained on people; None where nobody knows, as of models saved before this was recorded.
+        trained: whether it was trained on people; None where it is unknown, as of models saved earlier.
             Whoever trains by code of his own says so: ``model.origin = Origin(trained=True)``.
         idle: heads that no loss has reached in training, so that they are still as they were built.
     """
@@ -32,7 +32,7 @@ class Origin:
     idle: tuple[str, ...] = ()
 
     def cautions(self, name: str, heads: Mapping[str, Head]) -> tuple[str, ...]:
-        """Return what should be known before somebody relies on the model, a sentence each.
+        """Return what should be known before anyone relies on the model, a sentence each.
 
         Args:
             name: of the model.
@@ -94,7 +94,7 @@ def _listed(names: Sequence[str]) -> str:
 class TrainedOn:
     """The people and images behind a model's weights.
 
-    Of each identity only a hash is kept: it tells whether somebody was among them, without listing anybody.
+    Of each identity only a hash is kept: it tells whether a person was among them, without listing them.
 
     Attributes:
         data: name of the data set.
@@ -133,7 +133,7 @@ class TrainedOn:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the data sets, the last one trained on first: people of others are compared with nobody."""
+        """Names of the data sets, the last one trained on first: people of others are not compared."""
         return tuple(dict.fromkeys([self.data, *(() if self.before is None else self.before.names)]))
 
     def to_dict(self) -> dict[str, Any]:

@@ -140,13 +140,13 @@ def labels_on_image(
     Args:
         scores: (K, h, w) over the network's whole canvas.
         layout: where the image lies on it.
-        person: (h, w) score of there being anybody; None takes every pixel.
-        threshold: pixels with a `person` of no more than this are nobody.
+        person: (h, w) score of there being a person; None takes every pixel.
+        threshold: pixels with a `person` of no more than this are no person.
         decide: "image" brings the scores to the size of the image and compares them there; "canvas" compares them at
             the size of the canvas and brings the decisions to the image, by nearest neighbour.
 
     Returns:
-        (H, W) int16 at the image's size: position of the channel, the first of equals; -1 where nobody is.
+        (H, W) int16 at the image's size: position of the channel, the first of equals; -1 where no person is.
 
     Example:
         >>> layout = Placement(image=(2, 1), content=(2, 1), pad=(0, 0), network=(2, 1))

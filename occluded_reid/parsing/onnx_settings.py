@@ -1,4 +1,4 @@
-"""What a segmentation network in ONNX form needs to be told: how images go in and what comes out."""
+"""What a segmentation network in ONNX form needs to know: how images go in and what comes out."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class ParseReport:
         written: how many of these masks were made in this run; the others were there.
         seconds: that took.
         pixels: class name -> pixels over all masks.
-        empty: images in which the teacher found nobody.
+        empty: images in which the teacher found no person.
         unreadable: image -> why it could not be read.
         notes: what the mapping loses, and which files of the folder were left out.
     """
@@ -49,7 +49,7 @@ class ParseReport:
         nobody = f"{len(self.empty)} image{'' if len(self.empty) == 1 else 's'}"
         return (
             f"{len(self.names)} masks of {self.label_set}: {self.written} made{rate}, "
-            f"{len(self.names) - self.written} were there; {classes}; nobody found in {nobody}; "
+            f"{len(self.names) - self.written} were there; {classes}; no person found in {nobody}; "
             f"{len(self.unreadable)} unreadable"
         )
 

@@ -32,7 +32,7 @@ class RankedItem:
     Attributes:
         image: the gallery image; None where there is none to show.
         distance: to the query.
-        correct: whether it is the query's person; None where nobody knows.
+        correct: whether it is the query's person; None where it is unknown.
         identity: what to call the person, or None.
         camera: number or name of the camera, or None.
         shared: slot -> v(query) · v(gallery) in [0, 1].

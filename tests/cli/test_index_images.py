@@ -1,4 +1,4 @@
-"""`occluded-reid index` with crops that nobody has labelled, on one day and the next."""
+"""`occluded-reid index` with unlabelled crops, on one day and the next."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_masks_with_a_line_and_a_picture(cli: Cli, folders: tuple[Path, Path], t
     assert found.code == 0, found.err
     lines = found.out.splitlines()
     assert lines[0].startswith("5 masks of sgam5: 5 made")
-    assert "nobody found in 1 image; 0 unreadable" in lines[0]
+    assert "no person found in 1 image; 0 unreadable" in lines[0]
     assert "upper_body" in lines[0]
     assert any(line.startswith("note: lip20 does not split dresses and jumpsuits") for line in lines)
     for name in ("deep/0.png", "1.png", "4.png"):

@@ -102,7 +102,7 @@ def test_a_head_can_be_removed(tiny):
         ({"model.backbone.type": "resnet5O"}, UnknownNameError, "Did you mean 'resnet50'"),
         ({"model.backbone.options": {"last_stride": 2}}, BuildError, "last two stages at one stride"),
         ({"model.matcher.options": {"metric": "cosinus"}}, UnknownOptionError, "'metric' was given 'cosinus'"),
-        ({"model.losses.more": {"type": "identity"}}, RecipeError, "has to be told what it works on"),
+        ({"model.losses.more": {"type": "identity"}}, RecipeError, "needs to know what it works on"),
         ({"model.hed": {}}, RecipeError, "Did you mean 'heads'"),
         ({"model.heads.local.weigth": 1}, RecipeError, "model.heads.local.weigth.*Did you mean 'weight'"),
     ],

@@ -1,4 +1,4 @@
-"""Whom a model was trained on: kept with it, without listing anybody, and without changing what it is."""
+"""Whom a model was trained on: kept with it, without listing them, and without changing what it is."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_masks_mirror_the_tree_and_are_mapped(images, tmp_path):
     assert report.names == tuple(sorted(found))
     assert moves == [(k, 7) for k in range(1, 8)]
     assert "7 masks of sgam5: 7 made" in report.summary()
-    assert "nobody found in 1 image;" in report.summary()
+    assert "no person found in 1 image;" in report.summary()
     assert any("dresses and jumpsuits" in note for note in report.notes)
     assert json.dumps(report.to_dict())
 

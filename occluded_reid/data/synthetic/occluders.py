@@ -74,7 +74,7 @@ def _draw(options: SyntheticOptions, camera: int, kind: str, side: str, rng: np.
     width, height = options.width, options.height
     if kind == "pedestrian":
         lens = make_camera(options, camera)
-        # Beyond every identity of the set: this passer-by is nobody's match.
+        # Beyond every identity of the set: this passer-by matches no query.
         passer = make_person(options.seed, 20_000 + int(rng.integers(5_000)), options.difficulty)
         # Whoever comes in from below stands nearer to the camera, and therefore larger.
         scale = lens.height * height * (rng.uniform(1.3, 1.7) if side == "below" else rng.uniform(0.98, 1.25))

@@ -1,7 +1,7 @@
 """Identification of people who may not be there: detection and identification rate over false-alarm rate.
 
-Every query is asked twice: as somebody unknown, with its own person taken out of the gallery, and, where there is
-something to find, as somebody known. A threshold on the distance decides what is returned.
+Every query is asked twice: as an unknown person, with its own person taken out of the gallery, and, where there is
+something to find, as a known person. A threshold on the distance decides what is returned.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Identification(Tabular):
         unknown: (U,) distance of the nearest image of each unknown search; infinite where none shares a slot.
         mate: (K,) distance of the nearest image of the person, of each known search, likewise.
         rank: (K,) its rank; an impostor at the same distance comes first. 0 where it is infinitely far.
-        first: (K,) distance of the nearest image of anybody.
+        first: (K,) distance of the nearest image of any identity.
         gallery_size: images that an unknown search meets on average.
         counted: queries, people, images, exclusions.
         resampling: how intervals were made.
@@ -142,8 +142,8 @@ class Identification(Tabular):
     @property
     def _caption(self) -> str:
         return (
-            f"{len(self.unknown)} searches for somebody unknown among {self.gallery_size} images, "
-            f"{len(self.mate)} for somebody known; thresholds are read off these searches and are none to deploy"
+            f"{len(self.unknown)} searches for an unknown person among {self.gallery_size} images, "
+            f"{len(self.mate)} for a known person; thresholds are read off these searches and are none to deploy"
         )
 
     def _rows(self) -> list[list[str]]:
@@ -230,8 +230,8 @@ def evaluate_identification(
     unknown = np.arange(len(query)) if not_enrolled is None else np.flatnonzero(outside)
     if not len(known) or not len(unknown):
         raise EvaluationError(
-            f"{len(query)} queries make {len(known)} searches for somebody in the gallery and {len(unknown)} for "
-            "somebody who is not; both are needed. Are identities and cameras numbered alike in both sets?"
+            f"{len(query)} queries make {len(known)} searches for a person in the gallery and {len(unknown)} for "
+            "a person who is not; both are needed. Are identities and cameras numbered alike in both sets?"
         )
     searches = Searches(
         mates.impostor[unknown],

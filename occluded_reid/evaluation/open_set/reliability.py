@@ -130,7 +130,7 @@ def evaluate_reliability(
         binning: "width" for equal steps of probability, "count" for about equal mass in each bin (pairs of one
             probability stay together).
         data: name of the data.
-        people: names of the people within it; of those calibrated with, nobody may come again.
+        people: names of the people within it; of those calibrated with, no person may come again.
         fingerprint: of the model.
 
     Raises:

@@ -58,7 +58,7 @@ class Searches:
         unknown_person: (U,) who is asked for.
         mate: (K,) distance of the nearest image of the person, likewise.
         rank: (K,) its rank, 0 where it is infinitely far.
-        first: (K,) distance of the nearest image of anybody.
+        first: (K,) distance of the nearest image of any identity.
         known_person: (K,) who is asked for.
     """
 

@@ -176,7 +176,7 @@ def open_set_study(
         ranks: of the DIR-FAR curves.
         resampling: of people, behind the intervals.
         data: name of the data.
-        people: names of the people within it; of those calibrated with, nobody may come again.
+        people: names of the people within it; of those calibrated with, no person may come again.
         fingerprint: of the model.
         notes: how people and images came about, in words, for the report.
         tile_rows: gallery rows at a time: changes time and memory, never a number.

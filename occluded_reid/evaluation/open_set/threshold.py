@@ -30,8 +30,8 @@ class OpenSetReport(Tabular):
     Attributes:
         calibration: the calibration, or None for one threshold for all pairs.
         gallery_size: images a search meets on average, the query's own person taken out.
-        unknown_answered: searches for somebody who is not in the gallery that found anything: false matches per search.
-        known_found: searches for somebody who is there, under another camera, that found the person.
+        unknown_answered: searches for a person who is not in the gallery that found anything: false matches per search.
+        known_found: searches for a person who is there, under another camera, that found the person.
         impostors: comparisons of two people within the threshold, by number of shared slots: per comparison.
         matches: comparisons of one person within it, likewise.
     """
@@ -110,7 +110,7 @@ def evaluate_open_set(
         matcher: the distance.
         threshold: a calibration, or one distance for all pairs.
         data: name of the data.
-        people: names of the people within it; of those calibrated with, nobody may come again.
+        people: names of the people within it; of those calibrated with, no person may come again.
         exclude_same_camera: leave out matches of one camera.
         resamples: of the people, behind the intervals.
         confidence: of the intervals.

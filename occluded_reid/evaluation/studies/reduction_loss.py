@@ -172,12 +172,12 @@ def fit_on_training(
 
     Args:
         model: embeds, and gives matcher and fingerprint.
-        data: with a training split, which shares nobody with queries and gallery.
+        data: with a training split, which shares no identity with queries and gallery.
         widths: slot -> width.
         progress: called with (images embedded, images to embed).
 
     Raises:
-        EvaluationError: there are no training images, or somebody is both trained on and asked for.
+        EvaluationError: there are no training images, or a person is both in training and among the queries.
         EmbeddingError: the widths do not fit the slots or the number of images.
     """
     if not data.train:

@@ -305,7 +305,7 @@ def study(
         progress: called with (images embedded, images to embed).
 
     Raises:
-        EvaluationError: somebody is both in training and in queries or gallery, an unknown matching, a share outside
+        EvaluationError: a person is both in training and in queries or gallery, an unknown matching, a share outside
             0 … 1, no seed, no queries or gallery, or a matching that the model cannot do.
         MaskError: a part mask that occlusion or "true" needs is missing.
     """
@@ -402,7 +402,7 @@ def evaluate_model(
         progress: called with (images embedded, images to embed).
 
     Raises:
-        EvaluationError: somebody is both in training and in queries or gallery, or there are no queries or no gallery.
+        EvaluationError: a person is both in training and in queries or gallery, or there are no queries or no gallery.
 
     Example:
         ``evaluate_model(load_model("oreid_lite"), load_dataset("market1501", "market/", holdout=100))``

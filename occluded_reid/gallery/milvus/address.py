@@ -32,7 +32,7 @@ class MilvusAddress:
         password: of the user, or a token where the user is empty.
         database: of the server; empty for its default.
         tls: whether the connection is encrypted.
-        consistency: what reads must have seen. "Strong": all that anybody was told is written. "Session": what this
+        consistency: what reads must have seen. "Strong": all writes that were acknowledged. "Session": what this
             program has written; the writes of others a little later. "Bounded", "Eventually": looser still, and faster.
         timeout: seconds for which a call is repeated, with pauses that grow, while the server does not answer.
     """

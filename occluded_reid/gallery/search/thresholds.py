@@ -28,7 +28,7 @@ Answer = Callable[[SearchRequest], list[list[Hit]]]
 def answer_within(
     answer: Answer, request: SearchRequest, matcher: Matcher, limit: float | Calibration
 ) -> list[list[Hit]]:
-    """Return the k nearest hits of each query that lie within their threshold; none means that nobody was found.
+    """Return the k nearest hits of each query that lie within their threshold; none means that no person was found.
 
     Args:
         answer: answers a request without a threshold.

@@ -61,7 +61,7 @@ def kept_versions(store: Commits) -> list[GalleryVersion]:
         raise GalleryError(
             f"the gallery '{store.folder}' has lost its folder '{CHECKSUMS}'. Restore it from a copy, or index again."
         )
-    if not entries:  # format 1: nobody has kept a list
+    if not entries:  # format 1: no list was kept
         return [GalleryVersion(store.version, store.manifest.created, len(store), "")]
     return [GalleryVersion(entry.version, entry.time, entry.rows, entry.action) for entry in entries]
 

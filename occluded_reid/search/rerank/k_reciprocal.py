@@ -8,7 +8,7 @@ Pure pieces, each O(N · k) numbers large. What the paper and its released code 
 - Weights exp(-d) are divided by their sum, so that Jaccard needs the minima alone.
 
 What neither says, said here: neighbours are ordered by (distance rounded to 1e-6, position), queries before the
-gallery; images that share no slot are nobody's neighbours and stand at the largest distance; where the largest distance
+gallery; images that share no slot are no image's neighbors and stand at the largest distance; where that
 is 0, all distances are 0.
 """
 

@@ -216,10 +216,10 @@ def test_what_cannot_be_asked_is_refused() -> None:
         evaluate_identification(query, nothing, matcher)
     with pytest.raises(EvaluationError, match="tiles of 0 rows"):
         evaluate_identification(query, gallery, matcher, tile_rows=0)
-    with pytest.raises(EvaluationError, match="0 for somebody who is not"):
+    with pytest.raises(EvaluationError, match="0 for a person who is not"):
         evaluate_identification(query, gallery, matcher, not_enrolled={99})
     strangers = EmbeddedSet(gallery.embeddings, gallery.identity + 100, gallery.camera)
-    with pytest.raises(EvaluationError, match="make 0 searches for somebody in the gallery"):
+    with pytest.raises(EvaluationError, match="make 0 searches for a person in the gallery"):
         evaluate_identification(query, strangers, matcher)
     for wrong in ({"resamples": 0}, {"confidence": 1.0}):
         with pytest.raises(EvaluationError, match="wanted at least 1"):

@@ -164,6 +164,6 @@ def _notes(bins: Bins, by_shared_slots: Sequence[Slice], cameras_known: bool) ->
     if len(by_shared_slots) == 1:
         notes.append("Every match shares as many slots as every other, so their number says nothing here.")
     if not cameras_known:
-        notes.append("Nobody knows which camera took an image, so there are no slices by camera.")
+        notes.append("The camera of each image is unknown, so there are no slices by camera.")
     notes.append(f"(few): fewer than {FEW} queries, shown without an interval; do not rely on it.")
     return tuple(notes)

@@ -37,7 +37,7 @@ class Failures(Tabular):
         report: the whole, as `evaluate` gives it.
         by_visibility: by how much of the query the matcher takes for visible.
         by_shared_slots: by the number of slots that query and match share.
-        by_camera_pair: by the cameras of query and match; empty where nobody knows the cameras.
+        by_camera_pair: by the cameras of query and match; empty where the cameras are unknown.
         by_query_camera: by the camera of the query; empty likewise.
         unshared: the pairs that share no slot.
         visibility: (Nq,) mean visibility of each query over the slots that count.

@@ -75,7 +75,7 @@ def sweep(
         progress: called with (images embedded, images to embed).
 
     Raises:
-        EvaluationError: no share above 0, one outside 0 … 1, no seed, no queries or gallery, or somebody is both in
+        EvaluationError: no share above 0, one outside 0 … 1, no seed, no queries or gallery, or a person is both in
             training and in queries or gallery.
         MaskError: a query has no part mask.
     """
@@ -211,7 +211,7 @@ def _require_masks(data: ReIDData) -> None:
     if without:
         raise MaskError(
             f"{len(without)} of {len(data.query)} queries have no part mask, the first '{without[0]}'; without masks "
-            "nobody knows which share of a body is occluded. Give masks=FOLDER (--masks) with one single-channel PNG "
+            "the occluded share of a body is unknown. Give masks=FOLDER (--masks) with one single-channel PNG "
             "for each image; occluded-reid parse makes them."
         )
 

@@ -134,7 +134,7 @@ def tune(
     if len(set(identities)) < people:
         raise EvaluationError(
             f"{len(set(identities))} names are given for {people} people; name everybody who is tuned on, so that "
-            "nobody of them is tested on: data.identities('query')."
+            "none of them is tested on: data.identities('query')."
         )
     protocol = _protocol(protocol or Protocol(), metric)
     order = [default, *(name for name in named if name != default)]
