@@ -14,6 +14,8 @@ from occluded_reid.cli.console import (
     Json,
     Masks,
     Seed,
+    bold,
+    check_output_folder,
     console,
     open_data,
     print_json,
@@ -25,12 +27,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from occluded_reid.data.dataset import ReIDData
+    from occluded_reid.data.occlusion import Proposals
 
 __all__ = ["data_app"]
 
+_SHOWN = 60  # occluders on a contact sheet
+
 data_app = Commands(
     name="data",
-    help="Verify a data set on disk, show what is known about published ones, or draw the synthetic one.",
+    help="Verify a data set on disk, show what is known about published ones, draw a synthetic one, propose occluders.",
 )
 
 Name = Annotated[
@@ -111,6 +116,76 @@ def extract_command(
         print_json({"folder": str(folder)})
     else:
         console().say(f"load it as the data set 'cuhk03' from {folder}")
+
+
+@data_app.command("propose-occluders")
+def propose_command(
+    images: Annotated[Path, typer.Argument(help="Folder of training images, or of a data set.", show_default=False)],
+    masks: Annotated[
+        Path, typer.Option("--masks", help="Folder of part masks: one PNG an image, mirroring the images' tree.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the occluders.", callback=check_output_folder)],
+    count: Annotated[int, typer.Option("--count", help="How many at most, one an image.", min=1)] = 200,
+    least: Annotated[float, typer.Option("--least", help="Smallest share of an image's side.", min=0.01, max=1)] = 0.15,
+    most: Annotated[float, typer.Option("--most", help="Largest share of an image's side.", min=0.01, max=1)] = 1.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Cut pieces of background without a person out of training images, as occluders for FED.
+
+    Of a data set only the training split is taken. A contact sheet, in the folder look/, shows where they come from:
+    look at it, and delete what is no occluder.
+
+    Example: [bold]occluded-reid data propose-occluders market/ --masks market_masks/ --out patches/[/bold]
+    """
+    from occluded_reid.data.occlusion import propose_occluders
+
+    with progress_bar("looking") as move:
+        found = propose_occluders(images, masks, out, count=count, size=(least, most), seed=seed, progress=move)
+    sheet = _draw(found)
+    if as_json:
+        print_json(
+            {
+                "folder": str(found.output),
+                "occluders": len(found.proposals),
+                "seen": found.seen,
+                "passed": found.passed,
+                "contact_sheet": str(sheet),
+            }
+        )
+        return
+    console().say(found.summary())
+    console().print(f"contact sheet: {bold(sheet)}", soft_wrap=True)
+
+
+def _draw(found: Proposals) -> Path:
+    """Some of the occluders where they lie in their images, beside the body; spread evenly over all of them."""
+    import numpy as np
+
+    from occluded_reid.data.dataset import mirrored
+    from occluded_reid.data.images import open_mask
+    from occluded_reid.data.occlusion.propose import LOOK
+    from occluded_reid.errors import MaskError
+    from occluded_reid.visualize import save_picture
+    from occluded_reid.visualize.contact_sheet import contact_sheet
+
+    places = np.unique(np.linspace(0, len(found.proposals) - 1, _SHOWN).round().astype(int))
+    chosen = [found.proposals[place] for place in places]
+    shown = []
+    for each in chosen:
+        mask = mirrored(found.masks, each.source)
+        assert mask is not None  # it had one when it was proposed
+        label = (open_mask(mask, classes=256) > 0).astype(np.uint8)
+        label[each.top : each.top + each.height, each.left : each.left + each.width] = 2
+        shown.append(label)
+    picture = contact_sheet(
+        [found.images / each.source for each in chosen],
+        shown,
+        ("background", "person", "occluder"),
+        captions=[each.file for each in chosen],
+        columns=10,
+    )
+    return save_picture(picture, found.output / LOOK / "contact_sheet.png", MaskError)
 
 
 def _verify(data: ReIDData, as_json: bool) -> None:

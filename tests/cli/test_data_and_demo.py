@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from occluded_reid import load_model
 from occluded_reid.data.synthetic import SyntheticOptions, generate
@@ -150,3 +151,18 @@ def test_demo_replaces_nobodys_work(cli: Cli, tmp_path: Path) -> None:
     assert "report' is not of a demo, and would be replaced by it" in found.err
     assert (tmp_path / "report" / "thesis.tex").read_text() == "three years"
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_occluders_are_proposed(cli: Cli, people: Path, tmp_path: Path) -> None:
+    line = ("data", "propose-occluders", people, "--masks", people / "masks", "--count", 3, "--out")
+    found = cli(*line, tmp_path / "patches", "--json")
+    assert found.code == 0, found.err
+    assert found.json["occluders"] == len(list((tmp_path / "patches").glob("*.png"))) == 3
+    with Image.open(found.json["contact_sheet"]) as sheet:
+        assert sheet.format == "PNG"
+    again = cli(*line, tmp_path / "patches")
+    assert again.code == 2
+    assert "not an empty folder" in again.err
+    said = cli(*line, tmp_path / "others")
+    assert "3 occluders from" in said.out
+    assert "contact_sheet.png" in said.out

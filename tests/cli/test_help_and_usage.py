@@ -24,6 +24,7 @@ COMMANDS = (
     "calibrate",
     "compare",
     "data extract-cuhk03",
+    "data propose-occluders",
     "data show",
     "data synthesize",
     "data verify",

@@ -94,6 +94,7 @@ OUTPUTS = [
     ("index --model folder --data folder", "", True),
     ("data synthesize", "", True),
     ("data extract-cuhk03 folder", "--out", True),
+    ("data propose-occluders folder --masks folder", "--out", True),
 ]
 """Command, its option for an output ("" is an argument), and whether that is a folder."""
 

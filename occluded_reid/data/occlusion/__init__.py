@@ -8,6 +8,7 @@ from occluded_reid.data.occlusion.kinds import OCCLUSION_KINDS, OcclusionKind, o
 from occluded_reid.data.occlusion.npo import paste_npo
 from occluded_reid.data.occlusion.occluders import Occluders
 from occluded_reid.data.occlusion.place import Occluded, occlude
+from occluded_reid.data.occlusion.propose import Proposal, Proposals, propose_occluders
 
 __all__ = [
     "KINDS",
@@ -16,7 +17,10 @@ __all__ = [
     "Occluded",
     "Occluders",
     "OcclusionKind",
+    "Proposal",
+    "Proposals",
     "occlude",
     "open_kinds",
     "paste_npo",
+    "propose_occluders",
 ]
