@@ -261,11 +261,10 @@ def _grown(body: np.ndarray, radius: int) -> np.ndarray:
     side = 2 * radius + 1
     padded = np.pad(body, radius)
     across = np.lib.stride_tricks.sliding_window_view(padded, side, axis=1).any(-1)
-    grown: np.ndarray = np.lib.stride_tricks.sliding_window_view(across, side, axis=0).any(-1)
-    return grown
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(across, side, axis=0).any(-1))
 
 
 def _free(taken: np.ndarray, high: int, wide: int) -> np.ndarray:
     """For each place of a box's upper left corner, whether the box holds nothing of the body."""
-    inside: np.ndarray = taken[high:, wide:] - taken[:-high, wide:] - taken[high:, :-wide] + taken[:-high, :-wide]
-    return inside == 0
+    inside = taken[high:, wide:] - taken[:-high, wide:] - taken[high:, :-wide] + taken[:-high, :-wide]
+    return np.asarray(inside == 0)
