@@ -20,14 +20,15 @@ from occluded_reid.evaluation.report import Report, report_of, require_answers
 from occluded_reid.forked import require_threads
 from occluded_reid.matchers.base import Matcher
 from occluded_reid.numbered import whole_numbers
-from occluded_reid.search.blocks import Distances, MatrixDistances, PlainDistances
+from occluded_reid.search.matrix import MatrixDistances
 from occluded_reid.search.rerank.all_queries import RerankedDistances
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
+from occluded_reid.search.tiles import Distances, Tiles
 
 __all__ = ["evaluate", "evaluate_matrix", "require_rows"]
 
 
-@checked(EvaluationError)
+@checked(EvaluationError, but=("device",))
 def evaluate(
     query: EmbeddedSet,
     gallery: EmbeddedSet,
@@ -39,6 +40,7 @@ def evaluate(
     tuned: str = "",
     test_time: str = "",
     tile_rows: int = 1024,
+    device: str | torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Measure how well a matcher ranks the gallery for each query, in bounded memory.
@@ -58,6 +60,8 @@ def evaluate(
         tuned: what was chosen on which other data, in words, for the report.
         test_time: what was done beside the model itself (averaging over flipped images, …), for the report.
         tile_rows: gallery rows at a time: changes time and memory, never a number.
+        device: where distances are multiplied, see `choose_device` ("auto" logs what it chose); None is where the
+            queries are. It changes the time, never a number.
         progress: called with (gallery rows done, gallery rows in all) after each tile.
 
     Returns:
@@ -66,6 +70,7 @@ def evaluate(
     Raises:
         EvaluationError: query or gallery is empty, their slots differ, a name stands twice in the gallery, a distance
             is NaN, or no query has an image to find.
+        DeviceError: there is no such device.
 
     Example:
         >>> import torch
@@ -88,9 +93,9 @@ def evaluate(
             raise EvaluationError("re-ranking uses the whole gallery, shots='single' one image a person; choose one.")
         gallery = _by_name(gallery)
     numbers, excluded, unshared = _ranked(
-        PlainDistances(query.embeddings, gallery.embeddings, matcher)
+        Tiles(query.embeddings, gallery.embeddings, matcher, device=device)
         if rerank is None
-        else RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank),
+        else RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank, device=device),
         query,
         gallery,
         protocol,

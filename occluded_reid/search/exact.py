@@ -12,22 +12,19 @@ from torch import Tensor
 from occluded_reid.arguments import checked
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
-from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, Prepared
-from occluded_reid.search.device import choose_device, full_precision
+from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher
+from occluded_reid.search.device import full_precision
 from occluded_reid.search.proposals import Proposals
-from occluded_reid.search.rows import PreparingSource, RowSource, moved, rows_at, tiles_on
+from occluded_reid.search.rows import RowSource, rows_at
+from occluded_reid.search.tiles import Tile, Tiles
 
 __all__ = ["Allowed", "TopK", "exact_topk"]
 
 Allowed = Callable[[int, int], np.ndarray]
 
 _MARGIN = 16  # candidates beyond k: enough unless ties or near-ties crowd around the k-th answer
-_TILE_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 25}  # of a gallery tile: 4 MB in float32 stay near the processor
-_TILE_ROWS = 1024, 1 << 16  # fewer cost the product some of its speed; wide rows have fewer all the same
 _JOINED_VALUES = 1 << 18  # distances of several tiles that are looked at together: 1 MB
-_BLOCK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 24}  # distances at a time: 8 MB, 64 MB
 _RESCORED_NUMBERS = 1 << 23  # of gallery rows held for re-scoring: 32 MB in float32
-_RESCORED_PAIRS = 1 << 18  # pairs scored at a time
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def exact_topk(
     *,
     tile_rows: int | None = None,
     allowed: Allowed | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = "cpu",
 ) -> TopK:
     """Find the k nearest rows of each query: the answer of the full float64 distance matrix, without the matrix.
 
@@ -80,7 +77,7 @@ def exact_topk(
         k: how many; more than the gallery holds gives all of it.
         tile_rows: gallery rows at a time; None chooses by their width and the device.
         allowed: called with (start, stop), returns a boolean (Nq, stop - start) array: what a query may find.
-        device: where tiles are multiplied; see `choose_device`.
+        device: where tiles are multiplied, see `choose_device`; None is where the queries are.
 
     Returns:
         Positions and distances; a list is shorter than k where a query may find fewer rows.
@@ -92,9 +89,9 @@ def exact_topk(
     """
     if k < 1 or (tile_rows is not None and tile_rows < 1):
         raise ShapeError(f"k is {k} and tile_rows is {tile_rows}; both must be at least 1.")
-    chosen = choose_device(device)
-    with full_precision(chosen):
-        return _Search(query, rows, matcher, k, tile_rows, allowed, chosen).run()
+    walk = Tiles(query, rows, matcher, device=device)
+    with full_precision(walk.device):
+        return _Search(walk, query, rows, matcher, k, tile_rows, allowed).run()
 
 
 class _Search:
@@ -102,21 +99,16 @@ class _Search:
 
     def __init__(
         self,
+        walk: Tiles,
         query: PartEmbeddings,
         rows: RowSource,
         matcher: Matcher,
         k: int,
         tile_rows: int | None,
         allowed: Allowed | None,
-        device: torch.device,
     ) -> None:
-        self.query, self.rows, self.matcher, self.k = query, rows, matcher, k
-        self.allowed, self.device = allowed, device
-        self.width = sum(query.widths.values())
-        self.tile_rows = tile_rows or _tile_rows(max(1, self.width), _TILE_NUMBERS[device.type])
-        self.preparing = rows if device.type == "cpu" and isinstance(rows, PreparingSource) else None
-        self.prepared = matcher.prepare(moved(query, device))
-        self.tolerance = matcher.tolerance(self.prepared, self.prepared)
+        self.walk, self.query, self.rows, self.matcher, self.k = walk, query, rows, matcher, k
+        self.tile_rows, self.allowed = tile_rows, allowed
         self.positions: list[np.ndarray] = [np.empty(0, np.int64)] * len(query)
         self.distances: list[np.ndarray] = [np.empty(0)] * len(query)
 
@@ -129,47 +121,31 @@ class _Search:
         # The farthest proposal is infinitely far where every allowed row was proposed.
         known = np.flatnonzero(np.isfinite(edge))
         last = np.array([self.distances[q][-1] for q in known])
-        doubtful = ~(last + self.tolerance < edge[known])
+        doubtful = ~(last + self.walk.tolerance < edge[known])
         if doubtful.any():
             # k rows at these distances are known to exist, so nothing beyond them is wanted.
             self._scan(known[doubtful], last[doubtful])
         return TopK(self.positions, self.distances)
 
-    def _tiles(self, queries: np.ndarray | None = None) -> Iterator[tuple[int, PartEmbeddings, int, Tensor]]:
-        """Yield (gallery start, rows, first query, distances (nq, ng)); what is not allowed is infinitely far."""
-        prepared = self.prepared if queries is None else _take(self.prepared, queries)
-        for start, tile, there in tiles_on(self.rows, self.tile_rows, self.device):
-            self.query.require_same_slots(tile)
-            gallery = self._prepare(start, there)
-            self.tolerance = max(self.tolerance, self.matcher.tolerance(self.prepared, gallery))
-            mask = self._mask(start, len(tile), queries)
-            size = max(1, _BLOCK_VALUES[self.device.type] // len(tile))
-            for first in range(0, len(prepared), size):
-                block = slice(first, first + size)
-                distance = self.matcher.tile(prepared[block], gallery)
-                if mask is not None:
-                    distance.masked_fill_(~mask[block].to(self.device), torch.inf)
-                yield start, tile, first, distance
+    def _tiles(self, queries: np.ndarray | None = None) -> Iterator[Tile]:
+        """Yield the tiles of some queries; what is not allowed is infinitely far."""
+        for tile in self.walk.tiles(self.tile_rows, queries=queries):
+            if self.allowed is not None:
+                if tile.first == 0:
+                    mask = self._mask(self.allowed, tile.start, tile.stop, queries)
+                tile.distance.masked_fill_(~mask[tile.first : tile.last].to(self.walk.device), torch.inf)
+            yield tile
 
-    def _prepare(self, start: int, tile: PartEmbeddings) -> Prepared:
-        if self.preparing is None:
-            return self.matcher.prepare(tile)
-        return self.preparing.prepared(start, tile, self.matcher)
-
-    def _mask(self, start: int, count: int, queries: np.ndarray | None) -> Tensor | None:
-        if self.allowed is None:
-            return None
-        mask = np.asarray(self.allowed(start, start + count), dtype=bool)
-        if mask.shape != (len(self.query), count):
-            raise ShapeError(
-                f"allowed({start}, {start + count}) gave {mask.shape}; wanted ({len(self.query)}, {count})."
-            )
+    def _mask(self, allowed: Allowed, start: int, stop: int, queries: np.ndarray | None) -> Tensor:
+        mask = np.asarray(allowed(start, stop), dtype=bool)
+        if mask.shape != (len(self.query), stop - start):
+            raise ShapeError(f"allowed({start}, {stop}) gave {mask.shape}; wanted ({len(self.query)}, {stop - start}).")
         return torch.from_numpy(mask if queries is None else mask[queries])
 
     def _propose(self, size: int) -> Proposals:
         """The k + margin nearest rows of each query, as tiles see them."""
-        nearest = Proposals(len(self.query), size, self.device)
-        for start, first, distance in _joined((s, f, d) for s, _, f, d in self._tiles()):
+        nearest = Proposals(len(self.query), size, self.walk.device)
+        for start, first, distance in _joined(self._tiles()):
             nearest.update(first, distance, start)
         return nearest
 
@@ -180,14 +156,14 @@ class _Search:
         # Each of the k nearest as tiles see it is at most a tolerance farther than that. A row that tiles see two
         # tolerances beyond the last of them comes after all k.
         kth = np.partition(proposed, self.k - 1, axis=1)[:, self.k - 1, None]
-        queries, columns = np.nonzero(np.isfinite(proposed) & (proposed <= kth + 2 * self.tolerance))
+        queries, columns = np.nonzero(np.isfinite(proposed) & (proposed <= kth + 2 * self.walk.tolerance))
         exact = np.full(proposed.shape, np.inf)
         # In the order of the gallery, so that each of its rows is fetched once and near its neighbours.
         order = np.argsort(where[queries, columns], kind="stable")
         queries, columns = queries[order], columns[order]
         unique, begin = np.unique(where[queries, columns], return_index=True)
         begin = np.append(begin, len(queries))
-        step = max(1, _RESCORED_NUMBERS // max(1, self.width))
+        step = max(1, _RESCORED_NUMBERS // max(1, sum(self.query.widths.values())))
         for first in range(0, len(unique), step):
             last = min(first + step, len(unique))
             pairs = slice(begin[first], begin[last])
@@ -213,44 +189,38 @@ class _Search:
         """Score every row of the gallery that lies within `bound` (one for each query): it may belong to the answer."""
         for q in queries:
             self.positions[q], self.distances[q] = np.empty(0, np.int64), np.empty(0)
-        for start, tile, first, distance in self._tiles(queries):
-            limit = torch.from_numpy(bound[first : first + len(distance)] + self.tolerance)[:, None]
-            within = torch.nonzero(distance <= limit.float().to(self.device), as_tuple=True)
-            seen, block, columns = (x.cpu().numpy() for x in (distance[within], *within))
+        for tile in self._tiles(queries):
+            limit = torch.from_numpy(bound[tile.first : tile.last] + self.walk.tolerance)[:, None]
+            within = torch.nonzero(tile.distance <= limit.float().to(self.walk.device), as_tuple=True)
+            seen, block, columns = (x.cpu().numpy() for x in (tile.distance[within], *within))
             exact = np.full(len(block), NO_SHARED_SLOT)
             # Pairs without a common slot are known as such; there may be very many of them.
             near = np.flatnonzero(seen < NO_SHARED_SLOT)
-            score = self.matcher.scorer(self.query, tile)
-            for part in np.split(near, range(_RESCORED_PAIRS, len(near), _RESCORED_PAIRS)):
-                exact[part] = score(queries[first + block[part]], columns[part])
-            self._keep(queries[first + block], columns + start, exact)
-            for i in np.unique(block) + first:
+            exact[near] = tile.exact(block[near], columns[near])
+            self._keep(queries[tile.first + block], columns + tile.start, exact)
+            for i in np.unique(block) + tile.first:
                 if len(self.distances[queries[i]]) == self.k:
                     bound[i] = min(bound[i], self.distances[queries[i]][-1])
 
 
-def _joined(tiles: Iterator[tuple[int, int, Tensor]]) -> Iterator[tuple[int, int, Tensor]]:
+def _joined(tiles: Iterator[Tile]) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (gallery start, first query, distances), those of neighboring tiles side by side while they are few.
 
     For a few queries, looking for the nearest costs a tile as much as its product.
     """
     held: list[Tensor] = []
     begin = query = 0
-    for start, first, distance in tiles:
-        alike = bool(held) and (first, len(distance)) == (query, len(held[0]))
+    for tile in tiles:
+        distance = tile.distance
+        alike = bool(held) and (tile.first, len(distance)) == (query, len(held[0]))
         if held and not (alike and distance.numel() + sum(each.numel() for each in held) <= _JOINED_VALUES):
             yield begin, query, torch.cat(held, 1)
             held = []
         if not held:
-            begin, query = start, first
+            begin, query = tile.start, tile.first
         held.append(distance)
     if held:
         yield begin, query, torch.cat(held, 1)
-
-
-def _tile_rows(width: int, numbers: int) -> int:
-    least = max(1, min(_TILE_ROWS[0], 8 * numbers // width))
-    return max(least, min(numbers // width, _TILE_ROWS[1]))
 
 
 def _groups(queries: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -261,9 +231,3 @@ def _groups(queries: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.nd
     starts = np.flatnonzero(np.diff(sorted_queries, prepend=-1))
     for begin, end in zip(starts, [*starts[1:], len(order)], strict=True):
         yield int(sorted_queries[begin]), order[begin:end]
-
-
-def _take(prepared: Prepared, rows: np.ndarray) -> Prepared:
-    """These rows, copied."""
-    index = torch.from_numpy(rows).to(prepared.shared.device)
-    return Prepared(tuple(f[index] for f in prepared.factors), prepared.shared[index], prepared.always, prepared.scale)

@@ -7,11 +7,13 @@ import torch
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.device import full_precision
 from occluded_reid.search.exact import TopK
 from occluded_reid.search.rows import RowSource
+from occluded_reid.search.tiles import Tiles
 
 __all__ = ["nearest_candidates"]
+
+_ALL = 1 << 62  # rows and distances: one tile
 
 
 def nearest_candidates(
@@ -35,12 +37,11 @@ def nearest_candidates(
     if not len(owner):
         return TopK([np.empty(0, np.int64)] * len(query), [np.empty(0)] * len(query))
     unique, column = np.unique(place, return_inverse=True)
-    tile = rows.take(unique)
-    query.require_same_slots(tile)
+    walk = Tiles(query, rows.take(unique), matcher)
     if np.bincount(owner).max() > k:
-        keep = _within_reach(query, tile, matcher, k, owner, column)
+        keep = _within_reach(walk, k, owner, column)
         owner, column, place = owner[keep], column[keep], place[keep]
-    distance = matcher.scorer(query, tile)(owner, column)
+    distance = walk.score(owner, column)
     order = np.lexsort((place, distance, owner))
     begin = np.searchsorted(owner, np.arange(len(query)))
     rank = np.arange(len(order)) - begin[owner[order]]
@@ -49,18 +50,14 @@ def nearest_candidates(
     return TopK(np.split(place[order], cuts), np.split(distance[order], cuts))
 
 
-def _within_reach(
-    query: PartEmbeddings, tile: PartEmbeddings, matcher: Matcher, k: int, owner: np.ndarray, column: np.ndarray
-) -> np.ndarray:
+def _within_reach(walk: Tiles, k: int, owner: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Which pairs can belong to the k nearest of their query; the others are farther, whatever float32 has lost."""
-    prepared, gallery = matcher.prepare(query), matcher.prepare(tile)
     lines, columns = torch.from_numpy(owner), torch.from_numpy(column)
-    with full_precision(prepared.shared.device):
-        fast = matcher.tile(prepared, gallery).cpu()[lines, columns]
-    own = torch.full((len(query), len(tile)), torch.inf)
+    (tile,) = walk.tiles(_ALL, _ALL)
+    fast = tile.distance.cpu()[lines, columns]
+    own = torch.full(tile.distance.shape, torch.inf)
     own[lines, columns] = fast
     # k candidates lie within a tolerance of their fast distances, so the exact k-th is at most one beyond the fast one.
     edge = own.kthvalue(k, dim=1).values.double()
-    tolerance = max(matcher.tolerance(prepared, prepared), matcher.tolerance(prepared, gallery))
-    within: np.ndarray = (fast.double() <= edge[lines] + 2 * tolerance).numpy()
+    within: np.ndarray = (fast.double() <= edge[lines] + 2 * walk.tolerance).numpy()
     return within

@@ -135,10 +135,9 @@ def all_scores(query, gallery, matcher, rerank) -> np.ndarray:
     distances = RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank)
     i, j = np.divmod(np.arange(len(query) * len(gallery)), len(gallery))
     scores = distances.score(i, j).reshape(len(query), len(gallery))
-    for start in range(0, len(gallery), 7):
-        block = distances.tile(start, min(start + 7, len(gallery)))(0, len(query))
-        gap = np.abs(block.distance.numpy() - scores[:, start : start + 7])
-        assert (gap <= np.asarray(block.tolerance)[:, None]).all()
+    for tile in distances.tiles(7, 1 << 20):
+        gap = np.abs(tile.distance.numpy() - scores[:, tile.start : tile.stop])
+        assert (gap <= np.asarray(tile.tolerance)[:, None]).all()
     return scores
 
 

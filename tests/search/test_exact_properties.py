@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from occluded_reid import MATCHERS
 from occluded_reid.embeddings import PartEmbeddings
-from occluded_reid.search import InMemoryRows, exact, exact_topk
+from occluded_reid.search import InMemoryRows, exact, exact_topk, tiles
 
 NAMES, WIDTHS = ("global", "head", "feet"), (5, 3, 4)
 WITHOUT = 2.0**100
@@ -158,9 +158,9 @@ def test_the_same_ids_in_the_same_order_as_the_full_matrix(case, k, margin, tile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "_MARGIN", margin)  # a small one makes doubt and second passes common
         if blocks is not None:  # so that few rows fill several blocks
-            patch.setitem(exact._BLOCK_VALUES, "cpu", blocks)
+            patch.setitem(tiles._BLOCK_VALUES, "cpu", blocks)
             patch.setattr(exact, "_RESCORED_NUMBERS", blocks * sum(WIDTHS))
-            patch.setattr(exact, "_RESCORED_PAIRS", blocks)
+            patch.setattr(tiles, "_RESCORED_PAIRS", blocks)
         try:
             torch.set_num_threads(threads)
             found = exact_topk(

@@ -8,7 +8,7 @@ from occluded_reid import MATCHERS
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import DeviceError
 from occluded_reid.matchers import PlainMatcher, VisibilityWeightedMatcher
-from occluded_reid.search import InMemoryRows, exact, exact_topk
+from occluded_reid.search import InMemoryRows, exact_topk, tiles
 from occluded_reid.search.device import choose_device, describe_device, full_precision
 from occluded_reid.search.rows import tiles_on
 
@@ -69,7 +69,7 @@ def test_every_length_with_a_mask(k) -> None:
 
 
 def test_many_blocks_of_queries(monkeypatch) -> None:
-    monkeypatch.setitem(exact._BLOCK_VALUES, "cuda", 5000)
+    monkeypatch.setitem(tiles._BLOCK_VALUES, "cuda", 5000)
     query, gallery = make(300, 4), with_twins(900, 5)
     matcher = VisibilityWeightedMatcher(visibility="binary")
     found = [exact_topk(query, InMemoryRows(gallery), matcher, 7, tile_rows=400, device=d) for d in ("cpu", "cuda")]

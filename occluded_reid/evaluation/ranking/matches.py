@@ -20,10 +20,10 @@ from torch import Tensor
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import EvaluationError
-from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, PairScorer
-from occluded_reid.search.blocks import Distances, PlainDistances
+from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher
 from occluded_reid.search.rerank.all_queries import RerankedDistances
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
+from occluded_reid.search.tiles import Distances, Tile, Tiles, score_pairs
 
 __all__ = ["Labelled", "MatchRanks", "places", "rank_matches", "rank_matches_by"]
 
@@ -32,7 +32,6 @@ Progress = Callable[[int, int], None]
 
 _BLOCK_VALUES = 1 << 21  # distances of a tile that are looked at together: 8 MB
 _SETTLED_VALUES = 1 << 18  # of them, where matches are too near to call: up to a hundred bytes each
-_RESCORED_PAIRS = 1 << 18
 
 
 class Labelled(Protocol):
@@ -108,6 +107,7 @@ def rank_matches(
     exclude_same_camera: bool = True,
     tile_rows: int = 1024,
     rerank: KReciprocal | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> MatchRanks:
     """Rank the true matches of each query.
@@ -119,13 +119,14 @@ def rank_matches(
         exclude_same_camera: drop gallery images of the query's identity and camera.
         tile_rows: gallery rows at a time.
         rerank: rank by k-reciprocal encodings over all queries and the gallery; None ranks by the matcher alone.
+        device: where to multiply, see `choose_device`; None is where the queries are.
         progress: called after each tile.
     """
     distances: Distances
     if rerank is None:
-        distances = PlainDistances(query.embeddings, gallery.embeddings, matcher)
+        distances = Tiles(query.embeddings, gallery.embeddings, matcher, device=device)
     else:
-        distances = RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank)
+        distances = RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank, device=device)
     return rank_matches_by(
         distances, query, gallery, exclude_same_camera=exclude_same_camera, tile_rows=tile_rows, progress=progress
     )
@@ -147,34 +148,30 @@ def rank_matches_by(
     """
     queries, rows, same_camera = _same_identity(query, gallery)
     dropped = same_camera if exclude_same_camera else np.zeros_like(same_camera)
-    matches = _Matches(len(query), queries[~dropped], rows[~dropped], distances.score, places(gallery))
+    matches = _Matches(len(query), queries[~dropped], rows[~dropped], distances, places(gallery))
     by_row = np.argsort(rows, kind="stable")
     row_starts = rows[by_row]
     unshared = int((matches.distance >= NO_SHARED_SLOT).sum())
-    for start in range(0, len(gallery), tile_rows):
-        stop = min(start + tile_rows, len(gallery))
-        read = distances.tile(start, stop)
+    for tile in distances.tiles(tile_rows, _BLOCK_VALUES):
+        first, start = tile.first, tile.start
+        if first == 0:
+            mine = by_row[slice(*np.searchsorted(row_starts, [start, tile.stop]))]
+            mine = mine[np.argsort(queries[mine], kind="stable")]
         # Neither dropped images nor other true matches count here: they are moved out of the way.
-        mine = by_row[slice(*np.searchsorted(row_starts, [start, stop]))]
-        mine = mine[np.argsort(queries[mine], kind="stable")]
-        block = max(1, _BLOCK_VALUES // (stop - start))
-        for first in range(0, len(query), block):
-            last = min(first + block, len(query))
-            near = read(first, last)
-            distance = near.distance
-            here = mine[slice(*np.searchsorted(queries[mine], [first, last]))]
-            distance[torch.from_numpy(queries[here] - first), torch.from_numpy(rows[here] - start)] = torch.inf
-            ordered = _sorted(distance)
-            _refuse_nan(ordered, first)
-            matches.count(distance, ordered, first, start, near.tolerance, distances.score)
-            if near.unshared is None:
-                unshared += _unshared(ordered, np.bincount(queries[here] - first, minlength=last - first))
-            else:
-                out = here[dropped[here]]
-                near.unshared[torch.from_numpy(queries[out] - first), torch.from_numpy(rows[out] - start)] = False
-                unshared += int(near.unshared.sum())
-        if progress is not None:
-            progress(stop, len(gallery))
+        here = mine[slice(*np.searchsorted(queries[mine], [first, tile.last]))]
+        distance = tile.distance.cpu()
+        distance[torch.from_numpy(queries[here] - first), torch.from_numpy(rows[here] - start)] = torch.inf
+        ordered = _sorted(distance)
+        _refuse_nan(ordered, first)
+        matches.count(tile, distance, ordered)
+        if tile.unshared is None:
+            unshared += _unshared(ordered, np.bincount(queries[here] - first, minlength=len(distance)))
+        else:
+            out = here[dropped[here]]
+            tile.unshared[torch.from_numpy(queries[out] - first), torch.from_numpy(rows[out] - start)] = False
+            unshared += int(tile.unshared.sum())
+        if progress is not None and tile.last == len(query):
+            progress(tile.stop, len(gallery))
     return MatchRanks(matches.offsets, matches.rows, matches.before, matches.distance, int(dropped.sum()), unshared)
 
 
@@ -194,12 +191,9 @@ class _Matches:
     """True matches in the order of their queries and ranks, and how many other images were seen before each."""
 
     def __init__(
-        self, num_queries: int, queries: np.ndarray, rows: np.ndarray, score: PairScorer, place: np.ndarray
+        self, num_queries: int, queries: np.ndarray, rows: np.ndarray, distances: Distances, place: np.ndarray
     ) -> None:
-        distance = np.empty(len(queries))
-        for start in range(0, len(queries), _RESCORED_PAIRS):
-            part = slice(start, start + _RESCORED_PAIRS)
-            distance[part] = score(queries[part], rows[part])
+        distance = score_pairs(distances.score, queries, rows)
         if len(wrong := np.flatnonzero(np.isnan(distance))):
             raise _nan(int(queries[wrong[0]]), int(rows[wrong[0]]))
         order = np.lexsort((place[rows], distance, queries))
@@ -208,25 +202,15 @@ class _Matches:
         self.before = np.zeros(len(order), dtype=np.int64)
         self.offsets = np.searchsorted(self.queries, np.arange(num_queries + 1))
 
-    def count(
-        self,
-        distance: Tensor,
-        ordered: Tensor,
-        first: int,
-        start: int,
-        tolerance: float | np.ndarray,
-        score: PairScorer,
-    ) -> None:
-        """Count the images of a tile before each match of the queries first … first + nq.
+    def count(self, tile: Tile, distance: Tensor, ordered: Tensor) -> None:
+        """Count the images of a tile before each match of its queries.
 
         Args:
-            distance: (nq, ng) float32, infinite for images that do not count.
+            tile: the tile.
+            distance: (nq, ng) its distances on the CPU, infinite for images that do not count.
             ordered: the same, each row in ascending order.
-            first: the first query.
-            start: gallery position of the first column.
-            tolerance: of `distance`; one number, or (nq,).
-            score: the deciding distances.
         """
+        first, tolerance = tile.first, tile.tolerance
         mine = slice(int(self.offsets[first]), int(self.offsets[first + len(distance)]))
         if mine.start == mine.stop:
             return
@@ -244,28 +228,13 @@ class _Matches:
         step = max(1, _SETTLED_VALUES // distance.shape[1])
         for begin in range(0, len(close), step):
             part = close[begin : begin + step]
-            self._settle(distance.numpy(), mine.start + part, around[:, part], first, start, score)
+            number = mine.start + part
+            own, place = self.distance[number], self._place[self.rows[number]]
 
-    def _settle(
-        self, distance: np.ndarray, matches: np.ndarray, around: np.ndarray, first: int, start: int, score: PairScorer
-    ) -> None:
-        """Count the images that are too near to these matches to call, by their exact distances."""
-        local, query = np.unique(self.queries[matches] - first, return_inverse=True)
-        near = distance[local[query]]
-        which, columns = np.nonzero((near >= around[0, :, None]) & (near <= around[1, :, None]))
-        # Several matches of a query may be near to one image: each pair is scored once.
-        wanted = np.zeros((len(local), distance.shape[1]), dtype=bool)
-        wanted[query[which], columns] = True
-        q, g = np.nonzero(wanted)
-        scores = np.empty(wanted.shape)
-        for begin in range(0, len(q), _RESCORED_PAIRS):
-            part = slice(begin, begin + _RESCORED_PAIRS)
-            scores[q[part], g[part]] = score(local[q[part]] + first, g[part] + start)
-        exact = scores[query[which], columns]
-        own = self.distance[matches][which]
-        earlier = self._place[columns + start] < self._place[self.rows[matches][which]]
-        before = (exact < own) | ((exact == own) & earlier)
-        self.before[matches] += np.bincount(which[before], minlength=len(matches))
+            def earlier(which: np.ndarray, rows: np.ndarray, place: np.ndarray = place) -> np.ndarray:
+                return np.asarray(self._place[rows] < place[which])
+
+            self.before[number] += tile.count_nearer(distance.numpy(), local[part], own, around[:, part], earlier)
 
 
 def _refuse_nan(ordered: Tensor, first: int) -> None:

@@ -17,13 +17,12 @@ import numpy as np
 from occluded_reid.errors import EvaluationError
 from occluded_reid.evaluation.ranking.matches import Labelled, places
 from occluded_reid.files import text_bytes
-from occluded_reid.matchers.base import NO_SHARED_SLOT, PairScorer
-from occluded_reid.search.blocks import Block, Distances
+from occluded_reid.matchers.base import NO_SHARED_SLOT
+from occluded_reid.search.tiles import Distances, Tile, score_pairs
 
 __all__ = ["SingleShotRanks", "draw_galleries", "rank_single_shot_by"]
 
 _BLOCK_VALUES = 1 << 20  # distances of a tile that are looked at together: 4 MB
-_RESCORED_PAIRS = 1 << 18
 
 Progress = Callable[[int, int], None]
 """Called with (gallery rows done, gallery rows in all)."""
@@ -110,7 +109,7 @@ def rank_single_shot_by(
 
     Example:
         >>> from dataclasses import make_dataclass
-        >>> from occluded_reid.search.blocks import MatrixDistances
+        >>> from occluded_reid.search.matrix import MatrixDistances
         >>> people = make_dataclass("People", ["identity", "camera", "paths"], namespace={"__len__": lambda self: 3})
         >>> query = people(np.array([7, 8, 9]), np.array([0, 0, 0]), ())
         >>> gallery = people(np.array([7, 8, 9]), np.array([1, 1, 0]), ())
@@ -123,34 +122,30 @@ def rank_single_shot_by(
     place = places(gallery)
     drawn = _drawn(gallery.identity, order, place)
     rows, excluded = _answers(query, gallery, order, place, exclude_same_camera)
-    exact = _exact_answers(rows, distances.score)
+    exact = _exact_answers(rows, distances)
     before = np.zeros(rows.shape, dtype=np.int64)
     unshared = 0
-    for start in range(0, len(gallery), tile_rows):
-        stop = min(start + tile_rows, len(gallery))
-        read = distances.tile(start, stop)
-        step = max(1, _BLOCK_VALUES // (stop - start))
-        for first in range(0, len(query), step):
-            block = slice(first, min(first + step, len(query)))
-            near = read(block.start, block.stop)
-            distance = near.distance.numpy()
-            _refuse_nan(distance, first, start)
-            same = query.identity[block, None] == gallery.identity[None, start:stop]
-            unshared += _unshared(near, same, query.camera[block], gallery.camera[start:stop], exclude_same_camera)
-            margin = np.broadcast_to(np.asarray(near.tolerance, dtype=np.float64), len(distance))
-            for draw in range(draws):
-                columns = np.flatnonzero(drawn[draw, start:stop])
-                before[block, draw] += _ahead(
-                    np.where(same[:, columns], np.inf, distance[:, columns]).astype(np.float32),
-                    exact[block, draw],
-                    margin,
-                    distances.score,
-                    first,
-                    columns + start,
-                    place[columns + start][None, :] < place[rows[block, draw]][:, None],
-                )
-        if progress is not None:
-            progress(stop, len(gallery))
+    for tile in distances.tiles(tile_rows, _BLOCK_VALUES):
+        block, window = slice(tile.first, tile.last), slice(tile.start, tile.stop)
+        distance = tile.distance.cpu().numpy()
+        _refuse_nan(distance, tile.first, tile.start)
+        same = query.identity[block, None] == gallery.identity[None, window]
+        unshared += _unshared(tile, distance, same, query.camera[block], gallery.camera[window], exclude_same_camera)
+        others = np.where(same, np.float32(np.inf), distance)
+        for draw in range(draws):
+            answer = place[rows[block, draw]]
+
+            def earlier(which: np.ndarray, rows: np.ndarray, answer: np.ndarray = answer) -> np.ndarray:
+                return np.asarray(place[rows] < answer[which])
+
+            columns = np.flatnonzero(drawn[draw, window])
+            own = exact[block, draw]
+            around = (own + np.array([[-1.0], [1.0]]) * tile.tolerance).astype(np.float32)
+            shown = others[:, columns]
+            before[block, draw] += (shown < around[0, :, None]).sum(1)
+            before[block, draw] += tile.count_nearer(shown, np.arange(len(own)), own, around, earlier, columns)
+        if progress is not None and tile.last == len(query):
+            progress(tile.stop, len(gallery))
     return SingleShotRanks(np.where(rows >= 0, before + 1, 0), rows, excluded, unshared)
 
 
@@ -201,54 +196,26 @@ def _answers(
     return rows, excluded
 
 
-def _exact_answers(rows: np.ndarray, score: PairScorer) -> np.ndarray:
+def _exact_answers(rows: np.ndarray, distances: Distances) -> np.ndarray:
     """Deciding distances of the answers, (Nq, draws); -inf where there is none, so that nothing comes before it."""
     exact = np.full(rows.shape, -np.inf)
     queries, draws = np.nonzero(rows >= 0)
-    for begin in range(0, len(queries), _RESCORED_PAIRS):
-        q, d = (index[begin : begin + _RESCORED_PAIRS] for index in (queries, draws))
-        exact[q, d] = score(q, rows[q, d])
-        if len(wrong := np.flatnonzero(np.isnan(exact[q, d]))):
-            raise _nan(int(q[wrong[0]]), int(rows[q, d][wrong[0]]))
+    exact[queries, draws] = score_pairs(distances.score, queries, rows[queries, draws])
+    for query, draw in np.argwhere(np.isnan(exact))[:1]:
+        raise _nan(int(query), int(rows[query, draw]))
     return exact
 
 
-def _ahead(
-    distance: np.ndarray,
-    own: np.ndarray,
-    margin: np.ndarray,
-    score: PairScorer,
-    first: int,
-    rows: np.ndarray,
-    earlier: np.ndarray,
-) -> np.ndarray:
-    """How many images come before each query's own, (nq,).
-
-    Args:
-        distance: (nq, n) float32, infinite for images that do not count.
-        own: (nq,) deciding distance of the query's own image.
-        margin: (nq,) how far `distance` may be off.
-        score: the deciding distances.
-        first: the first query.
-        rows: (n,) gallery positions of the columns.
-        earlier: (nq, n) whether an image wins a tie.
-    """
-    low, high = ((own + sign * margin).astype(np.float32)[:, None] for sign in (-1, 1))
-    ahead = np.asarray((distance < low).sum(1))
-    q, g = np.nonzero((distance >= low) & (distance <= high) & np.isfinite(distance))
-    for begin in range(0, len(q), _RESCORED_PAIRS):
-        some, columns = (index[begin : begin + _RESCORED_PAIRS] for index in (q, g))
-        exact = score(some + first, rows[columns])
-        wins = (exact < own[some]) | ((exact == own[some]) & earlier[some, columns])
-        ahead += np.bincount(some[wins], minlength=len(ahead))
-    return ahead
-
-
 def _unshared(
-    near: Block, same: np.ndarray, query_camera: np.ndarray, gallery_camera: np.ndarray, exclude_same_camera: bool
+    tile: Tile,
+    distance: np.ndarray,
+    same: np.ndarray,
+    query_camera: np.ndarray,
+    gallery_camera: np.ndarray,
+    exclude_same_camera: bool,
 ) -> int:
     """Number of pairs of a block that share no slot and are left in."""
-    apart = near.distance.numpy() >= NO_SHARED_SLOT if near.unshared is None else near.unshared.numpy()
+    apart = distance >= NO_SHARED_SLOT if tile.unshared is None else tile.unshared.numpy()
     if exclude_same_camera:
         apart = apart & ~(same & (query_camera[:, None] == gallery_camera[None, :]))
     return int(apart.sum())

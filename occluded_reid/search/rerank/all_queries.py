@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.matchers.base import NO_SHARED_SLOT, Matcher, Rows
-from occluded_reid.search.blocks import Block, BlockReader, PlainDistances
 from occluded_reid.search.rerank.farthest import farthest
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal, encode, shared_minima
 from occluded_reid.search.rerank.neighbors import nearest_rows, pair_distances
+from occluded_reid.search.tiles import Tile, Tiles
 
 __all__ = ["JoinedRows", "RerankedDistances"]
 
@@ -68,12 +69,23 @@ class RerankedDistances:
         gallery: Ng rows with the same slots.
         matcher: the distance; it must be symmetric.
         rerank: the parameters.
+        device: where to multiply, see `Tiles`.
     """
 
-    def __init__(self, query: PartEmbeddings, gallery: PartEmbeddings, matcher: Matcher, rerank: KReciprocal) -> None:
+    def __init__(
+        self,
+        query: PartEmbeddings,
+        gallery: PartEmbeddings,
+        matcher: Matcher,
+        rerank: KReciprocal,
+        *,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self._plain = Tiles(query, gallery, matcher, device=device)
+        on = self._plain.device
         everyone = JoinedRows([query, gallery])
-        neighbours, distances = nearest_rows(everyone, matcher, rerank.depth)
-        largest = farthest(everyone, matcher)
+        neighbours, distances = nearest_rows(everyone, matcher, rerank.depth, device=on)
+        largest = farthest(everyone, matcher, device=on)
         self._rerank, self._squares = rerank, rerank.squares(matcher)
         encoding = encode(
             neighbours,
@@ -85,7 +97,6 @@ class RerankedDistances:
         )
         self._query, self._gallery = encoding[: len(query)].tocsr(), encoding[len(query) :].tocsr()
         self._largest = largest[: len(query)]
-        self._plain = PlainDistances(query, gallery, matcher)
         self._window = (0, len(gallery), self._gallery.tocsc())
 
     def score(self, queries: Rows, rows: Rows) -> np.ndarray:
@@ -94,29 +105,30 @@ class RerankedDistances:
         distance = self._rerank.normalise(self._plain.score(queries, rows), self._largest[queries], self._squares)
         return self._rerank.combine(self._overlap(queries, rows), distance)
 
-    def tile(self, start: int, stop: int) -> BlockReader:
-        """Return the blocks of the gallery rows start … stop."""
-        plain = self._plain.tile(start, stop)
-        columns = self._gallery[start:stop].tocsc()
-        self._window = (start, stop, columns)
+    def tiles(self, rows: int | None = None, values: int | None = None) -> Iterator[Tile]:
+        """Yield all re-ranked distances, at most `rows` gallery rows and about `values` distances at a time."""
         weight = self._rerank.weight
-
-        def read(first: int, last: int) -> Block:
-            block = plain(first, last)
-            largest = self._largest[first:last]
+        for tile in self._plain.tiles(rows, values):
+            first, start, stop = tile.first, tile.start, tile.stop
+            if first == 0:
+                columns = self._gallery[start:stop].tocsc()
+                self._window = (start, stop, columns)
+            largest = self._largest[first : tile.last]
             scale = np.where(largest > 0, 1 / np.where(largest > 0, largest, 1), 0)
-            unshared = block.distance >= NO_SHARED_SLOT
-            distance = block.distance.mul_(torch.from_numpy(scale).float()[:, None]).clamp_(0, 1)
+            distance = tile.distance.cpu()
+            unshared = distance >= NO_SHARED_SLOT
+            distance.mul_(torch.from_numpy(scale).float()[:, None]).clamp_(0, 1)
             if self._squares:
                 distance.square_()
             distance.masked_fill_(unshared, 1).mul_(weight).add_(1 - weight)
-            overlap = shared_minima(self._query[first:last].tocsr(), columns)
+            overlap = shared_minima(self._query[first : tile.last].tocsr(), columns)
             distance.sub_(torch.from_numpy((1 - weight) * overlap / (2 - overlap)).float())
             # The slope of a square is at most 2 in [0, 1].
-            steepest = weight * (2 if self._squares else 1)
-            return Block(distance, steepest * block.tolerance * scale + _EPSILON, unshared)
+            tolerance = weight * (2 if self._squares else 1) * tile.tolerance * scale + _EPSILON
+            yield Tile(first, start, distance, tolerance, partial(self._score_columns, start), unshared=unshared)
 
-        return read
+    def _score_columns(self, start: int, queries: Rows, columns: Rows) -> np.ndarray:
+        return self.score(queries, np.asarray(columns) + start)
 
     def _overlap(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Σ min of the encodings of pairs, read from dense blocks of the queries that occur."""

@@ -39,6 +39,7 @@ def nearest_rows(
     *,
     search: ProposeNeighbours | None = None,
     progress: Callable[[int, int], None] | None = None,
+    device: str | torch.device | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest rows of each row, itself among them, by (distance rounded to 1e-6, position).
 
@@ -50,6 +51,7 @@ def nearest_rows(
         depth: how many.
         search: how to look; None searches exhaustively.
         progress: called with (rows done, rows in all).
+        device: where an exhaustive search multiplies; None is where the rows are.
 
     Returns:
         Positions (N, depth) int32, -1 where fewer rows share a slot with a row, and distances (N, depth) float64,
@@ -60,8 +62,6 @@ def nearest_rows(
     for start in range(0, len(rows), _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, len(rows))
         block = rows.take(np.arange(start, stop))
-        on = block.visibility.device
-        device = on if on.type == "cuda" else "cpu"
         found = search(block, depth) if search else exact_topk(block, rows, matcher, depth, device=device)
         for row, (positions, distance) in enumerate(zip(found.positions, found.distances, strict=True), start):
             count = int(np.searchsorted(distance, NO_SHARED_SLOT))

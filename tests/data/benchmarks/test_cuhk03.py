@@ -20,7 +20,7 @@ from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import DataError, MissingExtraError, UnknownOptionError
 from occluded_reid.evaluation.ranking.single_shot import rank_single_shot_by
 from occluded_reid.matchers import PlainMatcher
-from occluded_reid.search.blocks import PlainDistances
+from occluded_reid.search.tiles import Tiles
 
 KINDS = ["detected", "labeled"]
 # Camera pair -> people -> which of the ten cells hold an image. The last person was seen under one camera only.
@@ -194,7 +194,7 @@ def test_no_query_of_the_classic_protocol_is_answered_by_itself(extracted: Path)
     data = load_dataset("cuhk03", extracted, protocol="classic", split=1)
     rows = PartEmbeddings(("global",), (torch.eye(len(data.query)),), torch.ones(len(data.query), 1))
     both = EmbeddedSet(rows, *data.labels(data.query), tuple(sample.name for sample in data.query))
-    found = rank_single_shot_by(PlainDistances(rows, rows, PlainMatcher()), both, both, draws=20)
+    found = rank_single_shot_by(Tiles(rows, rows, PlainMatcher()), both, both, draws=20)
     assert found.unanswerable == len(data.unanswerable()) == 2
     for query, answers in zip(data.query, found.rows, strict=True):
         for row in answers[answers >= 0]:

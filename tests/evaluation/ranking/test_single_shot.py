@@ -14,14 +14,15 @@ from occluded_reid.errors import EmbeddingError, EvaluationError
 from occluded_reid.evaluation.ranking.single_shot import SingleShotRanks, rank_single_shot_by
 from occluded_reid.matchers import NO_SHARED_SLOT, PlainMatcher, VisibilityWeightedMatcher
 from occluded_reid.matchers.base import Matcher
-from occluded_reid.search.blocks import Block, MatrixDistances, PlainDistances
+from occluded_reid.search.matrix import MatrixDistances
+from occluded_reid.search.tiles import Tile, Tiles
 
 NAMES = ("global", "part_1")
 
 
 def rank_single_shot(query: EmbeddedSet, gallery: EmbeddedSet, matcher: Matcher, **rules: Any) -> SingleShotRanks:
     """By the distances of a matcher."""
-    return rank_single_shot_by(PlainDistances(query.embeddings, gallery.embeddings, matcher), query, gallery, **rules)
+    return rank_single_shot_by(Tiles(query.embeddings, gallery.embeddings, matcher), query, gallery, **rules)
 
 
 def make(rows, seed, *, identities=7, cameras=2, ties=False, named=True, visible=0.6) -> EmbeddedSet:
@@ -140,7 +141,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
     query, gallery = make(30, 1, ties=True), make(40, 2, ties=True)
     found = rank_single_shot(query, gallery, VisibilityWeightedMatcher(), draws=3)
     monkeypatch.setattr("occluded_reid.evaluation.ranking.single_shot._BLOCK_VALUES", 50)
-    monkeypatch.setattr("occluded_reid.evaluation.ranking.single_shot._RESCORED_PAIRS", 3)
+    monkeypatch.setattr("occluded_reid.search.tiles._RESCORED_PAIRS", 3)
     again = rank_single_shot(query, gallery, VisibilityWeightedMatcher(), draws=3, tile_rows=9)
     assert (again.ranks == found.ranks).all()
     assert (again.excluded, again.unshared) == (found.excluded, found.unshared)
@@ -194,8 +195,10 @@ class Broken:
     def score(self, query_rows, gallery_rows):
         return self.exact[np.asarray(query_rows), np.asarray(gallery_rows)]
 
-    def tile(self, start, stop):
-        return lambda first, last: Block(self.whole[first:last, start:stop].clone(), 1e-5)
+    def tiles(self, rows, values):
+        for start in range(0, self.whole.shape[1], rows):
+            part = self.whole[:, start : start + rows].clone()
+            yield Tile(0, start, part, 1e-5, lambda q, g, start=start: self.score(q, g + start))
 
 
 @pytest.mark.parametrize("tiles", [True, False])

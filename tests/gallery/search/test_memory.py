@@ -17,7 +17,7 @@ from occluded_reid.gallery.search import rows
 from occluded_reid.gallery.search.memory import RowMemory
 from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.matchers import Matcher, PlainMatcher, Prepared, VisibilityWeightedMatcher
-from occluded_reid.search import exact
+from occluded_reid.search.tiles import Tiles
 
 Rows = Callable[..., PartEmbeddings]
 
@@ -112,7 +112,7 @@ def test_another_copy_in_the_place_of_a_gallery_is_read_anew(tmp_path: Path, mak
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_tile_rows", lambda width, numbers: 16)
+    monkeypatch.setattr(Tiles, "_tile_rows", lambda self: 16)
 
 
 @pytest.fixture

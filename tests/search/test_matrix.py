@@ -7,7 +7,7 @@ import pytest
 
 from occluded_reid.evaluation import evaluate_matrix
 from occluded_reid.matchers import NO_SHARED_SLOT
-from occluded_reid.search.blocks import MatrixDistances
+from occluded_reid.search.matrix import MatrixDistances
 
 
 @pytest.mark.parametrize("last", [NO_SHARED_SLOT, 1e31, 1e39, 1e300])
@@ -23,6 +23,6 @@ def test_half_precision_is_read_without_overflow() -> None:
     matrix = np.array([[0.25, 60_000.0]], dtype=np.float16)
     distances = MatrixDistances(matrix)
     assert distances.score([0, 0], [0, 1]).tolist() == [0.25, 60_000.0 - 60_000.0 % 32]
-    near = distances.tile(0, 2)(0, 1)
+    (near,) = distances.tiles()
     assert near.distance.tolist() == [[0.25, float(matrix[0, 1])]]
     assert near.tolerance == pytest.approx(1e-6 + float(matrix[0, 1]) * 2**-23)
