@@ -31,6 +31,7 @@ __all__ = [
     "TrainingError",
     "UnknownNameError",
     "UnknownOptionError",
+    "UnsupportedError",
     "WeightsError",
 ]
 
@@ -125,6 +126,10 @@ class GalleryLockedError(GalleryError):
 
 class GalleryMismatchError(GalleryError):
     """The gallery holds embeddings of another model; the message names both."""
+
+
+class UnsupportedError(GalleryError):
+    """A gallery's back end cannot do what was asked; the message names both, and what to do instead."""
 
 
 class MissingExtraError(OccludedReIDError, ImportError):

@@ -92,6 +92,8 @@ def compact_command(
         result = store.compact(keep_versions, wait=wait, progress=move)
     if as_json:
         print_json(dataclasses.asdict(result))
+    elif result.bytes_before is None or result.bytes_after is None:
+        console().print(f"{bold(gallery)}: the server {'has done it' if result.finished else 'goes on with it'}")
     else:
         console().print(
             f"{bold(gallery)}: {result.bytes_before / 1e6:,.1f} MB before, {result.bytes_after / 1e6:,.1f} MB now; "
@@ -115,17 +117,23 @@ def build_index_command(
 
     Example: [bold]occluded-reid gallery build-index mall/ IVF1024,Flat[/bold]
     """
+    from occluded_reid.errors import UnsupportedError
     from occluded_reid.gallery import Gallery
 
     with Gallery.open(gallery) as store:
-        needed = store.estimate_index(factory)
+        try:
+            needed = store.estimate_index(factory)
+        except UnsupportedError:  # a server builds it all the same
+            if estimate:
+                raise
+            needed = None
         if estimate:
-            if as_json:
+            if as_json and needed is not None:
                 print_json(dataclasses.asdict(needed))
             else:
                 console().say(str(needed))
             return
-        if not as_json:
+        if needed is not None and not as_json:
             console().say(str(needed))
         with progress_bar("building") as move:
             info = store.build_index(factory, wait=wait, progress=move)

@@ -25,7 +25,7 @@ from occluded_reid.cli.console import (
 from occluded_reid.cli.quick import wait_quietly
 
 if TYPE_CHECKING:
-    from occluded_reid.gallery.base import GalleryBase
+    from occluded_reid.gallery import Gallery
     from occluded_reid.models import ReIDModel
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ def search_command(
         console(quiet=as_json).print(f"ranked list: {bold(picture)}", soft_wrap=True)
 
 
-def _own_images(store: GalleryBase, images: list[Path]) -> list[str]:
+def _own_images(store: Gallery, images: list[Path]) -> list[str]:
     """Keys of the gallery's rows that are query images themselves, by their name or by their bytes."""
     from occluded_reid.gallery.images import origins_of
 

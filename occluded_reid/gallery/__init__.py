@@ -12,9 +12,12 @@ from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.gallery.storage.maintenance import CompactResult, GalleryVersion
 from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.gallery.storage.verify import VerifyReport
+from occluded_reid.moved import find_renamed
 
 if TYPE_CHECKING:
-    from occluded_reid.gallery.remote import RemoteGallery
+    from occluded_reid.gallery.local import LocalGallery
+    from occluded_reid.gallery.milvus.gallery import MilvusGallery
+    from occluded_reid.gallery.object_store import ObjectStoreGallery
     from occluded_reid.gallery.storage.erase import EraseResult
 else:
 
@@ -22,9 +25,14 @@ else:
         """Import what few need, and what imports much, when it is asked for."""
         from importlib import import_module
 
-        homes = {"EraseResult": "storage.erase", "RemoteGallery": "remote"}
+        homes = {
+            "EraseResult": "storage.erase",
+            "LocalGallery": "local",
+            "MilvusGallery": "milvus.gallery",
+            "ObjectStoreGallery": "object_store",
+        }
         if name not in homes:
-            raise AttributeError(f"module 'occluded_reid.gallery' has no attribute '{name}'")
+            return find_renamed(__name__, name)
         return getattr(import_module(f"occluded_reid.gallery.{homes[name]}"), name)
 
 
@@ -41,8 +49,10 @@ __all__ = [
     "GalleryVersion",
     "Hit",
     "IndexInfo",
+    "LocalGallery",
     "Manifest",
-    "RemoteGallery",
+    "MilvusGallery",
+    "ObjectStoreGallery",
     "TableRows",
     "VerifyReport",
     "field",

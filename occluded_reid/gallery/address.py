@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from occluded_reid.errors import GalleryError
 from occluded_reid.files import absolute
 
-__all__ = ["folder_of", "is_server"]
+__all__ = ["folder_of", "kind_of", "require_folder"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+", re.IGNORECASE)  # a single letter is a drive of Windows
 _ON_THIS_DISK = ("file-object-store", "file+uring")  # of LanceDB: the local disk, without the lock of a folder
 
 
-def is_server(path: str | Path) -> bool:
-    """Whether a path is the address of a Milvus server; `Path` makes one slash of two."""
-    return str(path).startswith("milvus:/")
+def kind_of(path: str | Path) -> Literal["folder", "object store", "server"]:
+    """Return what keeps the gallery of a path.
+
+    Raises:
+        GalleryError: as `folder_of`.
+    """
+    if str(path).startswith("milvus:/"):  # `Path` makes one slash of two
+        return "server"
+    return "object store" if folder_of(path) is None else "folder"
+
+
+def require_folder(path: str | Path) -> Path:
+    """Return the folder that a path means.
+
+    Raises:
+        GalleryError: it is an address, or as `folder_of`.
+    """
+    found = folder_of(path)
+    if found is None:
+        raise GalleryError(f"'{path}' is the address of an object store; give a folder.")
+    return found
 
 
 def folder_of(path: str | Path) -> Path | None:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from occluded_reid.arguments import shown
 from occluded_reid.errors import DeviceError
 
-__all__ = ["choose_device", "describe_device", "full_precision"]
+__all__ = ["IndexDevice", "choose_device", "describe_device", "full_precision"]
 
 _log = logging.getLogger("occluded_reid")
 
@@ -89,6 +90,36 @@ def _named(device: str | torch.device) -> torch.device:
         known = ", ".join(f"'cuda:{n}' ({torch.cuda.get_device_name(n)})" for n in range(count))
         raise DeviceError(f"device is '{wanted}', but here {'is' if count == 1 else 'are'} only {known}.")
     return torch.device("cuda", index)
+
+
+@dataclass(frozen=True)
+class IndexDevice:
+    """Where the index of a gallery is to be.
+
+    Attributes:
+        name: "cpu", "cuda:1", or "cuda:0,1", where each GPU holds a share of it.
+        required: whether it was asked for by name; else an index that knows no GPU stays on the CPU,
+            and the log says so.
+    """
+
+    name: str = "cpu"
+    required: bool = True
+
+    @staticmethod
+    def of(asked: str, tiles: torch.device) -> IndexDevice:
+        """Return the device of an index, beside the one on which tiles are multiplied.
+
+        Args:
+            asked: as a user gives it, "auto" or names.
+            tiles: what `choose_device` has made of it.
+
+        Example:
+            >>> IndexDevice.of("auto", torch.device("cuda", 0))
+            IndexDevice(name='cuda:0', required=False)
+        """
+        if tiles.type == "cpu":
+            return IndexDevice()
+        return IndexDevice(str(tiles), required=False) if asked == "auto" else IndexDevice(asked)
 
 
 class _Precision:

@@ -189,7 +189,7 @@ def test_an_index_knows_relabelled_images(tmp_path: Path, make_rows: Rows) -> No
 
 
 def test_an_object_store_is_looked_into_and_relabelled(tmp_path: Path, make_rows: Rows) -> None:
-    from occluded_reid.gallery.remote import RemoteGallery
+    from occluded_reid.gallery.object_store import ObjectStoreGallery, RemoteStore
     from occluded_reid.gallery.storage.manifest import Manifest
     from occluded_reid.matchers import VisibilityWeightedMatcher
 
@@ -197,7 +197,8 @@ def test_an_object_store_is_looked_into_and_relabelled(tmp_path: Path, make_rows
     address = f"file://{os.fspath(tmp_path / 'bucket' / 'mall')}"
     matcher = VisibilityWeightedMatcher()
     manifest = Manifest(created="2024-01-01", slots=SLOTS, matcher=matcher.config)
-    with RemoteGallery.create(address, manifest, matcher) as gallery:
+    RemoteStore.create(address, manifest)
+    with ObjectStoreGallery(RemoteStore(address, manifest), matcher, None) as gallery:
         gallery.add(make_rows(3), keys=list("abc"), camera=["hall", 1, None])
         assert gallery.relabel(["a", "c"], identity="anna") == 2
         assert [(i.key, i.identity, i.camera_name) for i in gallery.list()] == [

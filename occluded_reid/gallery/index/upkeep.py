@@ -19,6 +19,7 @@ from occluded_reid.gallery.storage.store import Store
 from occluded_reid.gallery.values import require_whole
 from occluded_reid.matchers import Matcher
 from occluded_reid.registry import INDEXES, MATCHERS, check_options
+from occluded_reid.search.device import IndexDevice
 from occluded_reid.search.index.base import DamagedIndexError, SlotIndex
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["WANTED", "IndexInfo", "index_is_lost", "keep_request", "maintain_ind
 WANTED = "wanted_index.json"
 """What to build; it outlives the index, so that an index that an erasure has dropped comes back."""
 
+_CPU = IndexDevice()
 _NEW = 0.2  # part of the index by which a gallery may grow before its new rows are added to it
 _LEAST_NEW = 10_000  # exhaustive search over fewer rows costs nothing that one would notice
 _GONE = 0.5  # part of the index that may be removed before it is built anew
@@ -47,7 +49,7 @@ class IndexInfo:
         rows: images in it.
         new: images of the gallery that it lacks; they are searched exhaustively.
         removed: images in it that the gallery no longer has.
-        bytes: on disk, the copy of the embeddings included.
+        bytes: on disk, the copy of the embeddings included; None where a server keeps it.
         efforts: what was found of the exact answer, the cheapest first.
         notes: what was built otherwise than asked for, and why: slot -> notes.
     """
@@ -57,7 +59,7 @@ class IndexInfo:
     rows: int
     new: int
     removed: int
-    bytes: int
+    bytes: int | None
     efforts: tuple[EffortEntry, ...]
     notes: dict[str, list[str]]
 
@@ -85,9 +87,9 @@ class IndexInfo:
 
     def __str__(self) -> str:
         made = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        size = "" if self.bytes is None else f", {self.bytes / 1e6:,.0f} MB"
         lines = [
-            f"{self.type} ({made}): {self.rows:,} images, {self.new:,} new and {self.removed:,} removed since, "
-            f"{self.bytes / 1e6:,.0f} MB"
+            f"{self.type} ({made}): {self.rows:,} images, {self.new:,} new and {self.removed:,} removed since{size}"
         ]
         lines += [f"  {slot}: {note}" for slot, notes in self.notes.items() for note in notes]
         lines += [f"  {entry}" for entry in self.efforts]
@@ -152,25 +154,24 @@ def keep_request(store: Store, request: BuildRequest) -> None:
         write_json(file, request.model_dump(mode="json"), GalleryError)
 
 
-def open_index(folder: Path | None, store: Store, device: str = "cpu") -> GalleryIndex | None:
+def open_index(folder: Path | None, store: Store, device: IndexDevice = _CPU) -> GalleryIndex | None:
     """Open the current index; one that cannot be read is left out with a warning, as the next write builds it again.
 
     Args:
         folder: of the build; None where there is none.
         store: the gallery.
-        device: where it is to be; "auto cuda:0" is that GPU where FAISS can use it, and else the CPU, and says so.
+        device: where it is to be.
 
     Raises:
         DeviceError: the index cannot be on the device that was asked for.
     """
     if folder is None:
         return None
-    automatic, _, named = device.rpartition(" ")
     try:
         try:
-            return GalleryIndex(folder, store.manifest, named)
+            return GalleryIndex(folder, store.manifest, device.name)
         except DeviceError as cause:
-            if not automatic:
+            if device.required:
                 raise
             _log.info("The index stays on the CPU: %s", cause)
             return GalleryIndex(folder, store.manifest)

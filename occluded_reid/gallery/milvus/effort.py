@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from occluded_reid.errors import GalleryError
+from occluded_reid.errors import GalleryError, UnknownOptionError
+from occluded_reid.search.index.factory import parse_factory
 
 __all__ = ["MilvusEffort", "index_params", "search_params"]
 
@@ -58,7 +58,7 @@ def index_params(spec: str, metric: str, width: int) -> dict[str, Any]:
         >>> index_params("IVF1024,SQ8", "COSINE", 128)
         {'index_type': 'IVF_SQ8', 'metric_type': 'COSINE', 'params': {'nlist': 1024}}
     """
-    built = _parsed(spec.replace(" ", ""))
+    built = _in_its_words(spec)
     if built is None:
         raise GalleryError(
             f"no index of a server is named '{spec}'. Give Flat, IVFx,Flat, IVFx,SQ8, IVFx,PQm or HNSWx "
@@ -70,20 +70,23 @@ def index_params(spec: str, metric: str, width: int) -> dict[str, Any]:
     return {"index_type": kind, "metric_type": metric, "params": params}
 
 
-def _parsed(spec: str) -> tuple[str, dict[str, int]] | None:
-    if spec == "Flat":
+def _in_its_words(spec: str) -> tuple[str, dict[str, int]] | None:
+    """Return Milvus's name and numbers of an index; None where it has none such."""
+    try:
+        asked = parse_factory(spec.replace(" ", ""))
+    except UnknownOptionError:
+        return None
+    if asked.prefix or asked.cells > 65_536:
+        return None
+    if asked.kind == "HNSW":
+        params = {"M": asked.links, "efConstruction": max(200, 4 * asked.links)}
+        return ("HNSW", params) if asked.coding == "Flat" and 4 <= asked.links <= 64 else None
+    if asked.kind == "Flat":
         return "FLAT", {}
-    if found := re.fullmatch(r"HNSW(\d+)(?:,Flat)?", spec):
-        links = int(found[1])
-        return ("HNSW", {"M": links, "efConstruction": max(200, 4 * links)}) if 4 <= links <= 64 else None
-    if found := re.fullmatch(r"IVF(\d+),(?:(Flat)|(SQ8)|PQ(\d+)(?:x(\d+))?)", spec):
-        cells = {"nlist": int(found[1])}
-        if not 1 <= cells["nlist"] <= 65_536:
-            return None
-        if found[4]:
-            return "IVF_PQ", {**cells, "m": max(1, int(found[4])), "nbits": int(found[5] or 8)}
-        return ("IVF_FLAT" if found[2] else "IVF_SQ8"), cells
-    return None
+    if asked.coding == "PQ":
+        return "IVF_PQ", {"nlist": asked.cells, "m": asked.codes, "nbits": asked.bits}
+    name = {"Flat": "IVF_FLAT", "SQ8": "IVF_SQ8"}.get(asked.coding)
+    return (name, {"nlist": asked.cells}) if name else None
 
 
 def search_params(index: Mapping[str, Any], effort: MilvusEffort) -> dict[str, int]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery.base import Answer, GalleryBase, Query
+from occluded_reid.gallery.base import Answer
 from occluded_reid.gallery.build import matcher_of, require_fit
 from occluded_reid.gallery.filters.where import Where, to_milvus
+from occluded_reid.gallery.gallery import Gallery
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
+from occluded_reid.gallery.index.upkeep import IndexInfo
 from occluded_reid.gallery.milvus.address import MilvusAddress
 from occluded_reid.gallery.milvus.candidates import CandidateSearch, milvus_metric
 from occluded_reid.gallery.milvus.collections import Collections
@@ -21,25 +23,33 @@ from occluded_reid.gallery.milvus.exact import exact_answer, hits_of_numbers
 from occluded_reid.gallery.milvus.server import MilvusServer
 from occluded_reid.gallery.milvus.store import MilvusStore
 from occluded_reid.gallery.milvus.upkeep import missing, remove_orphans
-from occluded_reid.gallery.search.efforts import EffortLike
 from occluded_reid.gallery.search.request import SearchRequest
 from occluded_reid.gallery.storage.erase import EraseResult
+from occluded_reid.gallery.storage.maintenance import CompactResult
 from occluded_reid.gallery.storage.manifest import Manifest
+from occluded_reid.gallery.storage.verify import VerifyReport
+from occluded_reid.gallery.storage.writer import Progress
+from occluded_reid.gallery.values import require_whole
 from occluded_reid.matchers import Matcher, SlotMatcher
 from occluded_reid.search.device import choose_device
+from occluded_reid.search.projection import Reduction
 
 __all__ = ["MilvusGallery"]
 
 
-class MilvusGallery(GalleryBase):
+class MilvusGallery(Gallery):
     """A gallery at ``milvus://host:port/collection``, made by `Gallery.create` and opened by `Gallery.open`.
 
     It adds, removes and searches as a gallery in a folder does; the differences:
 
     - Everybody sees what is acknowledged at once; there are no older versions. Several programs may write.
     - Commits are as durable as the server's log. A group of images is there as a whole or not at all.
-    - A search asks the server for candidates of each slot (`effort`), which the matcher scores here; ``"exact"`` reads
-      the whole gallery through this machine instead, in bounded memory.
+    - A search with ``effort="exact"``, the default everywhere, reads the whole gallery through this machine, in bounded
+      memory. ``"auto"`` asks the server for 100 candidates of each slot, or 4 k where that is more, which the matcher
+      scores here; a pair (candidates, search) says how many, and how hard an index looks for them: cells that IVF
+      visits, or the list that HNSW keeps (a flat index misses nothing).
+    - `erase`, `compact`, `verify` and `build_index` are the server's; versions, reductions, calibrations and neighbour
+      lists are for galleries in a folder, and raise `UnsupportedError` here.
     - Text for `where` is an expression of Milvus.
 
     Attributes:
@@ -47,6 +57,8 @@ class MilvusGallery(GalleryBase):
         manifest: model, slots, dtype and matcher, kept in the collection's description.
         matcher: the distance of its searches.
     """
+
+    _place = "on a Milvus server"
 
     def __init__(
         self,
@@ -68,54 +80,26 @@ class MilvusGallery(GalleryBase):
         return to_milvus(where)
 
     @staticmethod
-    def create(
-        address: str | Path,
+    def _make(
+        path: str | Path,
         manifest: Manifest,
         matcher: Matcher,
-        model: EmbeddingModel | None = None,
-        *,
-        device: str = "auto",
+        model: EmbeddingModel | None,
+        reduction: Reduction | None,  # noqa: ARG004 - `create` has refused it
+        device: str,
     ) -> MilvusGallery:
-        """Make an empty gallery on a server, whole or not at all, and open it; `Gallery.create` prepares the manifest.
-
-        Args:
-            address: ``milvus://host:port/collection``; see `MilvusAddress`.
-            manifest: slots, dtype and matcher; numbers are stored as float32, rounded to float16 where it says so.
-            matcher: the distance of its searches.
-            model: embeds the images that are added.
-            device: where exact searches multiply.
-
-        Raises:
-            GalleryError: there is one already, or the server does not answer.
-            MissingExtraError: pymilvus is not installed.
-        """
-        with _connected(address) as server:
+        with _connected(path) as server:
             metric = milvus_metric(matcher) if isinstance(matcher, SlotMatcher) else "COSINE"
             Collections(server).create(manifest, metric)
             return MilvusGallery(server, manifest, matcher, model, device=device)
 
     @staticmethod
-    def open(
-        address: str | Path,
-        *,
-        model: EmbeddingModel | None = None,
-        matcher: Matcher | None = None,
-        device: str = "auto",
+    def _find(
+        path: str | Path, model: EmbeddingModel | None, matcher: Matcher | None, version: int | None, device: str
     ) -> MilvusGallery:
-        """Open the gallery at an address.
-
-        Args:
-            address: ``milvus://host:port/collection``; see `MilvusAddress`.
-            model: the model that built it, for adding and searching images.
-            matcher: another distance than the one it was created with.
-            device: where exact searches multiply.
-
-        Raises:
-            GalleryError: there is no gallery, a newer library has made it, or the server does not answer.
-            GalleryMismatchError: the model is not the one that built it.
-            MissingExtraError: pymilvus is not installed.
-        """
-        with _connected(address) as server:
+        if version is not None:
+            raise MilvusGallery._refused(path, f"version={version}", "A server keeps no older versions; leave it out.")
+        with _connected(path) as server:
             collections, place = Collections(server), cast(Any, str(server.address))
             manifest = collections.manifest()
             if model is not None:
@@ -125,96 +109,136 @@ class MilvusGallery(GalleryBase):
             return MilvusGallery(server, manifest, chosen, model, device=device)
 
     @staticmethod
-    def exists(address: str | Path) -> bool:
-        """Whether there is a gallery at an address; what it holds is not looked at.
-
-        Raises:
-            GalleryError: the server does not answer.
-            MissingExtraError: pymilvus is not installed.
-        """
-        server = MilvusServer(MilvusAddress.parse(str(address)))
+    def _is_there(path: str | Path) -> bool:
+        server = MilvusServer(MilvusAddress.parse(str(path)))
         try:
             return Collections(server).exists()
         finally:
             server.close()
 
-    def search(
+    def build_index(
         self,
-        query: Query | None = None,
-        k: int = 10,
+        factory: str | None = None,
         *,
-        effort: EffortLike = "auto",
-        **options: Any,
-    ) -> list[list[Hit]]:
-        """Find the k nearest images of each query, as `Gallery.search` does.
-
-        Args:
-            query: images, or embeddings of which each row is a query.
-            k: how many hits.
-            effort: "auto" asks each slot for 100 candidates, or 4 k where that is more; a pair (candidates, search)
-                says how many, and how hard an index looks for them: cells that IVF visits, or the list that HNSW keeps
-                (a flat index misses nothing). "exact" reads every image through this machine.
-            options: as of `Gallery.search`.
-
-        Raises:
-            GalleryError: as there; or the server does not answer.
-        """
-        return super().search(query, k, effort=effort, **options)
-
-    def build_index(self, spec: str = "Flat") -> None:
+        type: str = "faiss",
+        options: Mapping[str, Any] | None = None,
+        training_rows: int = 200_000,
+        seed: int = 0,
+        wait: float = 0.0,
+        progress: Progress | None = None,
+    ) -> IndexInfo:
         """Build the index of every slot anew, on the server; searches wait meanwhile.
 
         Args:
-            spec: "Flat" (misses nothing, and is what a new gallery has), "IVFx,Flat", "IVFx,SQ8", "IVFx,PQm" or
-                "HNSWx", as for a gallery in a folder.
+            factory: "Flat" (None; misses nothing, and is what a new gallery has), "IVFx,Flat", "IVFx,SQ8", "IVFx,PQm"
+                or "HNSWx", as for a gallery in a folder.
+            type: "faiss"; the server knows no other kind.
+            options: none.
+            training_rows: the server chooses them; another number than the usual one is refused.
+            seed: likewise.
+            wait: not needed, as there is no lock.
+            progress: called with (slots done, slots in all).
 
         Raises:
             GalleryError: the string is not one of these, or the server cannot build it.
+            UnsupportedError: another argument than these was given.
         """
         self._writable()
+        given = {"type": (type, "faiss"), "training_rows": (training_rows, 200_000), "seed": (seed, 0)}
+        odd = [f"{name}={value!r}" for name, (value, usual) in given.items() if value != usual]
+        if odd or options:
+            asked = ", ".join([*odd, *([f"options={dict(options)!r}"] if options else [])])
+            raise self._refusal(f"build_index({asked})", "Give a factory alone; the server does the rest itself.")
         if not isinstance(self.matcher, SlotMatcher):
             raise GalleryError(f"{self.matcher!r} is no SlotMatcher, so that slots cannot be searched one by one.")
-        self._collections.build_index(self.manifest, spec, milvus_metric(self.matcher))
+        self._collections.build_index(self.manifest, factory or "Flat", milvus_metric(self.matcher))
         self._index = None
+        if progress is not None:
+            progress(len(self.manifest.slots), len(self.manifest.slots))
+        return self.index
 
-    def erase(self, keys: Sequence[str] | str) -> EraseResult:
+    @property
+    def index(self) -> IndexInfo:
+        """What the index of the first slot is; the server keeps all of them up to date itself."""
+        self._opened()
+        told = self._collections.indexes(self.manifest)[0]
+        known: dict[str, Any] = {
+            name: told[name] for name in ("index_type", "metric_type", "nlist", "m", "M") if name in told
+        }
+        return IndexInfo("milvus", known, rows=len(self), new=0, removed=0, bytes=None, efforts=(), notes={})
+
+    def _state(self) -> dict[str, Any]:
+        return {"versions": None, "index": self.index.to_dict()}
+
+    def erase(
+        self,
+        keys: Sequence[str] | str,
+        *,
+        caches: Sequence[str | Path] = (),
+        wait: float = 0.0,
+        progress: Progress | None = None,
+    ) -> EraseResult:
         """Remove images for good, as far as a server gives that.
 
         They are found no more when this returns. The server then rewrites the segments that held them (`compact` can
         wait for it), and drops the old files and its log when its own garbage collection comes to them; by default that
         is some hours to days (`dataCoord.gc`, retention of the log).
 
+        Args:
+            keys: of images.
+            caches: none: what they know of images on a server is not looked up.
+            wait: not needed, as there is no lock.
+            progress: called with (images gone, images to go).
+
         Returns:
-            How many images are gone; a server has no versions, and no caches of crops.
+            How many images are gone; a server has no versions.
 
         Raises:
             GalleryError: a key is not in the gallery; nothing is removed then.
+            UnsupportedError: caches were given; nothing is removed then.
         """
-        count = self.remove(keys)
+        if caches:
+            instead = "Leave out caches, and delete those folders: they are filled again when crops are next made."
+            raise self._refusal("erase(caches=…)", instead)
+        count = self.remove(keys, wait=wait)
+        if progress is not None:
+            progress(count, count)
         self._collections.compact(self.manifest)
         return EraseResult(images=count, versions_dropped=0, indexes_dropped=(), crops_forgotten=0)
 
-    def compact(self, wait: float = 0.0) -> bool:
+    def compact(self, keep_versions: int = 2, *, wait: float = 0.0, progress: Progress | None = None) -> CompactResult:
         """Remove what broken writes have left, and have the server rewrite segments without what was removed.
 
         Args:
+            keep_versions: at least 1; a server has no older versions, so that none is dropped.
             wait: seconds to wait until the server has done it; it goes on when this returns.
+            progress: called with (steps done, steps in all).
 
         Returns:
-            Whether the server was done.
+            Whether the server was done, in `finished`; it does not tell what its files take.
         """
         self._writable()
+        require_whole("keep_versions", keep_versions)
         remove_orphans(self._rows)
-        return self._collections.compact(self.manifest, wait)
+        done = self._collections.compact(self.manifest, wait)
+        if progress is not None:
+            progress(1, 1)
+        return CompactResult(None, None, (), finished=done)
 
-    def verify(self) -> list[str]:
-        """Compare the collections: every image must lie in every slot.
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Compare the collections: every image must lie in every slot; the server looks after its own files.
+
+        Args:
+            progress: called with (steps done, steps in all).
 
         Returns:
-            A line for each slot that lacks images; empty where all is well.
+            A report that names each slot which lacks images.
         """
         self._opened()
-        return missing(self._rows)
+        lost = missing(self._rows)
+        if progress is not None:
+            progress(1, 1)
+        return VerifyReport(str(self.path), None, None, (), lost)
 
     def drop(self) -> None:
         """Delete the whole gallery from the server, and close it."""
@@ -234,10 +258,7 @@ class MilvusGallery(GalleryBase):
     def _answer(self, request: SearchRequest) -> list[list[Hit]]:
         self._opened()
         if request.rerank is not None:
-            raise GalleryError(
-                f"'{self.path}' is on a server, which keeps no neighbour lists: hits cannot be re-ranked there. "
-                "Leave out rerank, or search a gallery in a folder."
-            )
+            raise self._refusal("rerank=", "A server keeps no neighbour lists; leave it out.")
         effort = self._effort(request)
         if effort is None:
             return exact_answer(self._rows, self.matcher, request, self.device)
@@ -256,6 +277,11 @@ class MilvusGallery(GalleryBase):
     def _effort(self, request: SearchRequest) -> MilvusEffort | None:
         """Return the effort to search with; None reads everything."""
         wanted = request.effort
+        if isinstance(wanted, float):
+            raise self._refusal(
+                f"effort={wanted!r}",
+                "Give 'auto', 'exact', or a pair (candidates a slot, cells or list length of the index).",
+            )
         if wanted == "exact" or (wanted == "auto" and not self._fits()):
             return None
         if not self._fits():
@@ -263,14 +289,7 @@ class MilvusGallery(GalleryBase):
                 f"{self.matcher!r} does not compare slots as the gallery's indexes do ({self.manifest.matcher}). "
                 "Search with effort='exact', or open the gallery with its own matcher."
             )
-        if wanted == "auto":
-            return MilvusEffort(max(100, 4 * request.k))
-        if isinstance(wanted, tuple):
-            return MilvusEffort(*wanted)
-        raise GalleryError(
-            f"effort is {wanted!r}; a gallery on a server takes 'auto', 'exact', or a pair (candidates a slot, "
-            "cells or list length of the index)."
-        )
+        return MilvusEffort(max(100, 4 * request.k)) if wanted == "auto" else MilvusEffort(*wanted)
 
     def _fits(self) -> bool:
         """Whether the server's indexes compare as this matcher does."""

@@ -43,19 +43,19 @@ def remove_orphans(store: MilvusStore, young: float = _YOUNG) -> int:
     return removed
 
 
-def missing(store: MilvusStore) -> list[str]:
-    """Return a line for each slot that lacks rows which count."""
+def missing(store: MilvusStore) -> dict[str, str]:
+    """Return the slots that lack rows which count, each with what is wrong."""
     lost = dict.fromkeys(store.slots, 0)
     for batch in store.scan(["row"]):
         for part in parts(np.sort(batch.column("row").to_numpy())):
             for slot in store.slots:
                 found = store.query(slot, numbered("row", part), ["row"], consistency="Strong")
                 lost[slot] += len(part) - len({row["row"] for row in found})
-    return [
-        f"slot '{name}' (collection '{slot}') lacks {lost[slot]} images; add them again with replace=True."
+    return {
+        f"slot '{name}' (collection '{slot}')": f"lacks {lost[slot]} images; add them again with replace=True."
         for name, slot in zip(store.manifest.slots, store.slots, strict=True)
         if lost[slot]
-    ]
+    }
 
 
 def _all_rows(store: MilvusStore, collection: str, newest: int) -> list[np.ndarray]:

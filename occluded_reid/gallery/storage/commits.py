@@ -75,13 +75,17 @@ class Commits(TableReader):
     def __init__(self, folder: Path, manifest: Manifest, version: int | None = None) -> None:
         self.folder, self.manifest = folder, manifest
         self._writing_here, self._pinning = threading.RLock(), threading.Lock()
-        self.ledger = Ledger(folder, self.require_sole)
-        self._lock = WriterLock(folder)
         self._present: set[str] = set()
+        self._prepare()
         with self.errors("opened"):
             self._table = self._open(version)
             self._base = self.version
             self._require_columns()
+
+    def _prepare(self) -> None:
+        """Take hold of what a folder has beside its table: the list of versions that count, and the writer's lock."""
+        self.ledger = Ledger(self.folder, self.require_sole)
+        self._lock = WriterLock(self.folder)
 
     def refresh(self) -> None:
         """Go on to the newest acknowledged version; where a thread of this program is writing, it does that itself."""

@@ -40,14 +40,16 @@ class CompactResult:
     """What a compaction has done.
 
     Attributes:
-        bytes_before: size of the gallery's files before.
+        bytes_before: size of the gallery's files before; None where a server keeps them.
         bytes_after: and after it.
         versions: those that can still be opened.
+        finished: whether it is done; a server may go on by itself.
     """
 
-    bytes_before: int
-    bytes_after: int
+    bytes_before: int | None
+    bytes_after: int | None
     versions: tuple[int, ...]
+    finished: bool = True
 
 
 def kept_versions(store: Commits) -> list[GalleryVersion]:

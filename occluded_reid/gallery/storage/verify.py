@@ -27,7 +27,7 @@ class VerifyReport:
 
     Attributes:
         folder: the gallery.
-        files: how many files were read.
+        files: how many files were read; None where a server keeps them, and only the slots were compared.
         bytes: and how many bytes.
         versions: the versions that count, ascending.
         damaged: file -> what is wrong with it; empty where all is well.
@@ -37,8 +37,8 @@ class VerifyReport:
     """
 
     folder: str
-    files: int
-    bytes: int
+    files: int | None
+    bytes: int | None
     versions: tuple[int, ...]
     damaged: dict[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
@@ -60,10 +60,12 @@ class VerifyReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        found = [
-            f"{self.folder}: {self.files} files, {self.bytes / 1e6:.1f} MB, {len(self.versions)} versions: "
-            + ("every bit as it was written" if self.ok else f"{len(self.damaged)} DAMAGED")
-        ]
+        if self.files is None or self.bytes is None:
+            read, well = "the slots of all images", "every image is in every slot"
+        else:
+            read = f"{self.files} files, {self.bytes / 1e6:.1f} MB, {len(self.versions)} versions"
+            well = "every bit as it was written"
+        found = [f"{self.folder}: {read}: {well if self.ok else f'{len(self.damaged)} DAMAGED'}"]
         shown = list(self.damaged.items())[:_SHOWN]
         found += [f"  damaged: {name} {what}" for name, what in shown]
         if len(self.damaged) > _SHOWN:

@@ -27,7 +27,7 @@ _EXAMPLES = ("Flat", "IVF1024,Flat", "IVF1024,SQ8", "IVF1024,SQfp16", "IVF1024,P
 _PREFIX = re.compile(r"(?:OPQ(?P<opq>\d+)(?:_(?P<rotated>\d+))?|PCA(?P<pca>\d+))\Z")
 _IVF = re.compile(r"IVF(?P<cells>\d+)\Z")
 _HNSW = re.compile(r"HNSW(?P<links>\d+)\Z")
-_PQ = re.compile(r"PQ(?P<codes>\d+)\Z")
+_PQ = re.compile(r"PQ(?P<codes>\d+)(?:x(?P<bits>\d+))?\Z")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Factory:
         cells: IVF: number of cells (nlist); else 0.
         links: HNSW: links of a vector; else 0.
         coding: how a vector is kept: "Flat" (float32), "SQfp16", "SQ8" or "PQ".
-        codes: PQ: bytes of a vector; else 0.
+        codes: PQ: codes of a vector; else 0.
+        bits: of a code; others than 8, a byte, are for a server ("PQ16x4").
         prefix: "", "OPQ" (a rotation for product quantisation) or "PCA" (fewer dimensions).
         parts: OPQ: its number of parts; else 0.
         reduced: width after the prefix; 0 where it stays.
@@ -50,6 +51,7 @@ class Factory:
     links: int = 0
     coding: str = "Flat"
     codes: int = 0
+    bits: int = 8
     prefix: Literal["", "OPQ", "PCA"] = ""
     parts: int = 0
     reduced: int = 0
@@ -57,7 +59,7 @@ class Factory:
     @property
     def text(self) -> str:
         """The factory string."""
-        coding = f"PQ{self.codes}" if self.coding == "PQ" else self.coding
+        coding = f"PQ{self.codes}{f'x{self.bits}' if self.bits != 8 else ''}" if self.coding == "PQ" else self.coding
         body = {"Flat": "Flat", "IVF": f"IVF{self.cells},{coding}", "HNSW": f"HNSW{self.links}"}[self.kind]
         if self.kind == "HNSW" and self.coding != "Flat":
             body += f",{coding}"
@@ -75,6 +77,9 @@ class Factory:
 
     def require_width(self, width: int, slot: str = "a slot") -> None:
         """Raise UnknownOptionError if vectors of this width cannot be kept so."""
+        if self.bits != 8:
+            here = replace(self, bits=8).text
+            raise UnknownOptionError(f"'{self.text}' has codes of {self.bits} bits; here they have 8. Give '{here}'.")
         inner = self.reduced or width
         where = f"the index '{self.text}' does not fit {slot} of {width} numbers"
         if inner > width:
@@ -130,7 +135,7 @@ def parse_factory(text: str) -> Factory:
 
     Example:
         >>> parse_factory("PCA64,IVF1024,SQ8")
-        Factory(kind='IVF', cells=1024, links=0, coding='SQ8', codes=0, prefix='PCA', parts=0, reduced=64)
+        Factory(kind='IVF', cells=1024, links=0, coding='SQ8', codes=0, bits=8, prefix='PCA', parts=0, reduced=64)
     """
     parts = str(text).split(",")
     fields: dict[str, object] = {}
@@ -146,11 +151,12 @@ def parse_factory(text: str) -> Factory:
         return Factory(**fields)  # type: ignore[arg-type]
     if ivf and int(ivf["cells"]) and len(parts) == 2:
         pq = _PQ.match(parts[1])
-        if pq and int(pq["codes"]):
-            return Factory("IVF", int(ivf["cells"]), coding="PQ", codes=int(pq["codes"]), **fields)  # type: ignore[arg-type]
+        if pq and int(pq["codes"]) and int(pq["bits"] or 8):
+            fields |= {"coding": "PQ", "codes": int(pq["codes"]), "bits": int(pq["bits"] or 8)}
+            return Factory("IVF", int(ivf["cells"]), **fields)  # type: ignore[arg-type]
         if parts[1] in _CODINGS:
             return Factory("IVF", int(ivf["cells"]), coding=parts[1], **fields)  # type: ignore[arg-type]
-    if hnsw and int(hnsw["links"]) > 1 and parts[1:] in ([], ["SQ8"]):
+    if hnsw and int(hnsw["links"]) > 1 and parts[1:] in ([], ["Flat"], ["SQ8"]):
         return Factory("HNSW", links=int(hnsw["links"]), coding=(parts[1:] or ["Flat"])[0], **fields)  # type: ignore[arg-type]
     raise _refused(text)
 

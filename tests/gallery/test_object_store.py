@@ -11,7 +11,7 @@ import pytest
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import GalleryError, GalleryLockedError
 from occluded_reid.gallery import Gallery
-from occluded_reid.gallery.remote import RemoteGallery, RemoteStore
+from occluded_reid.gallery.object_store import ObjectStoreGallery, RemoteStore
 
 Rows = Callable[..., PartEmbeddings]
 
@@ -34,7 +34,7 @@ def test_it_adds_removes_and_searches_as_a_folder_does(address: str, tmp_path: P
         assert gallery.add(rows[6:7], keys=["g"], camera=[1]).skipped == 1
     assert Gallery.exists(address)
     one, other = (Gallery.open(place) for place in places)
-    assert isinstance(one, RemoteGallery)
+    assert isinstance(one, ObjectStoreGallery)
     assert (len(one), one.manifest.fingerprint, str(one.path)) == (7, "sorn@12", address)
     for where in (None, {"camera": [1, 2]}):
         assert one.search(rows, 5, where=where) == other.search(rows, 5, where=where)

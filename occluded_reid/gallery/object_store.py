@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lancedb
 import pyarrow as pa
-import torch
 
 from occluded_reid.errors import GalleryError, GalleryLockedError
-from occluded_reid.gallery.base import Answer, GalleryBase
+from occluded_reid.gallery.base import Answer
 from occluded_reid.gallery.build import matcher_of, require_fit
 from occluded_reid.gallery.cameras import CameraTable
+from occluded_reid.gallery.gallery import Gallery
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.search.search import Searcher
@@ -25,9 +25,11 @@ from occluded_reid.gallery.storage.manifest import TABLE, Manifest
 from occluded_reid.gallery.storage.store import Snapshot, Store
 from occluded_reid.gallery.storage.table import LANCE_ERRORS, first_line
 from occluded_reid.matchers import Matcher
+from occluded_reid.moved import find_renamed
 from occluded_reid.search.device import choose_device
+from occluded_reid.search.projection import Reduction
 
-__all__ = ["RemoteGallery", "RemoteStore"]
+__all__ = ["ObjectStoreGallery", "RemoteStore"]
 
 _CAMERAS = "cameras"  # a second, small table: names and numbers of cameras
 _MANIFEST = b"occluded_reid.gallery"  # where the table's schema keeps what gallery.json holds in a folder
@@ -46,23 +48,18 @@ class RemoteStore(Store):
     """
 
     def __init__(self, address: str, manifest: Manifest | None = None, version: int | None = None) -> None:
-        self.folder = cast(Path, address)  # it stands for the folder in messages
         self._cameras: CameraTable | None = None
-        self._writing_here, self._pinning = threading.RLock(), threading.Lock()
-        with self.errors("opened"):
-            try:
-                self._table = self._connect()
-            except LANCE_ERRORS as cause:
-                raise GalleryError(
-                    f"there is no gallery '{address}', or its store does not answer: {first_line(cause)}. Make one "
-                    "with Gallery.create(), or correct the address, and the access to it (LanceDB reads it from the "
-                    "environment: AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT, …)."
-                ) from cause
-            self.manifest = manifest or _manifest_of(address, self._table)
-            if version is not None:
-                self._table.checkout(version)
-            self._base = self.version
-            self._require_columns()
+        folder = cast(Path, address)  # it stands for the folder in messages
+        super().__init__(folder, manifest or _manifest_of(address, _table_of(address)), version)
+
+    def _prepare(self) -> None:
+        """Take hold of nothing: there is neither a list of versions nor a lock."""
+
+    def _open(self, version: int | None) -> Any:
+        table = _table_of(str(self.folder))
+        if version is not None:
+            table.checkout(version)
+        return table
 
     @staticmethod
     def create(folder: Path | str, manifest: Manifest) -> None:
@@ -179,7 +176,7 @@ class RemoteStore(Store):
             ]
 
 
-class RemoteGallery(GalleryBase):
+class ObjectStoreGallery(Gallery):
     """A gallery at an address of an object store, made by `Gallery.create` and opened by `Gallery.open`.
 
     It adds, removes and searches (exactly) as a gallery in a folder does. What differs:
@@ -188,13 +185,14 @@ class RemoteGallery(GalleryBase):
       store guarantees, which also keeps its files from flipping bits. There are no checksums of ours.
     - There is no lock. A second writer is not refused; its commit in the middle of another is noticed, and the call
       that notices it raises `GalleryLockedError`. Let one program write at a time.
-    - `verify`, `erase`, `compact` and `build_index` need files that can be locked, deleted and mapped: they are for
-      galleries in a folder.
-
+    - `verify`, `erase`, `compact`, `build_index`, `build_neighbours` and `calibrate` need files that can be locked,
+      deleted and mapped: they are for galleries in a folder, and raise `UnsupportedError` here.
     - Small pieces are not joined and old versions not dropped: add many images in one call.
 
     Access (keys, region, endpoint) is what LanceDB reads from the environment.
     """
+
+    _place = "in an object store"
 
     def __init__(
         self,
@@ -206,47 +204,40 @@ class RemoteGallery(GalleryBase):
         pinned: bool = False,
     ) -> None:
         super().__init__(store.folder, store.manifest, store, matcher, model, pinned=pinned)
-        self.device: torch.device = choose_device(device)
+        self.device = choose_device(device)
         self._known: tuple[int, Searcher] | None = None
         self._making = threading.Lock()
 
     @staticmethod
-    def create(
-        address: str, manifest: Manifest, matcher: Matcher, model: EmbeddingModel | None = None, *, device: str = "auto"
-    ) -> RemoteGallery:
-        """Make an empty gallery at an address and open it; `Gallery.create` prepares the manifest."""
-        RemoteStore.create(address, manifest)
-        return RemoteGallery(RemoteStore(address, manifest), matcher, model, device=device)
+    def _make(
+        path: str | Path,
+        manifest: Manifest,
+        matcher: Matcher,
+        model: EmbeddingModel | None,
+        reduction: Reduction | None,  # noqa: ARG004 - `create` has refused it
+        device: str,
+    ) -> ObjectStoreGallery:
+        RemoteStore.create(path, manifest)
+        return ObjectStoreGallery(RemoteStore(str(path), manifest), matcher, model, device=device)
 
     @staticmethod
-    def open(
-        address: str,
-        *,
-        model: EmbeddingModel | None = None,
-        matcher: Matcher | None = None,
-        version: int | None = None,
-        device: str = "auto",
-    ) -> RemoteGallery:
-        """Open the gallery at an address; see `Gallery.open`."""
-        store = RemoteStore(address, version=version)
+    def _find(
+        path: str | Path, model: EmbeddingModel | None, matcher: Matcher | None, version: int | None, device: str
+    ) -> ObjectStoreGallery:
+        store = RemoteStore(str(path), version=version)
         if model is not None:
             require_fit(store.folder, store.manifest, model)
         chosen = matcher or matcher_of(store.folder, store.manifest, model)
-        return RemoteGallery(store, chosen, model, device=device, pinned=version is not None)
+        return ObjectStoreGallery(store, chosen, model, device=device, pinned=version is not None)
 
     @staticmethod
-    def exists(address: str) -> bool:
-        """Whether there is a gallery at an address.
-
-        Raises:
-            GalleryError: the store does not answer.
-        """
+    def _is_there(path: str | Path) -> bool:
         try:
-            lancedb.connect(address).open_table(TABLE)
+            lancedb.connect(str(path)).open_table(TABLE)
         except LANCE_ERRORS as cause:
             if "not found" in str(cause):
                 return False
-            raise GalleryError(f"'{address}' does not answer: {first_line(cause)}.") from cause
+            raise GalleryError(f"'{path}' does not answer: {first_line(cause)}.") from cause
         return True
 
     def versions(self) -> list[GalleryVersion]:
@@ -255,28 +246,6 @@ class RemoteGallery(GalleryBase):
 
     def _state(self) -> dict[str, Any]:
         return {"versions": len(self.versions())}
-
-    def verify(self, *_: object, **__: object) -> NoReturn:
-        """Refuse: an object store has checksums of its own, and these are not taken here."""
-        self._refuse("verify")
-
-    def compact(self, *_: object, **__: object) -> NoReturn:
-        """Refuse: no lock keeps others from what would be deleted."""
-        self._refuse("compact")
-
-    def erase(self, keys: Sequence[str] | str, *_: object, **__: object) -> NoReturn:  # noqa: ARG002
-        """Refuse: no lock keeps others from what would be deleted."""
-        self._refuse("erase")
-
-    def build_index(self, *_: object, **__: object) -> NoReturn:
-        """Refuse: indexes are mapped into memory from files."""
-        self._refuse("build_index")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise GalleryError(
-            f"{what}() is for galleries in a folder; '{self.path}' is in an object store. Copy it into a folder made "
-            "by Gallery.create(), by reading and adding, and do it there."
-        )
 
     def _read(self) -> Snapshot:
         return self._opened().snapshot()
@@ -293,6 +262,22 @@ class RemoteGallery(GalleryBase):
         """Nothing follows a write: there is no index to bring up to date."""
 
 
+def _table_of(address: str) -> Any:
+    """Open the table at an address.
+
+    Raises:
+        GalleryError: there is none, or its store does not answer.
+    """
+    try:
+        return lancedb.connect(address).open_table(TABLE)
+    except LANCE_ERRORS as cause:
+        raise GalleryError(
+            f"there is no gallery '{address}', or its store does not answer: {first_line(cause)}. Make one "
+            "with Gallery.create(), or correct the address, and the access to it (LanceDB reads it from the "
+            "environment: AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT, …)."
+        ) from cause
+
+
 def _manifest_of(address: str, table: Any) -> Manifest:
     content = (table.schema.metadata or {}).get(_MANIFEST)
     try:
@@ -300,3 +285,10 @@ def _manifest_of(address: str, table: Any) -> Manifest:
     except ValueError:
         described = None
     return Manifest.parse(described, address, f"{address}/{TABLE}")
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Find classes under the names that they had before."""
+        return find_renamed(__name__, name)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from occluded_reid.arguments import checked
 from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import DeviceError, GalleryError, GalleryLockedError
-from occluded_reid.gallery.base import Answer, GalleryBase
+from occluded_reid.files import look
+from occluded_reid.gallery.address import require_folder
+from occluded_reid.gallery.base import Answer
+from occluded_reid.gallery.build import make, matcher_of, read_reduction, require_fit
+from occluded_reid.gallery.gallery import Gallery
 from occluded_reid.gallery.hit import Hit
 from occluded_reid.gallery.images import EmbeddingModel
 from occluded_reid.gallery.index.build import build, usual_factory
@@ -34,27 +39,28 @@ from occluded_reid.gallery.search.search import Searcher
 from occluded_reid.gallery.storage.checksums import files_of
 from occluded_reid.gallery.storage.erase import EraseResult, erase_keys
 from occluded_reid.gallery.storage.maintenance import CompactResult, GalleryVersion, compact, kept_versions
-from occluded_reid.gallery.storage.manifest import Manifest
+from occluded_reid.gallery.storage.manifest import FILE, Manifest
 from occluded_reid.gallery.storage.store import Snapshot, Store
 from occluded_reid.gallery.storage.table import DroppedVersionError
 from occluded_reid.gallery.storage.verify import VerifyReport, verify_store
 from occluded_reid.gallery.storage.writer import Progress, no_progress
 from occluded_reid.gallery.values import require_keys
 from occluded_reid.matchers import Matcher
-from occluded_reid.search.device import choose_device
+from occluded_reid.moved import find_renamed
+from occluded_reid.search.device import IndexDevice, choose_device
 from occluded_reid.search.index.factory import Estimate, estimate
 from occluded_reid.search.projection import Reduction
 from occluded_reid.search.rerank.neighbors import NeighbourLists
 
-__all__ = ["FolderGallery"]
+__all__ = ["LocalGallery"]
 
 _ATTEMPTS = 5  # to search while others drop versions
 
 _log = logging.getLogger("occluded_reid")
 
 
-class FolderGallery(GalleryBase):
-    """What a gallery in a folder can do; `Gallery` makes and opens it.
+class LocalGallery(Gallery):
+    """A gallery in a folder: with checksums, versions, a writer's lock, and an index.
 
     Args:
         path: the folder.
@@ -66,6 +72,8 @@ class FolderGallery(GalleryBase):
         device: where searches multiply.
         pinned: opened at an older version, for reading only.
     """
+
+    _place = "in a folder"
 
     def __init__(
         self,
@@ -84,8 +92,7 @@ class FolderGallery(GalleryBase):
             raise DeviceError(f"device is of type {type(device).__name__}; give a text such as 'cpu' or 'cuda:1'.")
         first = device.partition(",")[0]
         self.device = choose_device(first)
-        place = "cpu" if self.device.type == "cpu" else device
-        self._index_device = f"auto {self.device}" if device == "auto" and place != "cpu" else place
+        self._index_device = IndexDevice.of(device, self.device)
         self._known: tuple[tuple[int, Path | None], Searcher] | None = None
         self._making = threading.Lock()
         self._damaged: set[Path | None] = set()  # builds that a search has found so
@@ -93,49 +100,50 @@ class FolderGallery(GalleryBase):
         # With a version that it was read from, and when that was made.
         self._memory: tuple[int, str, RowMemory] | None = None
 
+    @staticmethod
+    def _make(
+        path: str | Path,
+        manifest: Manifest,
+        matcher: Matcher,
+        model: EmbeddingModel | None,
+        reduction: Reduction | None,
+        device: str,
+    ) -> LocalGallery:
+        folder = require_folder(path)
+        make(folder, manifest, reduction)
+        store = Store(folder, manifest)
+        return LocalGallery(folder, manifest, store, matcher, model, reduction=reduction, device=device)
+
+    @staticmethod
+    def _find(
+        path: str | Path, model: EmbeddingModel | None, matcher: Matcher | None, version: int | None, device: str
+    ) -> LocalGallery:
+        folder = require_folder(path)
+        manifest = Manifest.read(folder)
+        if model is not None:
+            require_fit(folder, manifest, model)
+        chosen = matcher or matcher_of(folder, manifest, model)
+        store = Store(folder, manifest, version)
+        pinned, reduction = version is not None, read_reduction(folder, manifest)
+        return LocalGallery(folder, manifest, store, chosen, model, reduction=reduction, device=device, pinned=pinned)
+
+    @staticmethod
+    def _is_there(path: str | Path) -> bool:
+        found = look(require_folder(path) / FILE, GalleryError)
+        return found is not None and stat.S_ISREG(found.st_mode)
+
     def versions(self) -> list[GalleryVersion]:
-        """Return the versions that `open` can open, oldest first: number, time, images, and what made it."""
+        """Return the versions that `open` can open, oldest first."""
         return kept_versions(self._opened())
 
     @checked(GalleryError, only=("progress",))
     def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """Read every file of every version and compare it with the sha256 that was taken before the version counted.
-
-        LanceDB reads a flipped bit without a word; this names the file that it is in: the table's, gallery.json's, an
-        index's, or a checksum's own. Nothing is changed. Memory: the list of the files.
-
-        Args:
-            progress: called with (bytes read, bytes in all).
-
-        Returns:
-            A report; `report.ok` tells whether all is well, and `report.raise_if_damaged()` insists on it.
-
-        Raises:
-            GalleryError: the gallery is of format 1, which has no checksums yet.
-        """
+        """Read every file of every version; see `Gallery.verify`."""
         return verify_store(self._opened(), progress)
 
     @checked(GalleryError, only=("progress",))
     def compact(self, keep_versions: int = 2, *, wait: float = 0.0, progress: Progress | None = None) -> CompactResult:
-        """Put small files together without hidden rows, and delete old versions and what crashed writers have left.
-
-        With ``keep_versions=1`` no byte is left of images that were removed or replaced.
-        Who searches a version that is dropped goes on to the newest one, and who has opened it by its number gets an
-        error that says so; the version before the compaction stays by default. Every file is verified before, so that
-        damage is never copied.
-
-        Args:
-            keep_versions: how many of the newest versions stay, the compacted one among them.
-            wait: seconds to wait for another writer.
-            progress: called with (bytes verified, bytes in all).
-
-        Returns:
-            The bytes before and after, and the versions that are left.
-
-        Raises:
-            GalleryLockedError: another writer is at work.
-            GalleryError: keep_versions is below 1, the folder cannot be written, or the gallery is damaged.
-        """
+        """Drop old versions and leftovers; see `Gallery.compact`."""
         return compact(self._writable(), keep_versions, wait, progress)
 
     @checked(GalleryError, only=("caches", "progress"))
@@ -147,29 +155,7 @@ class FolderGallery(GalleryBase):
         wait: float = 0.0,
         progress: Progress | None = None,
     ) -> EraseResult:
-        """Delete images for good: no byte of their rows is left in any file of the gallery.
-
-        They go from the newest version and from every older one, and so do all rows that `remove` or a replacement had
-        hidden. **Older versions can no longer be opened afterwards**, the index is dropped and built anew, the
-        neighbour lists are dropped (`build_neighbours` computes them again), and every piece of the table that held
-        such a row is written anew. Where the process dies in between, the next writer finishes it. It cannot reach
-        copies of the folder, nor what the disk itself keeps of deleted files.
-
-        Args:
-            keys: of images in any version, those hidden by `remove` included.
-            caches: folders that were given to `preprocess.cache_crops`: what they know of these images goes, too. A
-                cache knows images by their pixels; where an image no longer lies where it was, the cache is emptied.
-            wait: seconds to wait for another writer.
-            progress: called with (bytes verified, bytes in all): damage must not be copied into new files.
-
-        Returns:
-            How many images, versions, indexes and cached crops are gone.
-
-        Raises:
-            GalleryLockedError: another writer is at work.
-            GalleryError: a key is in no version, or the gallery is damaged; nothing is erased then.
-            DataError: a cache cannot be used.
-        """
+        """Delete images for good; see `Gallery.erase`."""
         store, wanted = self._writable(), require_keys(keys)
         with store.writing(wait):
             result = erase_keys(store, wanted, caches, wait, progress)
@@ -178,17 +164,7 @@ class FolderGallery(GalleryBase):
 
     @checked(GalleryError)
     def estimate_index(self, factory: str | None = None) -> Estimate:
-        """Say what a FAISS index of every slot takes before it is built: disk, memory, images to train on.
-
-        The copy of the embeddings that candidates are scored from is counted among the bytes on disk. Every slot is
-        taken for visible in every image, so that it is rather less.
-
-        Args:
-            factory: as for `build_index`.
-
-        Raises:
-            UnknownOptionError: the factory is not understood, or does not fit a slot.
-        """
+        """Say what an index takes; see `Gallery.estimate_index`."""
         manifest, rows = self.manifest, len(self)
         needed = estimate(factory or usual_factory(rows), rows, manifest.slots)
         copy = rows * (manifest.width * (2 if manifest.dtype == "float16" else 4) + 4 * len(manifest.slots))
@@ -206,31 +182,7 @@ class FolderGallery(GalleryBase):
         wait: float = 0.0,
         progress: Progress | None = None,
     ) -> IndexInfo:
-        """Build an index of each slot, so that searches with ``effort="auto"`` or a wanted recall look at few rows.
-
-        Built from the table in a stream, sealed with checksums, and made the current one at the end: readers that are
-        searching go on with the one before. From then on additions, removals and erasures keep it up to date: new rows
-        are searched exhaustively until there are many of them, then they are added to it. What each effort finds of the
-        exact answer is measured on a sample of the gallery's own images.
-
-        It takes the disk space of the embeddings once more (a copy that candidates are scored from) and that of the
-        indexes; `estimate_index` says how much. Peak memory: the largest single index, and its training sample.
-
-        Args:
-            factory: which FAISS index, such as "Flat", "IVF1024,Flat", "IVF4096,SQfp16" or "HNSW32"; None is that of
-                the gallery's index, or a usual one for so many images.
-            type: registered kind of index.
-            options: of that kind.
-            training_rows: images drawn to train each slot on.
-            seed: of the drawing of those images; a kind that draws more has a seed among its options.
-            wait: seconds to wait for another writer.
-            progress: called with (steps done, steps in all).
-
-        Raises:
-            GalleryLockedError: another writer is at work.
-            GalleryError: the matcher does not compare slot by slot, or the folder cannot be written.
-            UnknownOptionError: the factory is not understood.
-        """
+        """Build an index of each slot; see `Gallery.build_index`."""
         store = self._writable()
         with store.writing(wait):
             request = wanted_index(store, self.matcher, type, factory, options, training_rows, seed)
@@ -242,18 +194,7 @@ class FolderGallery(GalleryBase):
 
     @checked(GalleryError, only=("query", "gallery"))
     def calibrate(self, query: EmbeddedSet, gallery: EmbeddedSet, *, wait: float = 0.0, **options: Any) -> Calibration:
-        """Find the distances from which on a hit is no match, and keep them for ``search(threshold="calibrated")``.
-
-        Args:
-            query: labelled images of people that the model has not been trained on.
-            gallery: other images of the same people, and of others; not of this gallery, whose people are unknown.
-            wait: seconds to wait for another writer.
-            options: as of `Calibration.fit`: the wanted false-match rate, and whether per search or per comparison.
-
-        Raises:
-            CalibrationError: there is too little to calibrate with, or an option makes no sense.
-            GalleryMismatchError: the embeddings have other slots than the gallery.
-        """
+        """Find and keep the distances from which on a hit is no match; see `Gallery.calibrate`."""
         asked, others = (
             EmbeddedSet(self._fit(side.embeddings, "these embeddings have"), side.identity, side.camera, side.paths)
             for side in (query, gallery)
@@ -265,11 +206,7 @@ class FolderGallery(GalleryBase):
 
     @checked(GalleryError, only=("calibration",))
     def keep_calibration(self, calibration: Calibration, *, wait: float = 0.0) -> None:
-        """Keep a calibration for ``search(threshold="calibrated")``.
-
-        Raises:
-            CalibrationError: it was made for another model, matcher or reduction.
-        """
+        """Keep a calibration; see `Gallery.keep_calibration`."""
         self._require(calibration)
         store = self._writable()
         with store.writing(wait), store.ledger.side_file(CALIBRATION_FILE) as file:
@@ -290,21 +227,7 @@ class FolderGallery(GalleryBase):
         wait: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
-        """Compute the nearest images of each image, for ``search(rerank=True)``; 8 bytes for each of them on disk.
-
-        That is one search for each image: with an index, milliseconds each. Images that are added later have no list
-        until this is done again; a search then makes one from among its candidates.
-
-        Args:
-            k1: neighbours of an image.
-            effort: how hard to look for them, as for `search`.
-            wait: seconds to wait for another writer.
-            progress: called with (images done, images in all).
-
-        Raises:
-            GalleryLockedError: another writer is at work.
-            GalleryError: the folder cannot be written.
-        """
+        """Compute the nearest images of each image; see `Gallery.build_neighbours`."""
         store = self._writable()
         with store.writing(wait):
             lists = self._searcher().neighbours(self.matcher, k1, require_effort(effort), progress or no_progress)
@@ -409,3 +332,10 @@ class FolderGallery(GalleryBase):
     def _written(self) -> None:
         """Bring the index up to date after a write, if there is one and it is worth it."""
         maintain_index(self._opened(), self.matcher)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Find classes under the names that they had before."""
+        return find_renamed(__name__, name)
