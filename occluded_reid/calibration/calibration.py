@@ -1,4 +1,4 @@
-"""Calibration: from which distance on a hit is nobody, and how likely a hit is the same person."""
+"""Calibration: from which distance on a hit is no match, and how likely a hit is the same person."""
 
 from __future__ import annotations
 

@@ -37,10 +37,16 @@ def verify_command(gallery: Folder, as_json: Json = False) -> None:
 
     Example: [bold]occluded-reid gallery verify mall/[/bold]
     """
-    from occluded_reid.gallery import Gallery
+    from occluded_reid.gallery import Gallery, verify_folder
+    from occluded_reid.gallery.address import folder_of, kind_of
 
-    with Gallery.open(gallery) as store, progress_bar("verifying") as move:
-        report = store.verify(progress=move)
+    folder = folder_of(gallery) if kind_of(gallery) == "folder" else None
+    with progress_bar("verifying") as move:
+        if folder is not None:  # which need not be whole enough to be opened
+            report = verify_folder(folder, move)
+        else:
+            with Gallery.open(gallery) as store:
+                report = store.verify(progress=move)
     if as_json:
         print_json({**dataclasses.asdict(report), "ok": report.ok})
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -34,6 +36,17 @@ if TYPE_CHECKING:
 __all__ = ["index_command"]
 
 _WAIT = 600.0  # seconds that one worker waits for another to write
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Say of an unreadable image how to go on without it."""
+    from occluded_reid.errors import ImageError
+
+    try:
+        yield
+    except ImageError as cause:
+        raise ImageError(f"{cause} Or leave out what cannot be read: --skip-unreadable.") from cause
 
 
 class Width(StrEnum):
@@ -227,7 +240,7 @@ def index_command(
                 f"keys begin with '{prefix}': without it '{taken}' would be that of another image in the gallery"
             )
     places = {sample.name: f"{prefix or ''}{name}" for sample, name in zip(samples, names, strict=True)}
-    with store, progress_bar("indexing" if worker.count == 1 else f"worker {worker.index}") as move:
+    with _advised(), store, progress_bar("indexing" if worker.count == 1 else f"worker {worker.index}") as move:
         result = store.add(
             [sample.path for sample in mine],
             keys=[places[sample.name] for sample in mine],

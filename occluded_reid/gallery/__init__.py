@@ -11,7 +11,7 @@ from occluded_reid.gallery.search.query import mean_query
 from occluded_reid.gallery.search.rows import TableRows
 from occluded_reid.gallery.storage.maintenance import CompactResult, GalleryVersion
 from occluded_reid.gallery.storage.manifest import Manifest
-from occluded_reid.gallery.storage.verify import VerifyReport
+from occluded_reid.gallery.storage.verify import VerifyReport, verify_folder
 from occluded_reid.moved import find_renamed
 
 if TYPE_CHECKING:
@@ -58,4 +58,5 @@ __all__ = [
     "field",
     "hits_table",
     "mean_query",
+    "verify_folder",
 ]

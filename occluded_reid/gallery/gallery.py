@@ -367,7 +367,7 @@ class Gallery(GalleryBase):
         raise self._refusal("build_index()")
 
     def calibrate(self, query: EmbeddedSet, gallery: EmbeddedSet, *, wait: float = 0.0, **options: Any) -> Calibration:
-        """Find the distances from which on a hit is nobody, and keep them for ``search(threshold="calibrated")``.
+        """Find the distances from which on a hit is no match, and keep them for ``search(threshold="calibrated")``.
 
         Args:
             query: labelled images of people that the model has not been trained on.

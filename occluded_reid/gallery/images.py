@@ -130,6 +130,12 @@ def identify(image: ImageLike, name: str | None = None) -> Source:
                 return Source(path, hashlib.file_digest(file, "sha256").hexdigest(), path)
         except (OSError, ValueError) as cause:
             why = getattr(cause, "strerror", None) or cause
+            if isinstance(cause, IsADirectoryError):
+                raise ImageError(
+                    f"'{path}' is a folder, not an image. Give its images, such as "
+                    f"sorted(Path({path!r}).rglob('*.jpg')), or add all of them with "
+                    f"`occluded-reid index GALLERY {path}`."
+                ) from cause
             raise ImageError(
                 f"the image '{path}' cannot be read: {why}. Check the path and its permissions."
             ) from cause

@@ -141,6 +141,7 @@ def test_a_folder_without_cameras_is_indexed_without_cameras(
     refused = cli(*command)
     assert refused.code == 1
     assert "cut.png' is damaged or truncated" in refused.err
+    assert "leave out what cannot be read: --skip-unreadable." in " ".join(refused.err.replace("│", " ").split())
     kept = cli(*command, "--skip-unreadable")
     assert kept.code == 0
     assert "3 images added" in kept.out

@@ -149,3 +149,11 @@ def test_files_that_threads_read_give_the_same_as_pictures(
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(rows.embeddings, other.embeddings, strict=True))
     with pytest.raises(ImageError, match=r"07\.jpg"):
         list(embed_images(model, files, names, 4))
+
+
+def test_a_folder_is_told_how_it_is_added(tmp_path: Path, model: Any, pictures: list[Path]) -> None:
+    gallery = Gallery.create(tmp_path / "g", model=model)
+    for given in (pictures[0].parent, [str(pictures[0].parent)]):
+        with pytest.raises(ImageError, match=r"is a folder, not an image\. Give its images.*occluded-reid index"):
+            gallery.add(given)
+    assert len(gallery) == 0

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from occluded_reid.errors import GalleryError
+from occluded_reid.files import is_folder
 from occluded_reid.gallery.storage import checksums
 from occluded_reid.gallery.storage.checksums import Sums, compare, files_of
 from occluded_reid.gallery.storage.ledger import CHECKSUMS, HINT, NEWEST, Ledger, manifest_versions
 from occluded_reid.gallery.storage.lock import LOCK_FILE
-from occluded_reid.gallery.storage.manifest import FILE, FORMAT_VERSION
+from occluded_reid.gallery.storage.manifest import FILE, FORMAT_VERSION, Manifest
 from occluded_reid.gallery.storage.store import Store
 from occluded_reid.gallery.storage.tasks import INDEXES, UNFINISHED
 from occluded_reid.gallery.storage.writer import Progress
 
-__all__ = ["VerifyReport", "verify_store"]
+__all__ = ["VerifyReport", "verify_folder", "verify_store"]
 
 _SHOWN = 20
 
@@ -87,14 +88,36 @@ def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport
         GalleryError: the gallery is of format 1, which has no checksums.
     """
     with store.errors("read"):
-        return _verified(store, progress)
+        return _verified(store.folder, store.manifest, progress)
 
 
-def _verified(store: Store, progress: Progress | None) -> VerifyReport:
-    folder, ledger = store.folder, store.ledger
+def verify_folder(folder: Path, progress: Progress | None = None) -> VerifyReport:
+    """Do the same for a gallery in a folder that may be too damaged to be opened; all damage is named.
+
+    Args:
+        folder: the gallery.
+        progress: called with (bytes read, bytes in all).
+
+    Raises:
+        GalleryError: the folder is no gallery, cannot be read, or is of format 1, which has no checksums.
+    """
+    manifest = None
+    try:
+        manifest = Manifest.read(folder)
+    except GalleryError:
+        if not is_folder(folder / CHECKSUMS, GalleryError):
+            raise
+    try:
+        return _verified(folder, manifest, progress)
+    except OSError as cause:
+        raise GalleryError(f"the gallery '{folder}' cannot be read: {cause}. Correct its permissions.") from cause
+
+
+def _verified(folder: Path, manifest: Manifest | None, progress: Progress | None) -> VerifyReport:
+    ledger = Ledger(folder)
     damaged, sums = _lists(ledger)
     noted, versions = ledger.noted(), ledger.versions()
-    if not versions and store.manifest.format_version >= FORMAT_VERSION:
+    if not versions and (manifest is None or manifest.format_version >= FORMAT_VERSION):
         damaged[CHECKSUMS] = checksums.MISSING
     elif not versions:
         raise GalleryError(
@@ -128,10 +151,10 @@ def _verified(store: Store, progress: Progress | None) -> VerifyReport:
     if wrong and versions != ledger.versions():  # a writer has dropped versions meanwhile, and their files
         expected = _lists(ledger)[1]
         wrong = {name: what for name, what in wrong.items() if name in expected or name not in sums}
-    if unfinished and any(what == checksums.MISSING for what in wrong.values()):
+    if unfinished and manifest is not None and any(what == checksums.MISSING for what in wrong.values()):
         # The task was deleting files that no version needs; each version that counts must still be whole.
         wrong = {name: what for name, what in wrong.items() if what != checksums.MISSING}
-        wrong |= _unreadable(store, versions)
+        wrong |= _unreadable(folder, manifest, versions)
     leftovers = _leftovers(folder, set(sums), indexes, damaged)
     read = len(sums) + sum(len(files_of(folder, index)) for index in indexes)
     return VerifyReport(str(folder), read, done, tuple(versions), damaged | wrong, tuple(sorted(leftovers)), unfinished)
@@ -204,11 +227,11 @@ def _is_json(name: str) -> bool:
     return name.endswith(".json") and name.count("/") == 1
 
 
-def _unreadable(store: Store, versions: Iterable[int]) -> dict[str, str]:
+def _unreadable(folder: Path, manifest: Manifest, versions: Iterable[int]) -> dict[str, str]:
     found = {}
     for version in versions:
         try:
-            for _ in Store(store.folder, store.manifest, version).scan(["row"]):
+            for _ in Store(folder, manifest, version).scan(["row"]):
                 pass
         except GalleryError as cause:
             found[f"version {version}"] = f"cannot be read: {cause}"

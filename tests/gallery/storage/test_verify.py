@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from occluded_reid.errors import GalleryError
-from occluded_reid.gallery import Gallery
+from occluded_reid.gallery import Gallery, verify_folder
 from occluded_reid.gallery.storage import checksums
 
 Rows = Callable[..., Any]
@@ -102,3 +102,21 @@ def test_nothing_is_changed_by_verification(gallery: Gallery, tree_hash: Callabl
     gallery.verify()
     assert tree_hash(gallery.path) == before
     assert Gallery.open(gallery.path, version=3).verify().ok
+
+
+@pytest.mark.parametrize("break_more", [False, True])
+@pytest.mark.parametrize("name", ["gallery.json", "checksums/5.json", "newest.json", "checksums/gallery.json.json"])
+def test_damage_that_keeps_a_gallery_from_opening_is_listed_with_all_other(
+    gallery: Gallery, name: str, break_more: bool
+) -> None:
+    gallery.close()
+    wanted = {name}
+    (gallery.path / name).write_bytes(b"no JSON")
+    if break_more:
+        data = min((gallery.path / "images.lance" / "data").iterdir())
+        data.write_bytes(data.read_bytes()[:-1])
+        wanted.add(data.relative_to(gallery.path).as_posix())
+    report = verify_folder(gallery.path)
+    assert set(report.damaged) >= wanted
+    with pytest.raises(GalleryError, match=r"is no gallery: it has no gallery\.json|there is no gallery"):
+        verify_folder(gallery.path / "indexes")
