@@ -12,6 +12,7 @@ from occluded_reid.functional.gather import gather_rows
 from occluded_reid.functional.identity import identity_loss, part_identity_loss
 from occluded_reid.functional.memory import memory_contrast, memory_logits, moved_memory
 from occluded_reid.functional.occlusion import occlusion_stripes
+from occluded_reid.functional.part_triplet import part_triplet_loss
 from occluded_reid.functional.refined_pooling import part_probabilities, refined_pool
 from occluded_reid.functional.regions import region_pool, region_visibility
 from occluded_reid.functional.relation import correct_features, relation_pairs, relation_vectors, relation_weights
@@ -46,6 +47,7 @@ __all__ = [
     "occlusion_stripes",
     "part_identity_loss",
     "part_probabilities",
+    "part_triplet_loss",
     "refined_pool",
     "region_pool",
     "region_visibility",

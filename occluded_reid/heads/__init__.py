@@ -12,6 +12,7 @@ from occluded_reid.heads.global_ import GlobalHead
 from occluded_reid.heads.local import LocalHead
 from occluded_reid.heads.memory import MemoryHead
 from occluded_reid.heads.occlusion_erasing import OcclusionErasingHead
+from occluded_reid.heads.part_attention import PartAttentionHead
 from occluded_reid.heads.region_pooling import RegionPoolingHead
 from occluded_reid.heads.regions import RegionsHead
 from occluded_reid.heads.relation import RelationHead
@@ -30,6 +31,7 @@ __all__ = [
     "LocalHead",
     "MemoryHead",
     "OcclusionErasingHead",
+    "PartAttentionHead",
     "RegionPoolingHead",
     "RegionsHead",
     "RelationHead",

@@ -26,6 +26,7 @@ class ConcatHead(Head):
         neck: "bnneck" (bias fixed at 0; the paper: "a fully connected layer follows the batch normalization layer"),
             "bn" or "none".
         match: which side of the neck is matched: "after" or "before" (unsaid by OCNet).
+        training_only: the slot is for losses alone; a model for use does not have the head (BPBreID).
 
     Raises:
         BuildError: a head does not come before this one or has no slot, or there is none.
@@ -39,13 +40,16 @@ class ConcatHead(Head):
         slot: str = "final",
         neck: Literal["bnneck", "bn", "none"] = "bnneck",
         match: Literal["after", "before"] = "after",
+        training_only: bool = False,
     ) -> None:
         super().__init__(info)
         self.sources, width = slot_sources(info, heads, "concatenates", same_width=False)
         self.slot, self.match = slot, match
         self.neck = make_neck(width, neck)
         self.classifier = make_classifier(width, info.num_classes, bias=neck != "bnneck") if info.num_classes else None
-        self.info = HeadInfo(slots={slot: width}, inference_slots=(slot,))
+        self.info = HeadInfo(
+            slots={slot: width}, inference_slots=() if training_only else (slot,), training_only=training_only
+        )
 
     def forward(
         self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None

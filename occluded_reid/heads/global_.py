@@ -9,7 +9,7 @@ from torch import nn
 
 from occluded_reid.contracts import BuildInfo, FeatureMaps, HeadInfo, HeadOutput, MapInfo, Targets
 from occluded_reid.errors import BuildError
-from occluded_reid.functional import aggregation_maps
+from occluded_reid.functional import aggregation_maps, refined_pool
 from occluded_reid.heads.base import Head, make_classifier, make_neck, pool
 from occluded_reid.heads.source import map_source
 from occluded_reid.registry import HEADS
@@ -37,10 +37,14 @@ class GlobalHead(Head):
         neck: "bn" (SORN), "bnneck" (bias fixed at 0) or "none".
         match: which side of the neck is matched: "after" or "before".
         pooling: "average" or "max".
+        attention: a map of an earlier head with one channel, as "head.map": the average is weighted by it (BPBreID's
+            foreground embedding).
         slot: name of the slot.
+        training_only: the slot is for losses alone; a model for use does not have the head (BPBreID).
 
     Raises:
-        BuildError: several sets are asked for and the channels cannot be divided, or there is no such stage or map.
+        BuildError: several sets are asked for and the channels cannot be divided, there is no such stage or map, or the
+            attention does not fit.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class GlobalHead(Head):
         neck: Literal["bn", "bnneck", "none"] = "bn",
         match: Literal["after", "before"] = "after",
         pooling: Literal["average", "max"] = "average",
+        attention: str | None = None,
         slot: str = "global",
+        training_only: bool = False,
     ) -> None:
         super().__init__(info)
         self.source, stage = map_source(info, on, source)
@@ -69,6 +75,7 @@ class GlobalHead(Head):
                 "two: the channels of a set, or of all sets together."
             )
         width = total_width or (num_sets * set_width if set_width else stage.channels)
+        self.attention = None if attention is None else _attention_source(info, attention, stage, pooling)
         rows, columns = (-(-side // stage.stride) for side in info.input_size)
         if width % num_sets or not 1 <= num_sets <= rows:
             raise BuildError(
@@ -85,7 +92,12 @@ class GlobalHead(Head):
         maps = {"projected": MapInfo(width, stage.stride)} if set_width or total_width else {}
         if num_sets > 1:
             maps["aggregation"] = MapInfo(num_sets, stage.stride)
-        self.info = HeadInfo(slots={slot: width}, inference_slots=(slot,), maps=maps)
+        self.info = HeadInfo(
+            slots={slot: width},
+            inference_slots=() if training_only else (slot,),
+            maps=maps,
+            training_only=training_only,
+        )
 
     def forward(
         self, features: FeatureMaps, context: Mapping[str, HeadOutput], targets: Targets | None = None
@@ -93,7 +105,11 @@ class GlobalHead(Head):
         """Return the global feature, embedding, logits, and the maps M_n."""
         head, name = self.source
         grid = self.project(features[name] if head is None else context[head].maps[name])
-        pooled = pool(grid, self.pooling)
+        if self.attention is None:
+            pooled = pool(grid, self.pooling)
+        else:
+            by, weights = self.attention
+            pooled = refined_pool(grid, context[by].maps[weights], "weighted")[:, 0]
         necked = self.neck(pooled)
         output = HeadOutput(
             features={self.slot: pooled}, embeddings={self.slot: necked if self.match == "after" else pooled}
@@ -105,3 +121,15 @@ class GlobalHead(Head):
         if self.classifier is not None:
             output.logits[self.slot] = self.classifier(necked)
         return output
+
+
+def _attention_source(info: BuildInfo, attention: str, stage: MapInfo, pooling: str) -> tuple[str, str]:
+    """Head and name of the map that weighs the cells."""
+    (head, name), given = map_source(info, "last", attention)
+    if given != MapInfo(1, stage.stride) or pooling != "average":
+        raise BuildError(
+            f"head '{info.name}' weighs its average by {attention}, which has {given.channels} channels at stride "
+            f"{given.stride}; it pools a map of stride {stage.stride} by '{pooling}'. Name a map of one channel and of "
+            "that stride, with pooling: average."
+        )
+    return str(head), name

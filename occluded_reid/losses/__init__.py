@@ -8,6 +8,7 @@ from occluded_reid.losses.distillation import DistillationLoss
 from occluded_reid.losses.identity import IdentityLoss
 from occluded_reid.losses.memory_contrast import MemoryContrastLoss
 from occluded_reid.losses.occlusion_scores import OcclusionScoresLoss
+from occluded_reid.losses.part_triplet import PartTripletLoss
 from occluded_reid.losses.segmentation import SegmentationLoss
 from occluded_reid.losses.separation import SeparationLoss
 from occluded_reid.losses.spc import SPCLoss
@@ -24,6 +25,7 @@ __all__ = [
     "LossValues",
     "MemoryContrastLoss",
     "OcclusionScoresLoss",
+    "PartTripletLoss",
     "SPCLoss",
     "SegmentationLoss",
     "SeparationLoss",
