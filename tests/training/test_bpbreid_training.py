@@ -9,7 +9,6 @@ import pytest
 from occluded_reid import Gallery, load_dataset, load_model, load_recipe, train
 from occluded_reid.data.synthetic import SyntheticOptions, generate
 from occluded_reid.evaluation.studies.study import evaluate_model
-from occluded_reid.models.embedding import embed_images
 
 DRAWN = SyntheticOptions(
     train_identities=12, test_identities=6, cameras=2, images_per_camera=4, distractors=0, occluded_queries=0.5
@@ -69,7 +68,7 @@ def test_a_gallery_with_an_index_answers_as_the_exact_search(trained, tmp_path: 
     assert [[(hit.key, hit.distance) for hit in hits] for hits in approximate] == [
         [(hit.key, hit.distance) for hit in hits] for hits in exact
     ]
-    rows = embed_images(model, files)
+    rows = model.embed(files)
     seen = rows.visibility[:, :-1]
     assert set(seen.unique().tolist()) == {0.0, 1.0}
     assert bool((rows.visibility[:, -1] == 1).all())
