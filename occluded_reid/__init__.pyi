@@ -68,6 +68,7 @@ from .registry import (
 )
 from .search.index.base import SlotIndex
 from .search.projection import Reduction
+from .search.rerank.bridge import Bridge
 from .search.rerank.k_reciprocal import KReciprocal
 from .training import Trainer, train
 from .training.parser import train_parser
@@ -85,6 +86,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Benchmark",
+    "Bridge",
     "BuildInfo",
     "Calibration",
     "DistanceSumMatcher",

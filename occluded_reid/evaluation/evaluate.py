@@ -22,6 +22,7 @@ from occluded_reid.matchers.base import Matcher
 from occluded_reid.numbered import whole_numbers
 from occluded_reid.search.matrix import MatrixDistances
 from occluded_reid.search.rerank.all_queries import RerankedDistances
+from occluded_reid.search.rerank.bridge import Bridge, BridgedDistances
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 from occluded_reid.search.tiles import Distances, Tiles
 
@@ -35,7 +36,7 @@ def evaluate(
     matcher: Matcher,
     protocol: Protocol | None = None,
     *,
-    rerank: KReciprocal | None = None,
+    rerank: KReciprocal | Bridge | None = None,
     fingerprint: str = "",
     tuned: str = "",
     test_time: str = "",
@@ -55,7 +56,9 @@ def evaluate(
         matcher: the distance.
         protocol: what counts; None is the common rule of the re-identification benchmarks.
         rerank: re-rank by k-reciprocal encodings before counting. As published, every query and its distances to the
-            other queries then change the answer of each one, which no search does: the report says so.
+            other queries then change the answer of each one, which no search does: the report says so. A `Bridge` in
+            its place compares images that share too little through complete gallery images, each query alone; bridges
+            may be images that do not count for the query.
         fingerprint: of the model that made the embeddings, for the report.
         tuned: what was chosen on which other data, in words, for the report.
         test_time: what was done beside the model itself (averaging over flipped images, …), for the report.
@@ -93,9 +96,7 @@ def evaluate(
             raise EvaluationError("re-ranking uses the whole gallery, shots='single' one image a person; choose one.")
         gallery = _by_name(gallery)
     numbers, excluded, unshared = _ranked(
-        Tiles(query.embeddings, gallery.embeddings, matcher, device=device)
-        if rerank is None
-        else RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank, device=device),
+        _distances(query, gallery, matcher, rerank, device),
         query,
         gallery,
         protocol,
@@ -112,10 +113,30 @@ def evaluate(
         slots=query.embeddings.widths,
         matcher=matcher.config,
         fingerprint=fingerprint,
-        reranking="" if rerank is None else f"{rerank}, uses all queries",
+        reranking=_in_words(rerank),
         tuned=tuned,
         test_time=test_time,
     )
+
+
+def _distances(
+    query: EmbeddedSet,
+    gallery: EmbeddedSet,
+    matcher: Matcher,
+    rerank: KReciprocal | Bridge | None,
+    device: str | torch.device | None,
+) -> Distances:
+    if rerank is None:
+        return Tiles(query.embeddings, gallery.embeddings, matcher, device=device)
+    if isinstance(rerank, Bridge):
+        return BridgedDistances(query.embeddings, gallery.embeddings, matcher, rerank, device=device)
+    return RerankedDistances(query.embeddings, gallery.embeddings, matcher, rerank, device=device)
+
+
+def _in_words(rerank: KReciprocal | Bridge | None) -> str:
+    if rerank is None:
+        return ""
+    return f"{rerank}, each query alone" if isinstance(rerank, Bridge) else f"{rerank}, uses all queries"
 
 
 @dataclass(frozen=True)

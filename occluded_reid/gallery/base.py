@@ -53,6 +53,7 @@ from occluded_reid.gallery.values import finite, require_keys, require_whole
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Channels, ImageLike, Images
 from occluded_reid.search.projection import Reduction
+from occluded_reid.search.rerank.bridge import Bridge
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["Answer", "GalleryBase", "Images", "Query"]
@@ -236,7 +237,7 @@ class GalleryBase(Browsing):
         group_by: GroupBy | None = None,
         effort: EffortLike = "exact",
         threshold: Threshold | None = None,
-        rerank: bool | KReciprocal = False,
+        rerank: bool | KReciprocal | Bridge = False,
         combine: bool = False,
         channels: Channels = "rgb",
         batch_size: int = 64,
@@ -268,7 +269,8 @@ class GalleryBase(Browsing):
             threshold: leave out what is too far to be the person asked for: a distance, a `Calibration`, or
                 "calibrated", the one that the gallery keeps. A query without hits is answered: nobody here.
             rerank: put the candidates in the order of their k-reciprocal distance: each query with the gallery alone,
-                by lists of neighbours computed beforehand (`build_neighbours`).
+                by lists of neighbours computed beforehand (`build_neighbours`). A `Bridge` compares images that share
+                too little through complete ones; it needs no lists, and searches exactly whatever `effort` says.
             combine: take all rows for images of one person and search once, with `mean_query`.
             channels: the order of colours in arrays and tensors, as for `add`.
             batch_size: images that the model embeds at a time.

@@ -27,7 +27,7 @@ class Hit:
         rank: 1 for the nearest.
         slot_distances: slot -> distance of this slot alone, whether both images show it or not.
         shared_visibility: slot -> v(query) · v(gallery): how much of the slot both images show.
-        reranked: its re-ranked distance, 0 … 1, by which it has its rank, where the search was re-ranked.
+        reranked: its re-ranked distance (k-reciprocal: 0 … 1) by which it has its rank, where the search was re-ranked.
         probability: how likely it is the person asked for, where a `Calibration` was the threshold, or None.
         identity: who it is, or None where it was not given.
         camera: number of the camera, or None.

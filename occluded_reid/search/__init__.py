@@ -8,12 +8,14 @@ from occluded_reid.search.index.factory import Estimate, estimate, parse_factory
 from occluded_reid.search.index.packed_rows import PackedRows, PackedWriter
 from occluded_reid.search.projection import Reduction
 from occluded_reid.search.recall import Effort, Recall, choose_effort, measure_recall
+from occluded_reid.search.rerank.bridge import Bridge, bridge_topk
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 from occluded_reid.search.rerank.neighbors import NeighbourLists
 from occluded_reid.search.rerank.per_query import rerank_topk
 from occluded_reid.search.rows import InMemoryRows, RowSource
 
 __all__ = [
+    "Bridge",
     "Effort",
     "Estimate",
     "InMemoryRows",
@@ -27,6 +29,7 @@ __all__ = [
     "SlotIndex",
     "TopK",
     "approximate_topk",
+    "bridge_topk",
     "choose_device",
     "choose_effort",
     "describe_device",

@@ -16,6 +16,7 @@ from occluded_reid.gallery.filters.where import Where
 from occluded_reid.gallery.images import Source
 from occluded_reid.gallery.search.efforts import EffortLike
 from occluded_reid.gallery.values import is_whole, require_whole
+from occluded_reid.search.rerank.bridge import Bridge
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 
 __all__ = ["GroupBy", "SearchRequest", "cameras_of", "identities_of", "require_k"]
@@ -48,7 +49,7 @@ class SearchRequest:
     identities: Sequence[str | None] | None = None
     group_by: GroupBy | None = None
     effort: EffortLike = "exact"
-    rerank: KReciprocal | None = None
+    rerank: KReciprocal | Bridge | None = None
 
     def part(self, queries: np.ndarray, k: int | None = None) -> SearchRequest:
         """Return the same request for some of its queries, with the same or another k."""

@@ -16,6 +16,7 @@ from occluded_reid.gallery.storage import checksums
 from occluded_reid.gallery.storage.links import remove_entry, require_no_link
 from occluded_reid.gallery.storage.tasks import INDEXES
 from occluded_reid.search.exact import TopK
+from occluded_reid.search.rerank.bridge import Bridge
 from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 from occluded_reid.search.rerank.neighbors import NeighbourLists
 
@@ -33,17 +34,17 @@ _FOLDER, _FILE = "neighbours", "lists.safetensors"
 _CANDIDATES = 100  # at least, for each query
 
 
-def require_rerank(rerank: object) -> KReciprocal | None:
+def require_rerank(rerank: object) -> KReciprocal | Bridge | None:
     """Return the parameters of a re-ranking; None for none.
 
     Raises:
-        GalleryError: it is neither true nor false nor a `KReciprocal`.
+        GalleryError: it is neither true nor false, nor a `KReciprocal` or a `Bridge`.
     """
     if rerank is None or isinstance(rerank, bool):
         return KReciprocal() if rerank else None
-    if isinstance(rerank, KReciprocal):
+    if isinstance(rerank, KReciprocal | Bridge):
         return rerank
-    raise GalleryError(f"rerank is {shown(rerank)}; give True, or a KReciprocal with its parameters.")
+    raise GalleryError(f"rerank is {shown(rerank)}; give True, or a KReciprocal or Bridge with its parameters.")
 
 
 def save_neighbours(gallery: Path, lists: NeighbourLists) -> None:
@@ -102,7 +103,7 @@ def open_neighbours(gallery: Path) -> NeighbourLists:
 
 def candidate_count(request: SearchRequest) -> int:
     """Return how many candidates of each query to re-rank."""
-    least = 0 if request.rerank is None else request.rerank.k1
+    least = request.rerank.k1 if isinstance(request.rerank, KReciprocal) else 0
     return max(_CANDIDATES, 5 * request.k, least)
 
 

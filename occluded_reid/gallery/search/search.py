@@ -27,6 +27,8 @@ from occluded_reid.matchers import Matcher
 from occluded_reid.search.approximate import approximate_topk
 from occluded_reid.search.exact import TopK, exact_topk
 from occluded_reid.search.index.base import DamagedIndexError
+from occluded_reid.search.rerank.bridge import Bridge, bridge_topk
+from occluded_reid.search.rerank.k_reciprocal import KReciprocal
 from occluded_reid.search.rerank.neighbors import LocatedLists, NeighbourLists
 from occluded_reid.search.rerank.per_query import rerank_topk
 from occluded_reid.search.selected import SelectedRows
@@ -103,6 +105,10 @@ class Searcher:
         if request.rerank is None:
             best = nearest(request.rows, self.rows, request.k, out, request.group_by, find)
             return hits_of(request.rows, self.rows, self._source, matcher, best)
+        if isinstance(request.rerank, Bridge):
+            bridged = self._bridging(request.rerank, matcher, passing)
+            best = nearest(request.rows, self.rows, request.k, out, request.group_by, bridged)
+            return hits_of(request.rows, self.rows, self._source, matcher, best, reranked=True)
         count = candidate_count(request)
         able = nearest(request.rows, self.rows, count, out, None, find)
         # What a query may not find stays in the neighbourhoods: without it they would have holes.
@@ -186,6 +192,18 @@ class Searcher:
 
         return nearly
 
+    def _bridging(self, bridge: Bridge, matcher: Matcher, passing: np.ndarray | None) -> Finder:
+        """Exact, whatever the effort: no index knows of bridges. What does not pass may still be a bridge."""
+
+        def find(query: PartEmbeddings, k: int, allowed: RowMask | None) -> TopK:
+            def rule(start: int, stop: int) -> np.ndarray:
+                mask = np.ones((len(query), stop - start), dtype=bool) if allowed is None else allowed(start, stop)
+                return mask if passing is None else mask & np.isin(np.arange(start, stop), passing)
+
+            return bridge_topk(query, self._source, matcher, bridge, k, allowed=rule, device=self._device)
+
+        return find
+
     def _effort(self, request: SearchRequest, matcher: Matcher) -> tuple[int, int] | None:
         """Return candidates and effort to search with; None searches exactly."""
         wanted = request.effort
@@ -215,7 +233,7 @@ class Searcher:
 def _bounded(request: SearchRequest, rows: int) -> SearchRequest:
     """The same request with numbers that no longer exceed the gallery, and the same answer: memory follows them."""
     rerank = request.rerank
-    if rerank is not None:
+    if isinstance(rerank, KReciprocal):
         most = _most(rows)
         rerank = replace(rerank, k1=min(rerank.k1, most), k2=min(rerank.k2, most))
     return replace(request, k=min(request.k, max(1, rows)), rerank=rerank)
