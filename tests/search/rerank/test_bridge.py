@@ -138,8 +138,8 @@ def test_evaluation_finds_lower_bodies_by_upper_ones() -> None:
     assert plain.mAP < 0.15
     assert bridged.mAP > 0.4  # the person's own complete image comes before the lower body: rank 2 at best
     assert bridged.card.reranking == "bridge (n=1, below=0.5, complete=0.9, temperature=0.0), each query alone"
-    assert plain.card.unshared > 0
-    assert bridged.card.unshared == 0
+    assert plain.card.pairs_without_shared_slot > 0
+    assert bridged.card.pairs_without_shared_slot == 0
     few = evaluate(query, gallery, matcher, rerank=Bridge(n=10))
     assert few.mAP > 0.4
 
