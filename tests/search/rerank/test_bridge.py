@@ -69,10 +69,13 @@ def test_it_is_the_loop(matcher: VisibilityWeightedMatcher, bridge: Bridge) -> N
     q, g = np.divmod(np.arange(9 * 30), 30)
     np.testing.assert_allclose(distances.score(q, g), wanted.ravel(), atol=2e-6, rtol=0)
     assert (wanted.ravel() != matcher.pairs(query, gallery, q, g)).any()
-    for start, stop in ((0, 30), (7, 19)):
-        block = distances.tile(start, stop)(2, 9)
-        gap = np.abs(block.distance.double().numpy() - distances.score(q, g).reshape(9, 30)[2:, start:stop])
-        assert gap.max() <= np.max(block.tolerance)
+    every, walked = distances.score(q, g).reshape(9, 30), 0
+    for tile in distances.tiles(12, 40):
+        exact = every[tile.first : tile.last, tile.start : tile.stop]
+        assert np.abs(tile.distance.double().numpy() - exact).max() <= np.max(tile.tolerance)
+        assert tile.exact(np.array([0]), np.array([1]))[0] == exact[0, 1]
+        walked += exact.size
+    assert walked == every.size
     found = bridge_topk(query, InMemoryRows(gallery), matcher, bridge, 7)
     exact = distances.score(q, g).reshape(9, 30)
     for row, positions, values in zip(exact, found.positions, found.distances, strict=True):
