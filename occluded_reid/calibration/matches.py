@@ -75,7 +75,7 @@ def _look(walk: Comparisons, tile: Tile, mate: np.ndarray, impostor: np.ndarray,
     nearer[block] += (to_mate < -margin).sum(1)
     decides = (distance <= limit[:, None]) & np.isfinite(distance)
     q, g = np.nonzero(decides | (np.abs(to_mate) <= margin))
-    exact = walk.exact(q + tile.first, g + tile.start)
+    exact = tile.exact(q, g)
     np.minimum.at(impostor, q + tile.first, exact)
     close = np.abs(to_mate[q, g]) <= margin
     nearer[block] += np.bincount(q[close & (exact <= mate[block][q])], minlength=len(tile.distance))

@@ -243,7 +243,7 @@ class PairWalks:
             place = np.floor(scaled)
             within = scaled - place
             q, g = np.nonzero(impostor & ((within < margin) | (within > 1 - margin)))
-            place[q, g] = self._cell(self._exact(tile, q, g))
+            place[q, g] = self._cell(_steps(tile.exact(q, g)))
             index = tile.shared * (CELLS + 1) + place.astype(np.int64)
             self.cells += np.bincount(index[impostor], minlength=self.cells.size).reshape(self.cells.shape)
 
@@ -286,7 +286,7 @@ class PairWalks:
             scaled, margin = self._scaled(tile)
             low, high = (np.clip(scaled + side, 0, CELLS).astype(np.int64) for side in (-margin, margin))
             q, g = np.nonzero(impostor & (chosen_before[high + 1] > chosen_before[low]))
-            steps = self._exact(tile, q, g)
+            steps = _steps(tile.exact(q, g))
             inside = chosen[self._cell(steps)]
             waiting.append((steps * (self.walk.slots + 1) + tile.shared[q, g])[inside])
             if sum(map(len, waiting)) > _HELD_KEYS:
@@ -317,9 +317,6 @@ class PairWalks:
         """Distances (nq, ng) in cells, float32, and how far one may be wrong."""
         cells = np.clip(tile.distance * np.float32(GRID / self.step), 0, CELLS)
         return cells, _MARGIN * self.walk.tolerance * GRID / self.step
-
-    def _exact(self, tile: Tile, q: np.ndarray, g: np.ndarray) -> np.ndarray:
-        return _steps(self.walk.exact(q + tile.first, g + tile.start))
 
     def _cell(self, steps: np.ndarray) -> np.ndarray:
         return np.asarray(np.clip(steps // self.step, 0, CELLS))

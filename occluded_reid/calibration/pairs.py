@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from occluded_reid.embeddings import EmbeddedSet
 from occluded_reid.errors import ShapeError
 from occluded_reid.matchers.base import Matcher, Prepared, Rows
-from occluded_reid.search.device import full_precision
+from occluded_reid.search.tiles import MatchedTile, Tiles, score_pairs
 
 __all__ = ["Block", "Comparisons", "Progress", "Survey", "Tile", "shared_slots"]
 
@@ -24,7 +25,6 @@ _BINS = 20_000
 _CELL = 10  # bins
 _MARGIN = 1.25  # tolerances: what float32 loses on the way from a distance to its bin is added
 _BLOCK_VALUES = 1 << 18  # distances looked at together: 1 MB, and a few times as much for masks and counts
-_RESCORED_PAIRS = 1 << 18
 
 Progress = Callable[[int, int], None]
 """Called with (gallery rows done, gallery rows in all), over all walks."""
@@ -94,6 +94,11 @@ class Tile:
     distance: np.ndarray
     shared: np.ndarray
     same: np.ndarray
+    walked: MatchedTile
+
+    def exact(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the deciding distances (n,) of n pairs of this tile."""
+        return self.walked.exact(rows, columns)
 
 
 def shared_slots(query: Prepared, gallery: Prepared, query_rows: Rows, gallery_rows: Rows) -> np.ndarray:
@@ -123,6 +128,7 @@ class Comparisons:
         tile_rows: gallery rows at a time.
         progress: called after each tile.
         walks: over the gallery, for the progress.
+        device: where to multiply, see `Tiles`.
     """
 
     def __init__(
@@ -135,18 +141,21 @@ class Comparisons:
         tile_rows: int = 1024,
         progress: Progress | None = None,
         walks: int = 2,
+        device: str | torch.device | None = None,
     ) -> None:
-        query.embeddings.require_same_slots(gallery.embeddings)
         if tile_rows < 1:
             raise ShapeError(f"tile_rows is {tile_rows}; give at least 1.")
         self.query, self.gallery, self.matcher = query, gallery, matcher
         self.exclude_same_camera, self.tile_rows = exclude_same_camera, tile_rows
-        self.prepared = matcher.prepare(query.embeddings)
-        self.slots = self.prepared.shared.shape[1]
-        self.tolerance = matcher.tolerance(self.prepared, self.prepared)
+        self._tiles = Tiles(query.embeddings, gallery.embeddings, matcher, device=device)
+        self.slots = self._tiles.prepared.shared.shape[1]
         self._width = 10 * self.tolerance
-        self._score = matcher.scorer(query.embeddings, gallery.embeddings)
         self._progress, self._done, self._all = progress, 0, walks * len(gallery)
+
+    @property
+    def tolerance(self) -> float:
+        """How far the distances of the tiles so far may lie from the exact ones."""
+        return self._tiles.tolerance
 
     def survey(self) -> Survey:
         """Walk over all pairs."""
@@ -194,7 +203,7 @@ class Comparisons:
         for tile in self.tiles():
             block = np.arange(tile.first, tile.first + len(tile.distance))
             q, g = np.nonzero(~tile.same & (tile.distance <= limit[block[:, None], tile.shared]))
-            np.minimum.at(exact, (q + tile.first, tile.shared[q, g]), self.exact(q + tile.first, g + tile.start))
+            np.minimum.at(exact, (q + tile.first, tile.shared[q, g]), tile.exact(q, g))
         return exact
 
     def order_statistics(self, survey: Survey, wanted: dict[Block, int]) -> dict[Block, float]:
@@ -217,7 +226,7 @@ class Comparisons:
             used = group >= 0
             below += np.bincount(group[used & (tile.distance < low[group])], minlength=len(wanted))
             q, g = np.nonzero(used & (tile.distance >= low[group]) & (tile.distance <= high[group]))
-            exact, which = self.exact(q + tile.first, g + tile.start), group[q, g]
+            exact, which = tile.exact(q, g), group[q, g]
             for b in range(len(wanted)):
                 # Distances stand on a grid of 1e-6: a bin holds few different ones, however many pairs there are.
                 new, times = np.unique(exact[which == b], return_counts=True)
@@ -242,32 +251,25 @@ class Comparisons:
             limit = threshold[tile.shared]
             inside = tile.distance <= limit
             q, g = np.nonzero(np.abs(tile.distance - np.where(np.isfinite(limit), limit, 0)) <= 2 * self.tolerance)
-            inside[q, g] = self.exact(q + tile.first, g + tile.start) <= limit[q, g]
+            inside[q, g] = tile.exact(q, g) <= limit[q, g]
             yield tile, inside
 
     def tiles(self) -> Iterator[Tile]:
         """Yield all pairs, some queries against some gallery rows at a time."""
-        seen = (self.prepared.shared > 0).float()
-        for start in range(0, len(self.gallery), self.tile_rows):
-            stop = min(start + self.tile_rows, len(self.gallery))
-            rows = self.matcher.prepare(self.gallery.embeddings[start:stop])
-            self.tolerance = max(self.tolerance, self.matcher.tolerance(self.prepared, rows))
-            seen_here = (rows.shared > 0).float().T
-            step = max(1, _BLOCK_VALUES // (stop - start))
-            for first in range(0, len(self.query), step):
-                block = slice(first, first + step)
-                with full_precision(rows.shared.device):
-                    distance = self.matcher.tile(self.prepared[block], rows).cpu().numpy()
-                yield Tile(
-                    first,
-                    start,
-                    distance,
-                    (seen[block] @ seen_here).cpu().numpy().round().astype(np.int64),
-                    self.query.identity[block, None] == self.gallery.identity[None, start:stop],
-                )
-            self._done += stop - start
-            if self._progress is not None:
-                self._progress(self._done, self._all)
+        for tile in self._tiles.tiles(self.tile_rows, _BLOCK_VALUES):
+            people = self.gallery.identity[None, tile.start : tile.stop]
+            yield Tile(
+                tile.first,
+                tile.start,
+                tile.distance.cpu().numpy(),
+                tile.shared().cpu().numpy(),
+                self.query.identity[tile.first : tile.last, None] == people,
+                tile,
+            )
+            if tile.last == len(self.query):
+                self._done += tile.stop - tile.start
+                if self._progress is not None:
+                    self._progress(self._done, self._all)
 
     def _bins(self, tile: Tile, impostor: np.ndarray) -> np.ndarray:
         """Bins of a tile's impostors, in order; on the right side of the edge of a cell, as exact distances say."""
@@ -276,14 +278,10 @@ class Comparisons:
         place, within = scaled.astype(np.int64), scaled % _CELL
         margin = _MARGIN * self.tolerance / self._width
         near = np.flatnonzero((within < margin) | (within > _CELL - margin))
-        exact = self.exact(q[near] + tile.first, g[near] + tile.start)
+        exact = tile.exact(q[near], g[near])
         place[near] = np.clip(exact / self._width, 0, _BINS).astype(np.int64)
         return place
 
     def exact(self, query_rows: np.ndarray, gallery_rows: np.ndarray) -> np.ndarray:
         """Return the deciding distances (n,) of n pairs, a bounded number of them at a time."""
-        exact = np.empty(len(query_rows))
-        for begin in range(0, len(exact), _RESCORED_PAIRS):
-            part = slice(begin, begin + _RESCORED_PAIRS)
-            exact[part] = self._score(query_rows[part], gallery_rows[part])
-        return exact
+        return score_pairs(self._tiles.score, query_rows, gallery_rows)
