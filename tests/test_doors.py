@@ -441,6 +441,12 @@ def galleries(t: SimpleNamespace) -> Doors:
     }
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd values are taken as paths too: what is written by them lies in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def tried(doors: Doors) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every call with one argument that is odd, and what it is called."""
     for name, (door, right) in doors.items():
