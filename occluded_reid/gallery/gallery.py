@@ -120,7 +120,7 @@ class Gallery(GalleryBase):
         """
         back_end = cls._back_end(path)
         if reduce is not None and back_end._place != "in a folder":
-            raise back_end._refused(path, "reduce=", "Give it embeddings that are reduced already.")
+            raise back_end._refused(back_end._shown(path), "reduce=", "Give it embeddings that are reduced already.")
         if (model is not None and slots is not None) or (fingerprint is not None and slots is None):
             raise GalleryError("give either a model, or the slots (and, if known, the fingerprint) of one.")
         if model is None and slots is None:
@@ -229,6 +229,11 @@ class Gallery(GalleryBase):
     @abstractmethod
     def _is_there(path: str | Path) -> bool:
         """Whether there is one."""
+
+    @staticmethod
+    def _shown(path: str | Path) -> str:
+        """Return a path as messages show it."""
+        return str(path)
 
     @classmethod
     def _refused(cls, path: object, asked: str, instead: str = _COPY) -> UnsupportedError:

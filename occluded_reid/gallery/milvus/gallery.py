@@ -98,7 +98,9 @@ class MilvusGallery(Gallery):
         path: str | Path, model: EmbeddingModel | None, matcher: Matcher | None, version: int | None, device: str
     ) -> MilvusGallery:
         if version is not None:
-            raise MilvusGallery._refused(path, f"version={version}", "A server keeps no older versions; leave it out.")
+            raise MilvusGallery._refused(
+                MilvusGallery._shown(path), f"version={version}", "A server keeps no older versions; leave it out."
+            )
         with _connected(path) as server:
             collections, place = Collections(server), cast(Any, str(server.address))
             manifest = collections.manifest()
@@ -107,6 +109,10 @@ class MilvusGallery(Gallery):
             chosen = matcher or matcher_of(place, manifest, model)
             collections.load(manifest)
             return MilvusGallery(server, manifest, chosen, model, device=device)
+
+    @staticmethod
+    def _shown(path: str | Path) -> str:
+        return str(MilvusAddress.parse(str(path)))  # without a password
 
     @staticmethod
     def _is_there(path: str | Path) -> bool:

@@ -34,6 +34,8 @@ class VerifyReport:
         damaged: file -> what is wrong with it; empty where all is well.
         leftovers: files that belong to no version that counts: what a crash has left. They do no harm, and the next
             compaction deletes them.
+        unchecked: files that no list which can be read has, while another list is damaged: nobody can tell whether they
+            are whole, or left over.
         unfinished: whether a task was broken off, which the next writer finishes.
     """
 
@@ -43,6 +45,7 @@ class VerifyReport:
     versions: tuple[int, ...]
     damaged: dict[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
     unfinished: bool = False
 
     @property
@@ -71,6 +74,8 @@ class VerifyReport:
         found += [f"  damaged: {name} {what}" for name, what in shown]
         if len(self.damaged) > _SHOWN:
             found.append(f"  … and {len(self.damaged) - _SHOWN} more")
+        if self.unchecked:
+            found.append(f"  {len(self.unchecked)} files could not be compared: the list of their checksums is damaged")
         if self.leftovers:
             found.append(f"  {len(self.leftovers)} files of writes that were broken off; compact() deletes them")
         if self.unfinished:
@@ -155,9 +160,20 @@ def _verified(folder: Path, manifest: Manifest | None, progress: Progress | None
         # The task was deleting files that no version needs; each version that counts must still be whole.
         wrong = {name: what for name, what in wrong.items() if what != checksums.MISSING}
         wrong |= _unreadable(folder, manifest, versions)
-    leftovers = _leftovers(folder, set(sums), indexes, damaged)
+    # Without a list, what it had looks like what a crash has left; nobody is to delete it for that.
+    lost = any(name.startswith(CHECKSUMS) for name in damaged)
+    unlisted = tuple(sorted(_leftovers(folder, set(sums), indexes, damaged)))
     read = len(sums) + sum(len(files_of(folder, index)) for index in indexes)
-    return VerifyReport(str(folder), read, done, tuple(versions), damaged | wrong, tuple(sorted(leftovers)), unfinished)
+    return VerifyReport(
+        str(folder),
+        read,
+        done,
+        tuple(versions),
+        damaged | wrong,
+        () if lost else unlisted,
+        unlisted if lost else (),
+        unfinished,
+    )
 
 
 def _lists(ledger: Ledger) -> tuple[dict[str, str], Sums]:

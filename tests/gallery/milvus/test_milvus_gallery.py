@@ -319,7 +319,7 @@ def test_what_a_server_refuses_is_said_in_words(both: tuple[Gallery, Gallery], n
         Gallery.open(new_address())
     with pytest.raises(GalleryError, match="holds one slot of a gallery; open 'occluded_reid_test_"):
         Gallery.open(f"{server.path}__slot_0")
-    with pytest.raises(GalleryError, match="a server keeps no older versions"):
+    with pytest.raises(GalleryError, match="A server keeps no older versions"):
         Gallery.open(server.path, version=1)
     with pytest.raises(GalleryError, match="keeps no neighbour lists"):
         server.search(query, rerank=True)
