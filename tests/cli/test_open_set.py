@@ -76,7 +76,7 @@ def test_a_split_or_promise_that_cannot_be_is_said(cli: Cli, trained: Path, peop
     refused = cli(*base)
     assert refused.code == 1
     assert "queries cannot promise a false-match rate of 0.05" in " ".join(refused.err.split())
-    for share, message in ((0, "nobody to test on"), (1, "leave nobody else")):
+    for share, message in ((0, "no people to test on"), (1, "leave no other people")):
         refused = cli(*base, "--check", share)
         assert refused.code == 2
         assert message in " ".join(refused.err.split())

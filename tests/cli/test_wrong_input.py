@@ -108,7 +108,7 @@ def test_nobody_to_test_on(cli: Cli, trained: Path, people: Path, tmp_path: Path
     options = ("--check", 0, "--output", tmp_path / "out")
     found = cli("open-set", trained / "model", "--data", people, "--dataset", "synthetic", *options)
     assert found.code == 2
-    assert "nobody to test on" in found.err
+    assert "no people to test on" in found.err
 
 
 def test_models_are_looked_at_before_the_first_is_swept(cli: Cli, trained: Path, people: Path, tmp_path: Path) -> None:
