@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from occluded_reid.arguments import is_several, shown
+from occluded_reid.arguments import checked, is_several, shown
 from occluded_reid.data.tracklet import Tracklet
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import AssociationError
@@ -93,6 +93,7 @@ class Tracks:
         )
 
     @staticmethod
+    @checked(AssociationError, only=("blur", "progress"))
     def embed(
         model: Embeds,
         tracklets: Sequence[Tracklet],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from occluded_reid.arguments import shown
+from occluded_reid.arguments import checked, shown
 from occluded_reid.calibration.calibration import Calibration
 from occluded_reid.embeddings import EmbeddedSet, PartEmbeddings
 from occluded_reid.errors import GalleryError, UnsupportedError
@@ -247,6 +247,7 @@ class Gallery(GalleryBase):
         """Return the versions that `open` can open, oldest first: number, time, images, and what made it."""
         raise self._refusal("versions()")
 
+    @checked(GalleryError, only=("progress",))
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every file of every version and compare it with the sha256 that was taken before the version counted.
 
@@ -264,6 +265,7 @@ class Gallery(GalleryBase):
         """
         raise self._refusal("verify()")
 
+    @checked(GalleryError, only=("progress",))
     def compact(self, keep_versions: int = 2, *, wait: float = 0.0, progress: Progress | None = None) -> CompactResult:
         """Put small files together without hidden rows, and delete old versions and what crashed writers have left.
 
@@ -286,6 +288,7 @@ class Gallery(GalleryBase):
         """
         raise self._refusal("compact()")
 
+    @checked(GalleryError, only=("progress",))
     def erase(
         self,
         keys: Sequence[str] | str,
@@ -333,6 +336,7 @@ class Gallery(GalleryBase):
         """
         raise self._refusal("estimate_index()")
 
+    @checked(GalleryError, only=("progress",))
     def build_index(
         self,
         factory: str | None = None,
@@ -394,6 +398,7 @@ class Gallery(GalleryBase):
         """
         raise self._refusal("keep_calibration()", _OWN_CALIBRATION)
 
+    @checked(GalleryError, only=("progress",))
     def build_neighbours(
         self,
         k1: int = 20,

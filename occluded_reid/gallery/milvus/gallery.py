@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from occluded_reid.arguments import checked
 from occluded_reid.errors import GalleryError
 from occluded_reid.gallery.base import Answer
 from occluded_reid.gallery.build import matcher_of, require_fit
@@ -122,6 +123,7 @@ class MilvusGallery(Gallery):
         finally:
             server.close()
 
+    @checked(GalleryError, only=("progress",))
     def build_index(
         self,
         factory: str | None = None,
@@ -176,6 +178,7 @@ class MilvusGallery(Gallery):
     def _state(self) -> dict[str, Any]:
         return {"versions": None, "index": self.index.to_dict()}
 
+    @checked(GalleryError, only=("progress",))
     def erase(
         self,
         keys: Sequence[str] | str,
@@ -212,6 +215,7 @@ class MilvusGallery(Gallery):
         self._collections.compact(self.manifest)
         return EraseResult(images=count, versions_dropped=0, indexes_dropped=(), crops_forgotten=0)
 
+    @checked(GalleryError, only=("progress",))
     def compact(self, keep_versions: int = 2, *, wait: float = 0.0, progress: Progress | None = None) -> CompactResult:
         """Remove what broken writes have left, and have the server rewrite segments without what was removed.
 
@@ -231,6 +235,7 @@ class MilvusGallery(Gallery):
             progress(1, 1)
         return CompactResult(None, None, (), finished=done)
 
+    @checked(GalleryError, only=("progress",))
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Compare the collections: every image must lie in every slot; the server looks after its own files.
 
