@@ -14,6 +14,8 @@ __all__ = ["MOVED", "RENAMED", "find_moved", "find_renamed"]
 MOVED = {
     "occluded_reid.evaluation.study": "occluded_reid.evaluation.studies.study",
     "occluded_reid.gallery.conditions": "occluded_reid.gallery.filters.conditions",
+    "occluded_reid.gallery.ledger": "occluded_reid.gallery.storage.ledger",
+    "occluded_reid.models.crop_cache": "occluded_reid.models.cropping",
     "occluded_reid.models.export": "occluded_reid.models.checkpoint",
     "occluded_reid.gallery.folder": "occluded_reid.gallery.local",
     "occluded_reid.gallery.remote": "occluded_reid.gallery.object_store",
