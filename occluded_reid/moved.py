@@ -1,4 +1,4 @@
-"""Modules that the documentation named and that have moved: old names work for this release, with a warning."""
+"""Modules that have moved: names of the documentation or of programs work for this release, with a warning."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def associate(
     Every track looks for its `neighbors` nearest; pairs that name each other are candidates. Distances become log-odds
     by the calibration, each by the number of slots that both tracks show. Then the two clusters whose pairs have the
     greatest mean log-odds are joined, again and again, as long as that mean is a probability of at least `join`
-    (average link). Never together are two tracks of one camera that overlap in time, tracks between which nobody can
-    have walked (`travel`), and what somebody has told apart; always together is what somebody has put together.
+    (average link). Never together are two tracks of one camera that overlap in time, tracks between which no person
+    can have walked (`travel`), and what a decision keeps apart; always together is what a decision puts together.
 
     The answer depends neither on the order of the tracks nor on tiles, threads or device. Work is about N² / 2 products
     of rows in the search and N · `neighbors` pairs after it; memory is the rows, N · `neighbors` numbers and a tile.
@@ -58,7 +58,7 @@ def associate(
         travel: (camera, camera) -> the least seconds from the end of a track in one to the start of one in the other.
         decisions: what people have decided; it wins against everything else. Names that are not among the tracks are
             passed over.
-        uncertain: the number of close calls that are told.
+        uncertain: the number of close calls that are reported.
         device: where the search multiplies.
 
     Raises:
@@ -110,7 +110,7 @@ def decided_rows(decisions: Decisions, names: Sequence[str]) -> tuple[list[list[
     """Return what is decided in numbers of rows: groups that are one person, and pairs of two people.
 
     Raises:
-        AssociationError: two tracks were told apart that other decisions put together.
+        AssociationError: a decision keeps two tracks apart that others put together.
     """
     place = {name: row for row, name in enumerate(names)}
     root = list(range(len(names)))
@@ -130,7 +130,7 @@ def decided_rows(decisions: Decisions, names: Sequence[str]) -> tuple[list[list[
         if a in place and b in place:
             if find(place[a]) == find(place[b]):
                 raise AssociationError(
-                    f"'{a}' and '{b}' were told apart, and other decisions put them together. Withdraw one of them."
+                    f"'{a}' and '{b}' are two people by one decision and one by others. Withdraw one of them."
                 )
             different.append((place[a], place[b]))
     groups: dict[int, list[int]] = {}

@@ -26,8 +26,8 @@ class Evidence:
     Two tracks cannot be of one person where
 
     - they are of one camera and overlap in time (bounds included: two boxes in one frame are two people);
-    - nobody gets from one camera to the other so fast (`travel`);
-    - somebody has decided so (`different`).
+    - no person gets from one camera to the other so fast (`travel`);
+    - a decision says so (`different`).
 
     Args:
         tracks: N tracks.
@@ -35,7 +35,7 @@ class Evidence:
         calibration: turns it into a probability, by the number of slots that both show.
         prior: probability of a match beforehand; None is the calibration's.
         travel: least travel times; where only (a, b) is given, it holds for (b, a), too.
-        different: pairs of row numbers that somebody has told apart.
+        different: pairs of row numbers that decisions keep apart.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class Update:
     Attributes:
         name: of the track.
         identity: number of its identity.
-        new: whether nobody had that number before.
+        new: whether no track had that number before.
         revised: tracks that were known and have another number now: name -> number.
     """
 
@@ -230,7 +230,7 @@ class Associator:
         return Update(track.names[0], own, new, changed)
 
     def _neighbors_of(self, track: Tracks) -> list[int]:
-        """Known tracks that the new one may be joined with, and those that somebody has spoken of together with it."""
+        """Known tracks that the new one may be joined with, and those that a decision puts together with it."""
         if not len(self._rows):
             return []
         best = exact_topk(track.embeddings, InMemoryRows(self._rows), self.matcher, self.neighbors)
@@ -261,9 +261,9 @@ class Associator:
         had = Counter((labels[n], self._identity[row]) for n, row in enumerate(rows))
         chosen: dict[int, int] = {}
         taken: set[int] = set()
-        lowest = {
-            label: min(n for own, n in zip(labels, tracks.names, strict=True) if own == label) for label in labels
-        }
+        lowest: dict[int, str] = {}
+        for label, name in zip(labels, tracks.names, strict=True):
+            lowest[label] = min(name, lowest.get(label, name))
         for (label, identity), _ in sorted(had.items(), key=lambda e: (-e[1], e[0][1], lowest[e[0][0]])):
             if label not in chosen and identity not in taken:
                 chosen[label] = identity

@@ -20,7 +20,7 @@ class Identity:
     """Tracks that were found to be of one person.
 
     Attributes:
-        number: from 1 on; it names nobody.
+        number: from 1 on; it names no person.
         tracks: their names, sorted.
         cameras: numbers of their cameras, sorted.
         confidence: how likely all this is right, 0 … 1: the smaller of `cohesion` and 1 - `rival`.

@@ -123,7 +123,10 @@ class TrainedOn:
         people = data.identities("train")
         hashes = tuple(sorted(_hashed(data.name, person) for person in people))
         record = TrainedOn(data.name, len(data.train), hashes, data.partitions)
-        return record if before in (None, record) else replace(record, before=before)
+        if before is None:
+            return record
+        # Going on with the same images adds nothing to the record.
+        return before if replace(before, before=None) == record else replace(record, before=before)
 
     def among(self, data: str, identities: Iterable[str]) -> list[str]:
         """Return which identities of a data set were trained on, sorted; of a data set of another name, none."""

@@ -49,6 +49,8 @@ def test_what_came_before_is_not_forgotten() -> None:
     assert second.among("first", ["emma"]) == ["emma"]
     assert second.among("second", ["emma", "anna"]) == ["anna"]
     assert TrainedOn.of(toy("first"), first) == first
+    again = replace(toy("second"), train=toy().train[:4])
+    assert TrainedOn.of(again, second) == second, "going on with the same images adds nothing"
     assert TrainedOn.from_dict(json.loads(json.dumps(second.to_dict()))) == second
 
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from occluded_reid.arguments import check_fields
 from occluded_reid.embeddings import PartEmbeddings
 from occluded_reid.errors import ShapeError
-from occluded_reid.matchers.base import DECIMALS, NO_SHARED_SLOT, Matcher, Prepared, Rows
+from occluded_reid.matchers.base import DECIMALS, NO_SHARED_SLOT, Matcher, Rows
 from occluded_reid.matchers.slots import SlotMatcher
+from occluded_reid.search.device import full_precision
 from occluded_reid.search.exact import Allowed, TopK, exact_topk
-from occluded_reid.search.rows import InMemoryRows, RowSource
+from occluded_reid.search.rows import InMemoryRows, RowSource, moved
 from occluded_reid.search.selected import SelectedRows
 from occluded_reid.search.tiles import MatchedTile, Tile, Tiles
 
@@ -185,21 +186,21 @@ class BridgedDistances:
 
     def tiles(self, rows: int | None = None, values: int | None = None) -> Iterator[Tile]:
         """Yield all plain and bridged distances, at most `rows` gallery rows and about `values` distances at a time."""
-        start, seen, sides = -1, torch.empty(0), None
+        start, seen = -1, torch.empty(0)
         for tile in self._plain.tiles(rows, values):
-            if sides is None or tile.start != start:
+            if tile.start != start:
                 start, seen = tile.start, _visibility(tile.rows, self._matcher)
-                sides = self._matcher.prepare(tile.rows)
-            yield self._bridged(tile, seen, sides)
+            yield self._bridged(tile, seen)
 
-    def _bridged(self, tile: MatchedTile, seen: Tensor, gallery: Prepared) -> Tile:
-        distance, margin = tile.distance.cpu(), tile.tolerance
+    def _bridged(self, tile: MatchedTile, seen: Tensor) -> Tile:
+        distance, margin, gallery, device = tile.distance.cpu(), tile.tolerance, tile.sides[1], self._plain.device
         for begin in range(tile.first, tile.last, _QUERIES) if len(self._bridges) else ():
             end = min(begin + _QUERIES, tile.last)
             used, number = np.unique(self._number[begin:end], return_inverse=True)
-            bridges = self._matcher.prepare(self._bridges[torch.from_numpy(used)])
-            margin = max(margin, self._matcher.tolerance(bridges, gallery))
-            second = self._matcher.tile(bridges, gallery).cpu().double()
+            with full_precision(device):
+                bridges = self._matcher.prepare(moved(self._bridges[torch.from_numpy(used)], device))
+                margin = max(margin, self._matcher.tolerance(bridges, gallery))
+                second = self._matcher.tile(bridges, gallery).cpu().double()
             number = number.reshape(end - begin, -1)
             for q in range(begin, end):
                 few = shared_part(self._seen[q], seen) < self._bridge.below
