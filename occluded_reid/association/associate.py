@@ -11,7 +11,7 @@ from occluded_reid.arguments import checked, shown
 from occluded_reid.association.agglomerate import Clusters, Merge
 from occluded_reid.association.candidates import find_candidates
 from occluded_reid.association.decisions import Decisions
-from occluded_reid.association.evidence import Evidence, TravelTimes
+from occluded_reid.association.evidence import Evidence, TravelTimes, travel_gates
 from occluded_reid.association.result import Association, Identity, Join
 from occluded_reid.association.tracks import Tracks
 from occluded_reid.calibration.calibration import Calibration
@@ -74,6 +74,7 @@ def associate(
             f"join is {join}, neighbors {neighbors} and uncertain {uncertain}; give a probability between 0 and 1, at "
             "least 1, and at least 0."
         )
+    travel_gates(travel, [])
     calibration.require(matcher=matcher, slots=tracks.embeddings.widths)
     order = np.array(sorted(range(len(tracks)), key=lambda row: tracks.names[row]), dtype=np.int64)
     sorted_tracks = tracks[order]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from occluded_reid.arguments import checked
+from occluded_reid.arguments import check_fields, checked, shown
 from occluded_reid.association.agglomerate import Clusters
 from occluded_reid.association.associate import log_odds_of, probability_of
 from occluded_reid.association.candidates import find_candidates
-from occluded_reid.association.evidence import Evidence, TravelTimes
+from occluded_reid.association.evidence import Evidence, TravelTimes, travel_gates
 from occluded_reid.association.measures import measure
 from occluded_reid.association.tracks import Tracks
 from occluded_reid.calibration.calibration import Calibration
@@ -41,6 +41,11 @@ class JoinCalibration:
     calibration: Calibration
     join: float
     b3_f1: float
+
+    def __post_init__(self) -> None:
+        check_fields(self, AssociationError)
+        if not 0 < self.join < 1:
+            raise AssociationError(f"join is {self.join}; give a probability between 0 and 1.")
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all.
@@ -73,8 +78,6 @@ class JoinCalibration:
             )
         except (KeyError, TypeError, ValueError) as cause:
             raise AssociationError(f"the join calibration '{path}' is damaged: {cause}. Calibrate again.") from cause
-        if not 0 < found.join < 1:
-            raise AssociationError(f"the join calibration '{path}' has join {found.join}. Calibrate again.")
         return found
 
     def options(self) -> dict[str, Any]:
@@ -111,6 +114,13 @@ def calibrate_joins(
         AssociationError: the labels do not fit, or no camera is known.
         CalibrationError: there are too few people.
     """
+    if not isinstance(tracks, Tracks):
+        raise AssociationError(f"tracks is {shown(tracks)}; give Tracks, as Tracks.embed(model, tracklets) makes them.")
+    if not isinstance(matcher, Matcher):
+        raise AssociationError(f"matcher is {shown(matcher)}; give a Matcher, such as model.matcher.")
+    if neighbors < 1:
+        raise AssociationError(f"neighbors is {neighbors}; give at least 1.")
+    travel_gates(travel, [])
     person = whole_numbers("identity", identity, AssociationError)
     if person.shape != (len(tracks),):
         raise AssociationError(f"identity has the shape {person.shape}; give one for each of {len(tracks)} tracks.")

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from occluded_reid.arguments import shown
 from occluded_reid.errors import AssociationError
 from occluded_reid.files import read_json, write_json
 
@@ -60,6 +61,10 @@ class Decisions:
     """
 
     log: list[Decision] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.log, list) or not all(isinstance(each, Decision) for each in self.log):
+            raise AssociationError(f"log is {shown(self.log)}; give a list of Decision, or nothing.")
 
     def __len__(self) -> int:
         return len(self.log)

@@ -109,8 +109,10 @@ def travel_gates(travel: TravelTimes | None, cameras: list[int]) -> np.ndarray |
     Raises:
         AssociationError: a key is no pair of cameras, or a time is negative or no number.
     """
-    if not travel:
+    if travel is None:
         return None
+    if not isinstance(travel, Mapping):
+        raise AssociationError(f"travel is {shown(travel)}; give {{(camera, camera): seconds}}.")
     place = {camera: n for n, camera in enumerate(cameras)}
     gates = np.full((len(cameras), len(cameras)), -np.inf)
     for pair, seconds in travel.items():
@@ -124,4 +126,4 @@ def travel_gates(travel: TravelTimes | None, cameras: list[int]) -> np.ndarray |
             gates[place[one], place[two]] = seconds
             if (two, one) not in travel:
                 gates[place[two], place[one]] = seconds
-    return gates
+    return gates if cameras and travel else None

@@ -11,13 +11,13 @@ from typing import Self
 
 import numpy as np
 
-from occluded_reid.arguments import checked, shown
+from occluded_reid.arguments import checked, is_several, shown
 from occluded_reid.association.agglomerate import Clusters
 from occluded_reid.association.associate import associate, decided_rows, log_odds_of
 from occluded_reid.association.calibrate import JoinCalibration
 from occluded_reid.association.candidates import find_candidates
 from occluded_reid.association.decisions import Decision, Verdict
-from occluded_reid.association.evidence import Evidence, TravelTimes
+from occluded_reid.association.evidence import Evidence, TravelTimes, travel_gates
 from occluded_reid.association.result import Association
 from occluded_reid.association.state import IdentityFile
 from occluded_reid.association.tracks import Tracks
@@ -83,6 +83,9 @@ class Associator:
     ) -> None:
         if not isinstance(learnt, JoinCalibration):
             raise AssociationError(f"learnt is {shown(learnt)}; give what calibrate_joins() returns.")
+        if not isinstance(matcher, Matcher):
+            raise AssociationError(f"matcher is {shown(matcher)}; give a Matcher, such as model.matcher.")
+        travel_gates(travel, [])
         if neighbors < 1:
             raise AssociationError(f"neighbors is {neighbors}; give at least 1.")
         learnt.calibration.require(matcher=matcher, slots=learnt.calibration.slots)
@@ -174,7 +177,19 @@ class Associator:
 
         Returns:
             How many there were.
+
+        Raises:
+            AssociationError: a name is not known, the time is no number, or nothing was given.
         """
+        if not is_several(names) or not all(isinstance(name, str) for name in names):
+            raise AssociationError(f"names is {shown(names)}; give a list of the names of tracks.")
+        if before is None and not names:
+            raise AssociationError("nothing was given to erase; give before=TIME or names=[…].")
+        number = isinstance(before, int | float) and not isinstance(before, bool) and before == before
+        if before is not None and not number:
+            raise AssociationError(f"before is {shown(before)}; give a time in seconds.")
+        if unknown := sorted(set(names) - set(self._names)):
+            raise AssociationError(f"no track is named {unknown[0]!r} in '{self._file.path}'; nothing was erased.")
         gone = {name for name, end in zip(self._names, self._end, strict=True) if before is not None and end < before}
         count = self._file.erase(sorted(gone | set(names)))
         self._load()

@@ -76,7 +76,8 @@ class IdentityFile:
         with self.errors():
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute("PRAGMA trusted_schema = OFF")
-        self.slots: dict[str, int] = {name: int(width) for name, width in json.loads(self.setting("slots")).items()}
+        with self.errors():
+            self.slots: dict[str, int] = {n: int(width) for n, width in json.loads(self.setting("slots")).items()}
         if slots is not None and dict(slots) != self.slots:
             raise AssociationError(
                 f"'{self.path}' holds rows of {self.slots}; these are {dict(slots)}. Use the same model."
@@ -87,7 +88,9 @@ class IdentityFile:
         """Turn what SQLite raises into an AssociationError that names the file."""
         try:
             yield
-        except (sqlite3.Error, ValueError, KeyError) as cause:
+        except sqlite3.ProgrammingError as cause:
+            raise AssociationError(f"the identities '{self.path}' are closed; open them again.") from cause
+        except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as cause:
             if isinstance(cause, OccludedReIDError):
                 raise
             raise AssociationError(
@@ -126,14 +129,18 @@ class IdentityFile:
             table = np.stack(values) if values else np.empty((0, width), np.float32)
             if table.shape[1] != width:
                 raise ValueError(f"a row has {table.shape[1]} numbers in place of {width}")
-        ends = np.cumsum([0, *self.slots.values()])
-        slots = tuple(torch.from_numpy(table[:, a:b].copy()) for a, b in pairwise(ends))
-        embeddings = PartEmbeddings(tuple(self.slots), slots, torch.from_numpy(table[:, ends[-1] :].copy()))
-        start, end = (
-            np.array([np.nan if row[k] is None else row[k] for row in rows], dtype=np.float64) for k in (2, 3)
-        )
-        tracks = Tracks(embeddings, tuple(row[0] for row in rows), tuple(row[1] for row in rows), start, end)
-        return tracks, np.array([row[5] for row in rows], dtype=np.int64)
+            ends = np.cumsum([0, *self.slots.values()])
+            slots = tuple(torch.from_numpy(table[:, a:b].copy()) for a, b in pairwise(ends))
+            visibility = torch.from_numpy(table[:, ends[-1] :].copy())
+            start, end = (
+                np.array([np.nan if row[k] is None else row[k] for row in rows], dtype=np.float64) for k in (2, 3)
+            )
+            try:
+                embeddings = PartEmbeddings(tuple(self.slots), slots, visibility)
+                tracks = Tracks(embeddings, tuple(row[0] for row in rows), tuple(row[1] for row in rows), start, end)
+            except OccludedReIDError as cause:
+                raise ValueError(str(cause)) from cause
+            return tracks, np.array([row[5] for row in rows], dtype=np.int64)
 
     def put(self, db: sqlite3.Connection, tracks: Tracks, identity: Sequence[int]) -> None:
         """Add tracks, or write them anew."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -81,7 +81,12 @@ class Tracks:
 
     def __getitem__(self, rows: Sequence[int] | np.ndarray) -> Tracks:
         """Return these tracks, in this order."""
-        chosen = np.asarray(rows, dtype=np.int64)
+        given = np.asarray(rows)
+        if given.ndim != 1 or (len(given) and given.dtype.kind not in "iu"):
+            raise AssociationError(f"rows are {shown(rows)}; give a list of the numbers of rows.")
+        if len(given) and not (-len(self) <= given.min() and given.max() < len(self)):
+            raise AssociationError(f"rows are {shown(rows)}; there are {len(self)} tracks, 0 … {len(self) - 1}.")
+        chosen = given.astype(np.int64) % max(1, len(self))
         start, end = self.times
         numbers = chosen.tolist()
         return Tracks(
@@ -116,14 +121,18 @@ class Tracks:
 
 
 def _is_camera(number: object) -> bool:
-    return number is None or (isinstance(number, int | np.integer) and not isinstance(number, bool))
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return number is None or (whole and -(1 << 63) <= int(cast(int, number)) < 1 << 63)
 
 
 def _times(name: str, values: Any, count: int) -> np.ndarray:
     if values is None:
         return np.full(count, np.nan)
     try:
-        found = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+        given = [np.nan if v is None else v for v in values]
+        if not all(isinstance(v, int | float | np.integer | np.floating) and not isinstance(v, bool) for v in given):
+            raise TypeError
+        found = np.array(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as cause:
         raise AssociationError(f"{name} is {shown(values)}; give seconds, None where they are not known.") from cause
     if found.shape != (count,) or np.isinf(found).any():

@@ -84,7 +84,8 @@ class Tracklet:
         if self.others is not None:
             if len(self.others) != count:
                 raise ShapeError(f"the tracklet '{self.name}' has {count} crops and others for {len(self.others)}.")
-            every = [_numbers(self.name, "others", np.reshape(o, (-1, 4)), (-1, 4)) for o in self.others]
+            none = np.empty((0, 4))  # of a crop beside whom no other person stands
+            every = [_numbers(self.name, "others", o if np.size(o) else none, (-1, 4)) for o in self.others]
             object.__setattr__(self, "others", tuple(every))
 
     def __len__(self) -> int:

@@ -49,7 +49,7 @@ from occluded_reid.gallery.storage.records import Labels
 from occluded_reid.gallery.storage.store import Store
 from occluded_reid.gallery.storage.table import TableReader
 from occluded_reid.gallery.storage.writer import Progress, Writer, remove_keys
-from occluded_reid.gallery.values import finite, require_keys, require_whole
+from occluded_reid.gallery.values import finite, require_keys, require_seconds, require_whole
 from occluded_reid.matchers import Matcher
 from occluded_reid.pixels import Channels, ImageLike, Images
 from occluded_reid.search.projection import Reduction
@@ -173,6 +173,7 @@ class GalleryBase(Browsing):
         """
         store = self._writable()
         require_whole("batch_size", batch_size)
+        wait = require_seconds(wait)
         labels: Labels = {"identity": identity, "camera": camera, "time": time, "track": track, "metadata": metadata}
         if isinstance(images, PartEmbeddings):
             if keys is None:

@@ -24,7 +24,7 @@ from occluded_reid.gallery.search.efforts import EffortLike
 from occluded_reid.gallery.storage.manifest import Manifest
 from occluded_reid.gallery.values import is_text, is_whole, require_whole
 from occluded_reid.matchers import Matcher, VisibilityWeightedMatcher
-from occluded_reid.search.device import choose_device
+from occluded_reid.search.device import choose_device, require_device_text
 from occluded_reid.search.projection import Reduction
 
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ class Gallery(GalleryBase):
             raise back_end._refused(back_end._shown(path), "reduce=", "Give it embeddings that are reduced already.")
         if (model is not None and slots is not None) or (fingerprint is not None and slots is None):
             raise GalleryError("give either a model, or the slots (and, if known, the fingerprint) of one.")
+        first = require_device_text(device)  # before anything is made
         if model is None and slots is None:
-            model = default_model().to(choose_device(device.partition(",")[0] if isinstance(device, str) else "cpu"))
+            model = default_model().to(choose_device(first))
         if not isinstance(dtype, str) or dtype not in ("float16", "float32"):
             raise GalleryError(f"dtype is {shown(dtype)}; give 'float16' or 'float32'.")
         _require_kinds(model, matcher, fingerprint)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from occluded_reid.arguments import checked
 from occluded_reid.calibration.calibration import CALIBRATION_FILE, Calibration
 from occluded_reid.embeddings import EmbeddedSet
-from occluded_reid.errors import DeviceError, GalleryError, GalleryLockedError
+from occluded_reid.errors import GalleryError, GalleryLockedError
 from occluded_reid.files import look
 from occluded_reid.gallery.address import require_folder
 from occluded_reid.gallery.base import Answer
@@ -47,7 +47,7 @@ from occluded_reid.gallery.storage.writer import Progress, no_progress
 from occluded_reid.gallery.values import require_keys
 from occluded_reid.matchers import Matcher
 from occluded_reid.moved import find_renamed
-from occluded_reid.search.device import IndexDevice, choose_device
+from occluded_reid.search.device import IndexDevice, choose_device, require_device_text
 from occluded_reid.search.index.factory import Estimate, estimate
 from occluded_reid.search.projection import Reduction
 from occluded_reid.search.rerank.neighbors import NeighbourLists
@@ -88,10 +88,7 @@ class LocalGallery(Gallery):
         pinned: bool = False,
     ) -> None:
         super().__init__(path, manifest, store, matcher, model, reduction=reduction, pinned=pinned)
-        if not isinstance(device, str):
-            raise DeviceError(f"device is of type {type(device).__name__}; give a text such as 'cpu' or 'cuda:1'.")
-        first = device.partition(",")[0]
-        self.device = choose_device(first)
+        self.device = choose_device(require_device_text(device))
         self._index_device = IndexDevice.of(device, self.device)
         self._known: tuple[tuple[int, Path | None], Searcher] | None = None
         self._making = threading.Lock()

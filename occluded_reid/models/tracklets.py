@@ -50,6 +50,10 @@ def tracklet_embeddings(
         ImageError: a crop cannot be read; it is named.
     """
     tracklets = require_tracklets(tracklets)
+    if not callable(getattr(model, "embed", None)) or not hasattr(model, "preprocess"):
+        raise EmbeddingError(f"model is {shown(model)}; give a model, such as load_model() returns.")
+    if batch_size < 1:
+        raise EmbeddingError(f"batch_size is {batch_size}; give at least 1.")
     rows: list[PartEmbeddings] = []
     first = 0
     while first < len(tracklets):

@@ -14,7 +14,7 @@ import torch
 from occluded_reid.arguments import shown
 from occluded_reid.errors import DeviceError
 
-__all__ = ["IndexDevice", "choose_device", "describe_device", "full_precision"]
+__all__ = ["IndexDevice", "choose_device", "describe_device", "full_precision", "require_device_text"]
 
 _log = logging.getLogger("occluded_reid")
 
@@ -62,6 +62,17 @@ def describe_device(device: str | torch.device) -> str:
         return f"{chosen} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
     threads = torch.get_num_threads()
     return f"{chosen} ({threads} thread{'s' * (threads > 1)})"
+
+
+def require_device_text(device: object) -> str:
+    """Return the first of the devices that a text such as "cuda:0,1" names.
+
+    Raises:
+        DeviceError: it is no text.
+    """
+    if not isinstance(device, str):
+        raise DeviceError(f"device is of type {type(device).__name__}; give a text such as 'cpu' or 'cuda:1'.")
+    return device.partition(",")[0]
 
 
 def _named(device: str | torch.device) -> torch.device:
